@@ -1,0 +1,95 @@
+"""What a training method is to the rest of the program.
+
+A strategy is a small class: a name, a summary, a frozen pydantic model of its params, `prepare` to fail fast, `run` to
+work. Everything it may touch arrives in a frozen `TrainingContext`; everything it found out leaves as a result DTO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from townlet_train.results import TrainingResultDTO
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from townlet_train.config import RunConfig
+    from townlet_train.services import TrainingServices
+
+
+class StrategyParams(BaseModel):
+    """Base of every strategy's params: frozen, and a key nobody declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of long work: how far, of how much, and the numbers worth seeing now."""
+
+    phase: str
+    done: int
+    total: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class AnnealContext:
+    """What an anneal stage is measured against: baselines and tolerances handed to the strategy that runs it."""
+
+    cycle: int
+    stage: str
+    dataset_label: str
+    bc_accuracy: float | None
+    bc_threshold: float
+    bc_passed: bool
+    loss_baseline: float | None
+    queue_events_baseline: float | None
+    queue_intensity_baseline: float | None
+    loss_tolerance: float
+    queue_tolerance: float
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """Everything a strategy may touch during one run.
+
+    `rng` is the run's training stream; draw from it or spawn from it, and from nothing else. `report` takes a
+    `Progress` and returns at once; it raises `Interrupted` when the user asked to stop, so call it in every loop.
+    `record` appends one line to the run's `metrics.jsonl`.
+    """
+
+    config: RunConfig
+    services: TrainingServices
+    seed: int
+    rng: np.random.Generator
+    run_dir: Path
+    report: Callable[[Progress], None]
+    record: Callable[[Mapping[str, Any]], None]
+    build_strategy: Callable[[str, Mapping[str, Any]], TrainingStrategy]
+    anneal_context: AnnealContext | None = None
+
+
+@runtime_checkable
+class TrainingStrategy(Protocol):
+    """A training method, ours or a plugin's."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    requires_torch: ClassVar[bool]
+    Params: ClassVar[type[StrategyParams]]
+
+    def __init__(self, params: Any) -> None: ...
+
+    def prepare(self, context: TrainingContext) -> None:
+        """Fail fast on what is missing or wrong, without side effects; `--dry-run` stops after it."""
+        ...
+
+    def run(self, context: TrainingContext) -> TrainingResultDTO:
+        """Train, leave the artefacts in `context.run_dir`, and return what was measured."""
+        ...

@@ -1,0 +1,125 @@
+"""Every failure a user can meet, and the exit code it ends the program with.
+
+    TownletTrainError                 2   something the user can act on went wrong
+    ├── UsageError                    3   the command line or an argument is wrong
+    │   ├── ConfigError               3   a configuration value, file or key is wrong
+    │   └── UnknownNameError          3   a name nobody registered; says what was meant
+    ├── DataError                     2   a dataset, manifest or sample is refused
+    ├── PluginError                   2   a plugin is broken and the work needs it
+    ├── TorchNotAvailableError        2   the strategy trains with torch, which is absent
+    ├── TrainingError                 2   training itself failed
+    ├── CondaEnvironmentError         4   --require-conda-env asked for another environment
+    ├── EnvironmentCreationError      5   the environment cannot be built
+    │   └── InfeasibleTownError       5   nobody could survive in the town as configured
+    ├── CheckpointError               6   a checkpoint is missing, foreign, torn or tampered with
+    └── Interrupted                   7   Ctrl-C or SIGTERM; what could be saved is saved
+
+`townlet_train.cli.main` is the only place that turns these into exit codes. A message is one sentence
+(what was expected, what came, where) and, where there is one, a second: what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the program's exit status means."""
+
+    OK = 0
+    WARNINGS = 1
+    FAILED = 2
+    USAGE = 3
+    CONDA = 4
+    ENVIRONMENT = 5
+    CHECKPOINT = 6
+    INTERRUPTED = 7
+    HOLD = 10
+    FAIL = 11
+
+
+class TownletTrainError(Exception):
+    """The root: a failure with a sentence for a person and an exit code for a program."""
+
+    exit_code = ExitCode.FAILED
+
+
+class UsageError(TownletTrainError):
+    """The command line or an argument is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UsageError):
+    """A configuration value, file or key is wrong."""
+
+
+class UnknownNameError(UsageError):
+    """A name that nobody registered.
+
+    >>> str(UnknownNameError("strategy", "pppo", ["anneal", "bc", "ppo"]))
+    "No strategy named 'pppo'. Did you mean 'ppo'? Known: anneal, bc, ppo."
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        listing = ", ".join(names) if names else "none"
+        super().__init__(f"No {kind} named {name!r}.{suggestion(name, names)} Known: {listing}.")
+
+
+class DataError(TownletTrainError):
+    """A dataset, manifest or sample is refused."""
+
+
+class PluginError(TownletTrainError):
+    """A plugin is broken and the work needs it."""
+
+
+class TorchNotAvailableError(TownletTrainError):
+    """The strategy trains with torch, which is not installed."""
+
+    def __init__(self, strategy: str) -> None:
+        super().__init__(f"Strategy {strategy!r} trains with torch, which is not installed. Run: {TORCH_INSTALL}")
+
+
+class TrainingError(TownletTrainError):
+    """Training itself failed."""
+
+
+class CondaEnvironmentError(TownletTrainError):
+    """--require-conda-env asked for an environment that is not active."""
+
+    exit_code = ExitCode.CONDA
+
+
+class EnvironmentCreationError(TownletTrainError):
+    """The environment cannot be built."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class InfeasibleTownError(EnvironmentCreationError):
+    """Nobody could survive in the town as configured."""
+
+
+class CheckpointError(TownletTrainError):
+    """A checkpoint is missing, foreign, torn or tampered with."""
+
+    exit_code = ExitCode.CHECKPOINT
+
+
+class Interrupted(TownletTrainError):
+    """Ctrl-C or SIGTERM arrived; what could be saved is saved."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+TORCH_INSTALL = "pip install 'townlet-train[torch]'"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' for the closest known name, or an empty string when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,96 @@
+"""How a file lands: whole or not at all; and how a document becomes JSON any program can read.
+
+Everything townlet-train writes goes through here: a temporary file beside the target, flushed to disk, renamed over it,
+and the directory flushed, so that a crash leaves the old file or the new one and never half of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` to write to; it becomes `target` when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        os.chmod(partial, 0o666 & ~_umask())
+        flush_to_disk(partial)
+        os.replace(partial, target)
+        flush_to_disk(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write `content` to `target`, whole or not at all."""
+    with atomic_path(target) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(target: Path, document: Any) -> None:
+    """Write `document` as strict JSON to `target`, whole or not at all."""
+    write_bytes(target, (to_json(document, indent=2) + "\n").encode())
+
+
+def to_json(document: Any, *, indent: int | None = None) -> str:
+    """Strict JSON. NaN and infinities become null, and an object at the top then names them under `non_finite`.
+
+    >>> to_json({"loss": float("nan"), "epoch": 1})
+    '{"loss": null, "epoch": 1, "non_finite": ["/loss"]}'
+    """
+    found: list[str] = []
+    clean = _finite(document, "", found)
+    if found and isinstance(clean, dict):
+        clean["non_finite"] = found
+    return json.dumps(clean, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in constant memory."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Ask the operating system to put a file or a directory entry on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(value: Any, pointer: str, found: list[str]) -> Any:
+    """`value` as plain JSON types; the JSON pointers of non-finite numbers are appended to `found`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        found.append(pointer or "/")
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(item, f"{pointer}/{key}", found) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item, f"{pointer}/{index}", found) for index, item in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy to ask
+        return _finite(value.tolist(), pointer, found)
+    return value
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
