@@ -1,0 +1,56 @@
+# Two commands a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SEED   ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast test-notorch check format bench wheel clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready  ## .venv with everything, pinned by constraints.txt, kernels compiled
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,pettingzoo,dev]'
+	$(BIN)/townlet-train town warm-up
+	touch $@
+
+demo: setup  ## capture the expert, clone it, evaluate clone, expert and random on held-out seeds
+	$(BIN)/townlet-train demo --output-dir demo --seed $(SEED) --overwrite
+
+test: setup  ## the whole suite
+	$(BIN)/python -m pytest -n 2
+
+test-fast: setup  ## the suite without what takes long
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-notorch: .venv-notorch/.ready  ## everything that must work without torch, in an environment that has none
+	.venv-notorch/bin/python -m pytest -n 2 -m 'not torch'
+
+.venv-notorch/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-notorch
+	.venv-notorch/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pettingzoo,dev]'
+	touch $@
+
+check: setup  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff lay the code out
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## every speed we claim, measured here, beside what it is compared with
+	$(BIN)/python -m benchmarks
+
+wheel: setup  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+
+clean:  ## remove what make made
+	rm -rf .venv .venv-notorch .venv-imitation dist demo
