@@ -1,0 +1,278 @@
+"""The one checkpoint format: what a policy is, what it was trained on, and proof that the file is whole.
+
+A checkpoint is a zip archive, stored and not compressed, that needs neither torch nor pickle to read:
+
+    manifest.json            schema version, size and sha256 of every other member, and a `CheckpointInfo`
+    weights.safetensors      the network's arrays and the frozen feature normaliser
+    state.json               counters and random streams
+    optimizer.safetensors    the optimiser's arrays, when training may go on from here
+
+The same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from townlet_train.errors import CheckpointError
+from townlet_train.files import atomic_path, sha256_of, to_json
+
+CHECKPOINT_SCHEMA = "1.0.0"
+MANIFEST, WEIGHTS, STATE, OPTIMIZER = (
+    "manifest.json",
+    "weights.safetensors",
+    "state.json",
+    "optimizer.safetensors",
+)
+HOW_TO_TRAIN = "Train one with `townlet-train bc`."
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Spaces(Protocol):
+    """What an environment shows and takes, by name; `envs.protocol.EnvSpec` is one."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]: ...
+    @property
+    def action_names(self) -> tuple[str, ...]: ...
+    @property
+    def map_channels(self) -> tuple[str, ...]: ...
+    @property
+    def map_size(self) -> int: ...
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Lineage(_Document):
+    """Where a policy comes from."""
+
+    demonstrations: str | None = Field(None, description="manifest the demonstrations came from")
+    demonstrations_sha256: str | None = Field(None, description="sha256 of that manifest's bytes")
+    training_seeds: tuple[tuple[int, int], ...] = Field(
+        (), description="environment seeds seen, (first, last) each"
+    )
+    parent_sha256: str | None = Field(None, description="sha256 of the checkpoint this one started from")
+
+    def trained_on(self, seeds: Sequence[int]) -> tuple[int, ...]:
+        """Those of `seeds` that training saw."""
+        return tuple(s for s in seeds if any(first <= s <= last for first, last in self.training_seeds))
+
+
+class CheckpointInfo(_Document):
+    """What a policy is, by name, to be compared with a dataset, an environment or another policy."""
+
+    algorithm: str = Field(description="strategy that trained it")
+    env_id: str
+    feature_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    map_channels: tuple[str, ...] = ()
+    map_size: int = 0
+    network: dict[str, Any] = Field(
+        description="kind and sizes of the network; `policies.network.NetworkSpec`"
+    )
+    lineage: Lineage = Lineage()
+    config_hash: str | None = Field(None, description="sha256 of the resolved configuration")
+    versions: dict[str, str] = Field(default_factory=dict, description="versions of what trained it")
+
+    def check_matches(self, spaces: Spaces) -> None:
+        """Raise `CheckpointError` naming the first feature, action or map channel that differs."""
+        _check_names("feature", self.feature_names, spaces.feature_names)
+        _check_names("action", self.action_names, spaces.action_names)
+        if not self.map_channels:
+            return  # the network reads no map
+        _check_names("map channel", self.map_channels, spaces.map_channels)
+        if self.map_size != spaces.map_size:
+            raise CheckpointError(
+                f"It reads maps {self.map_size} tiles wide, the environment's have {spaces.map_size}."
+            )
+
+
+class _Member(_Document):
+    sha256: str
+    size: int
+
+
+class _Manifest(_Document):
+    schema_version: str
+    info: CheckpointInfo
+    members: dict[str, _Member]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A policy in memory: its description, its arrays by name, and what training needs to go on."""
+
+    info: CheckpointInfo
+    weights: Arrays
+    state: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Arrays | None = None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
+    """Write `checkpoint` to `path`, whole or not at all; returns the sha256 of the file."""
+    members = {WEIGHTS: _pack(checkpoint.weights), STATE: (to_json(dict(checkpoint.state)) + "\n").encode()}
+    if checkpoint.optimizer is not None:
+        members[OPTIMIZER] = _pack(checkpoint.optimizer)
+    manifest = _Manifest(
+        schema_version=CHECKPOINT_SCHEMA,
+        info=checkpoint.info,
+        members={
+            name: _Member(sha256=_sha256(content), size=len(content)) for name, content in members.items()
+        },
+    )
+    head = (to_json(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
+    with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in {MANIFEST: head, **members}.items():
+            archive.writestr(_dateless(name), content)
+    return sha256_of(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint; `CheckpointError` says what is wrong with a file that is none."""
+    contents = _read_members(path)
+    manifest = _parse_manifest(path, contents.pop(MANIFEST))
+    _check_members(path, manifest, contents)
+    return Checkpoint(
+        info=manifest.info,
+        weights=_unpack(path, WEIGHTS, contents[WEIGHTS]),
+        state=_parse_json(path, STATE, contents[STATE]),
+        optimizer=_unpack(path, OPTIMIZER, contents[OPTIMIZER]) if OPTIMIZER in contents else None,
+    )
+
+
+def _read_members(path: Path) -> dict[str, bytes]:
+    """Every member's bytes; refuses what is not an archive of ours before reading any member."""
+    if not path.exists():
+        raise CheckpointError(f"Checkpoint {path} does not exist. {HOW_TO_TRAIN}")
+    if path.is_dir():
+        raise CheckpointError(f"Checkpoint {path} is a directory; name the .zip file inside it.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_kind(path, entries)
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except OSError as error:
+        raise CheckpointError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole zip archive ({error}); it was cut short, damaged or is no checkpoint."
+        ) from error
+
+
+def _check_kind(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse archives that other programs wrote, by name where they are known."""
+    names = [entry.filename for entry in entries]
+    if "_stable_baselines3_version" in names or {"data", "policy.pth"} <= set(names):
+        raise CheckpointError(
+            f"{path} looks like a Stable-Baselines3 file, whose pickles are never read. {HOW_TO_TRAIN}"
+        )
+    pickled = next((name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt"))), None)
+    if pickled is not None:
+        raise CheckpointError(f"{path} carries {pickled!r}, a pickle, which is never read. {HOW_TO_TRAIN}")
+    if MANIFEST not in names:
+        raise CheckpointError(f"{path} is a zip archive without {MANIFEST!r}, so it is not a checkpoint.")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise CheckpointError(f"Checkpoint {path} holds {repeated!r} more than once; it was tampered with.")
+    packed = next((entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED), None)
+    if packed is not None:
+        raise CheckpointError(
+            f"Checkpoint {path} holds {packed!r} compressed, expected stored; it was repacked."
+        )
+
+
+def _parse_manifest(path: Path, content: bytes) -> _Manifest:
+    document = _parse_json(path, MANIFEST, content)
+    version = document.get("schema_version")
+    if version != CHECKPOINT_SCHEMA:
+        raise CheckpointError(
+            f"Checkpoint {path} has schema version {version!r}, this program reads {CHECKPOINT_SCHEMA!r}."
+        )
+    try:
+        return _Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"Checkpoint {path}, {MANIFEST}, {where}: {first['msg']}.") from error
+
+
+def _check_members(path: Path, manifest: _Manifest, contents: Mapping[str, bytes]) -> None:
+    """Every member the manifest names is there with its size and hash, and nothing else is."""
+    for name in sorted({WEIGHTS, STATE, *manifest.members} - set(contents)):
+        raise CheckpointError(f"Checkpoint {path} lacks {name!r}; it was tampered with.")
+    for name in sorted(set(contents) - set(manifest.members)):
+        raise CheckpointError(
+            f"Checkpoint {path} holds {name!r}, which its manifest does not name; it was tampered with."
+        )
+    for name, content in contents.items():
+        expected = manifest.members[name]
+        if (len(content), _sha256(content)) != (expected.size, expected.sha256):
+            raise CheckpointError(
+                f"Checkpoint {path}: {name!r} is not what its manifest says "
+                f"({len(content)} bytes of {expected.size}, sha256 differs); it was damaged or tampered with."
+            )
+
+
+def _check_names(what: str, ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
+    for index, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        if mine != other:
+            raise CheckpointError(
+                f"The checkpoint's {what} {index} is {mine!r}, the environment's is {other!r}."
+            )
+    if len(ours) != len(theirs):
+        longer = "environment" if len(theirs) > len(ours) else "checkpoint"
+        extra = (theirs if len(theirs) > len(ours) else ours)[min(len(ours), len(theirs))]
+        raise CheckpointError(
+            f"The checkpoint knows {len(ours)} {what}s, the environment has {len(theirs)}; "
+            f"only the {longer} has {extra!r}."
+        )
+
+
+def _pack(arrays: Arrays) -> bytes:
+    """Arrays as safetensors, in one order whatever the mapping's."""
+    return save_arrays({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+
+
+def _unpack(path: Path, name: str, content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        return load_arrays(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"Checkpoint {path}: {name!r} does not hold arrays ({error}).") from error
+
+
+def _parse_json(path: Path, name: str, content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise CheckpointError(f"Checkpoint {path}: {name!r} is not JSON ({error}).") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"Checkpoint {path}: {name!r} holds no JSON object.")
+    return document
+
+
+def _dateless(name: str) -> zipfile.ZipInfo:
+    """An archive entry with a fixed date and mode, so that equal content is equal bytes."""
+    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.create_system = 3
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

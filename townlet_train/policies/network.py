@@ -1,0 +1,199 @@
+"""A checkpoint that acts, without torch: the networks' forward pass in NumPy, and sampling from a uniform draw.
+
+The learners build the same networks in torch from the same `NetworkSpec`, with the same parameter names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.data.checkpoint import Arrays, Checkpoint
+from townlet_train.envs.protocol import Observation
+from townlet_train.errors import CheckpointError, DataError
+
+NetworkKind = Literal["mlp", "conflict_aware"]
+Activation = Literal["tanh", "relu"]
+Float = NDArray[np.float32]
+
+ILLEGAL_LOGIT = -1e8  # finite, so that a row without any legal action gives no NaN
+FEATURE_MEAN, FEATURE_STD = "normaliser.mean", "normaliser.std"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Kind and sizes of a network; enough to build it and to know its parameters by name and shape.
+
+    "mlp" reads the features through separate actor and critic trunks, named as Stable-Baselines3's MlpPolicy
+    names them. "conflict_aware" reads map and features through an encoder each, named as in upstream's
+    ConflictAwarePolicyNetwork; `hidden_sizes` is then a single width.
+    """
+
+    kind: NetworkKind
+    n_features: int
+    n_actions: int
+    hidden_sizes: tuple[int, ...]
+    activation: Activation = "tanh"
+    map_shape: tuple[int, int, int] = (0, 0, 0)
+    feature_clip: float = (
+        10.0  # standardised features are cut to +-this, so a rare feature cannot swamp the rest
+    )
+
+    def __post_init__(self) -> None:
+        if not self.hidden_sizes or (self.kind == "conflict_aware" and len(self.hidden_sizes) != 1):
+            wanted = "one hidden size" if self.kind == "conflict_aware" else "at least one hidden size"
+            raise ValueError(f"a {self.kind!r} network has {wanted}, got {self.hidden_sizes}")
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain JSON types, for a checkpoint's manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> NetworkSpec:
+        """The spec a checkpoint's manifest holds; `CheckpointError` when it describes no network we know."""
+        try:
+            shapes = {name: tuple(document[name]) for name in ("hidden_sizes", "map_shape")}
+            spec = cls(**{**document, **shapes})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint's network description is wrong: {error}.") from error
+        if spec.kind not in get_args(NetworkKind) or spec.activation not in get_args(Activation):
+            raise CheckpointError(
+                f"The checkpoint holds a {spec.kind!r} network of {spec.activation!r} units, unknown here."
+            )
+        return spec
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every trainable array by name and shape, those that decide the action first."""
+        return _shapes(self._actor_layers() | self._critic_layers())
+
+    def actor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The arrays that decide the action; imitation trains these alone."""
+        return _shapes(self._actor_layers())
+
+    def hidden_layers(self, trunk: str) -> dict[str, tuple[int, int]]:
+        """An MLP trunk's layers as (n_out, n_in); odd indices are activations, as in a torch Sequential."""
+        sizes = (self.n_features, *self.hidden_sizes)
+        return {f"{trunk}.{2 * i}": (sizes[i + 1], sizes[i]) for i in range(len(self.hidden_sizes))}
+
+    def _actor_layers(self) -> dict[str, tuple[int, int]]:
+        if self.kind == "conflict_aware":
+            (width,) = self.hidden_sizes
+            return {
+                "map_encoder.1": (width, math.prod(self.map_shape)),
+                "feature_encoder.0": (width, self.n_features),
+                "shared.0": (width, 2 * width),
+                "policy_head": (self.n_actions, width),
+            }
+        head = {"action_net": (self.n_actions, self.hidden_sizes[-1])}
+        return self.hidden_layers("mlp_extractor.policy_net") | head
+
+    def _critic_layers(self) -> dict[str, tuple[int, int]]:
+        if self.kind == "conflict_aware":
+            return {"value_head": (1, self.hidden_sizes[0])}
+        return self.hidden_layers("mlp_extractor.value_net") | {"value_net": (1, self.hidden_sizes[-1])}
+
+
+class NetworkPolicy:
+    """The policy a checkpoint holds: greedy among the legal actions, or sampled with the given draws.
+
+    Raises `CheckpointError` when the arrays are not those of the network the checkpoint describes.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, deterministic: bool = False, name: str = "checkpoint"
+    ) -> None:
+        self.name = name
+        self.deterministic = deterministic
+        self._spec = NetworkSpec.from_document(checkpoint.info.network)
+        self._weights = _checked_weights(self._spec, checkpoint.weights)
+
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Actions (n_envs, n_agents) for draws (n_envs, n_agents) in [0, 1)."""
+        logits = self.logits(observation)
+        if self.deterministic:
+            return logits.argmax(axis=-1).astype(np.int64, copy=False)
+        return sample(logits, uniforms)
+
+    def logits(self, observation: Observation) -> Float:
+        """Masked logits (n_envs, n_agents, n_actions); an illegal action's is `ILLEGAL_LOGIT`."""
+        features, maps, mask = observation
+        if not mask.any(axis=-1).all():
+            raise DataError("An agent has no legal action: its action mask is False everywhere.")
+        rows = mask.shape[:-1]
+        logits = compute_logits(
+            self._spec,
+            self._weights,
+            features.reshape(-1, features.shape[-1]),
+            maps.reshape(-1, *maps.shape[-3:]),
+        )
+        return np.where(mask, logits.reshape(*rows, -1), np.float32(ILLEGAL_LOGIT))
+
+
+def compute_logits(spec: NetworkSpec, weights: Arrays, features: Float, maps: NDArray[Any]) -> Float:
+    """Unmasked logits (n, n_actions) of features (n, n_features) and maps (n, channels, height, width)."""
+
+    def affine(layer: str, inputs: Float) -> Float:
+        return inputs @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
+
+    def dense(layer: str, inputs: Float) -> Float:
+        outputs = affine(layer, inputs)
+        return (
+            np.tanh(outputs, out=outputs)
+            if spec.activation == "tanh"
+            else np.maximum(outputs, 0, out=outputs)
+        )
+
+    hidden = normalise(features, weights[FEATURE_MEAN], weights[FEATURE_STD], spec.feature_clip)
+    if spec.kind == "conflict_aware":
+        flat_maps = maps.reshape(len(maps), -1).astype(np.float32)
+        encoded = dense("map_encoder.1", flat_maps), dense("feature_encoder.0", hidden)
+        return affine("policy_head", dense("shared.0", np.concatenate(encoded, axis=1)))
+    for layer in spec.hidden_layers("mlp_extractor.policy_net"):
+        hidden = dense(layer, hidden)
+    return affine("action_net", hidden)
+
+
+def normalise(features: Float, mean: Float, std: Float, clip: float) -> Float:
+    """Features standardised by a frozen mean and deviation (n_features,), cut to +-clip."""
+    standardised = (features - mean) / std
+    return np.clip(standardised, -clip, clip, out=standardised)
+
+
+def sample(logits: Float, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The action whose share of the distribution the draw falls into, over the last axis of masked `logits`.
+
+    An action of no probability is never returned, also for a draw beside 0 or 1.
+    """
+    weights = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float64))
+    cumulative = weights.cumsum(axis=-1)
+    total = cumulative[..., -1]
+    below_total = np.minimum(uniforms * total, np.nextafter(total, 0.0))
+    return (cumulative > below_total[..., None]).argmax(axis=-1).astype(np.int64, copy=False)
+
+
+def _shapes(layers: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:
+    """Weight and bias of every layer by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (n_out, n_in) in layers.items():
+        shapes |= {f"{name}.weight": (n_out, n_in), f"{name}.bias": (n_out,)}
+    return shapes
+
+
+def _checked_weights(spec: NetworkSpec, weights: Arrays) -> dict[str, Float]:
+    """The network's arrays, present, of the right shape and finite."""
+    normaliser = {FEATURE_MEAN: (spec.n_features,), FEATURE_STD: (spec.n_features,)}
+    for name, shape in (spec.parameter_shapes() | normaliser).items():
+        if name not in weights:
+            raise CheckpointError(f"The checkpoint's {spec.kind!r} network lacks the array {name!r}.")
+        if weights[name].shape != shape:
+            raise CheckpointError(
+                f"The checkpoint's array {name!r} has shape {weights[name].shape}, expected {shape}."
+            )
+        if not np.isfinite(weights[name]).all():
+            raise CheckpointError(f"The checkpoint's array {name!r} holds numbers that are not finite.")
+    return {name: np.asarray(array, np.float32) for name, array in weights.items()}
