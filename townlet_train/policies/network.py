@@ -1,4 +1,4 @@
-"""A checkpoint that acts, without torch: the networks' forward pass in NumPy, and sampling from a uniform draw.
+"""A checkpoint that acts, without torch: a network's forward pass in NumPy, and sampling from a uniform draw.
 
 The learners build the same networks in torch from the same `NetworkSpec`, with the same parameter names.
 """
@@ -116,7 +116,7 @@ class NetworkPolicy:
         """Actions (n_envs, n_agents) for draws (n_envs, n_agents) in [0, 1)."""
         logits = self.logits(observation)
         if self.deterministic:
-            return logits.argmax(axis=-1).astype(np.int64, copy=False)
+            return np.asarray(logits.argmax(axis=-1), np.int64)
         return sample(logits, uniforms)
 
     def logits(self, observation: Observation) -> Float:
@@ -173,7 +173,7 @@ def sample(logits: Float, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
     cumulative = weights.cumsum(axis=-1)
     total = cumulative[..., -1]
     below_total = np.minimum(uniforms * total, np.nextafter(total, 0.0))
-    return (cumulative > below_total[..., None]).argmax(axis=-1).astype(np.int64, copy=False)
+    return np.asarray((cumulative > below_total[..., None]).argmax(axis=-1), np.int64)
 
 
 def _shapes(layers: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:
