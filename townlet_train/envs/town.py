@@ -1,0 +1,181 @@
+"""The town as a vector environment: every town an environment, every resident a slot that is respawned in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from townlet_train.config.town import MAX_AGENTS, TownConfig
+from townlet_train.envs.protocol import EnvSpec, Observation, Step
+from townlet_train.envs.streams import stream_word
+from townlet_train.errors import DataError, EnvironmentCreationError, InfeasibleTownError, UsageError
+from townlet_train.sim.feasibility import compute_budget
+from townlet_train.sim.layout import ACTIONS, EVENTS, FEATURES, MAP_CHANNELS, MAP_SIZE, N_ACTIONS, N_FEATURES
+from townlet_train.sim.observe import MAX_SET_CELLS, observe_town
+from townlet_train.sim.rules import begin_episode, tick
+from townlet_train.sim.state import TOWN, build_params
+
+MAP_CELLS = len(MAP_CHANNELS) * MAP_SIZE * MAP_SIZE
+
+
+class TownVectorEnv:
+    """Many towns stepped together; implements `VectorEnv`.
+
+    Raises:
+        InfeasibleTownError: nobody could live by this config, and it does not say `allow_infeasible`.
+    """
+
+    def __init__(self, config: TownConfig, n_envs: int) -> None:
+        if n_envs < 1:
+            raise UsageError(f"A town environment needs at least one town, {n_envs} were asked for.")
+        if config.n_agents < 1:
+            raise EnvironmentCreationError("A town needs at least one agent, town.n_agents is 0.")
+        budget = compute_budget(config)
+        if not budget.feasible and not config.allow_infeasible:
+            raise InfeasibleTownError(f"{budget.verdict} Set town.allow_infeasible=true to run it anyway.")
+        self.config = config
+        self.n_envs = n_envs
+        self.n_agents = config.n_agents
+        self.spec = EnvSpec("town", FEATURES, ACTIONS, MAP_CHANNELS, MAP_SIZE, config.episode_ticks)
+        self._params = build_params(config)
+        self._towns = np.zeros(n_envs, TOWN)
+        self._now = _Buffers(n_envs, self.n_agents)
+        self._final = _Buffers(n_envs, self.n_agents)
+        self._rewards = np.zeros((n_envs, self.n_agents), np.float32)
+        self._terminated = np.zeros((n_envs, self.n_agents), np.bool_)
+        self._truncated = np.zeros((n_envs, self.n_agents), np.bool_)
+        self._seeded = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for all towns: states, observations and results."""
+        outputs = self._rewards.nbytes + self._terminated.nbytes + self._truncated.nbytes
+        return self._towns.nbytes + self._now.nbytes + self._final.nbytes + outputs
+
+    def reset(self, seeds: NDArray[np.int64]) -> Observation:
+        """Start an episode per town from the streams "world" and "events" of its own seed. (n_envs,)"""
+        if len(seeds) != self.n_envs:
+            raise UsageError(f"reset needs one seed per town: {self.n_envs} towns, {len(seeds)} seeds.")
+        if np.min(seeds) < 0:
+            raise UsageError(f"Seeds are not negative, {int(np.min(seeds))} was given.")
+        self._towns[:] = np.zeros((), TOWN)
+        self._towns["rng_world"] = [stream_word(int(seed), "world") for seed in seeds]
+        self._towns["rng_events"] = [stream_word(int(seed), "events") for seed in seeds]
+        _begin(self._towns, self._params, *self._now.arrays)
+        self._seeded = True
+        return self._now.observation
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """One tick of every town for `actions` (n_envs, n_agents), indices into `spec.action_names`."""
+        if not self._seeded:
+            raise UsageError("The town was stepped before it was reset. Call reset(seeds) first.")
+        if actions.shape != (self.n_envs, self.n_agents):
+            raise UsageError(f"actions has shape {actions.shape}, expected {(self.n_envs, self.n_agents)}.")
+        lowest, highest = int(actions.min()), int(actions.max())
+        if lowest < 0 or highest >= N_ACTIONS:
+            raise UsageError(f"Actions lie in 0..{N_ACTIONS - 1}, {lowest if lowest < 0 else highest} was given.")
+        _advance(
+            self._towns,
+            self._params,
+            actions,
+            self._rewards,
+            self._terminated,
+            self._truncated,
+            *self._now.arrays,
+            *self._final.arrays,
+        )
+        return Step(self._now.observation, self._rewards, self._terminated, self._truncated, self._final.observation)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """A copy of every town's record; it is all the future depends on."""
+        return {"towns": self._towns.copy()}
+
+    def set_state(self, state: dict[str, NDArray[Any]]) -> Observation:
+        """Continue exactly from `get_state`; returns the observation of that moment."""
+        towns = state["towns"]
+        if towns.dtype != TOWN or towns.shape != (self.n_envs,):
+            raise DataError(
+                f"The saved state holds {towns.shape[0]} towns of another layout or number, this environment has "
+                f"{self.n_envs}. Build the environment with the config the state was saved with."
+            )
+        self._towns[:] = towns
+        _observe(self._towns, self._params, *self._now.arrays)
+        self._seeded = True
+        return self._now.observation
+
+    def event_counts(self) -> dict[str, NDArray[np.float64]]:
+        """Events since `reset` by name, each (n_envs,)."""
+        return {name: self._towns["events"][:, index].copy() for index, name in enumerate(EVENTS)}
+
+
+class _Buffers:
+    """One set of observation arrays the kernels fill, and the record of which map cells are set."""
+
+    def __init__(self, n_envs: int, n_agents: int) -> None:
+        self.features = np.zeros((n_envs, n_agents, N_FEATURES), np.float32)
+        self.maps = np.zeros((n_envs, n_agents, MAP_CELLS), np.uint8)
+        self.mask = np.zeros((n_envs, n_agents, N_ACTIONS), np.bool_)
+        self.cells = np.zeros((n_envs, n_agents, MAX_SET_CELLS), np.int16)
+        self.n_cells = np.zeros((n_envs, MAX_AGENTS), np.int16)
+        self.arrays = (self.features, self.maps, self.mask, self.cells, self.n_cells)
+        shape = (n_envs, n_agents, len(MAP_CHANNELS), MAP_SIZE, MAP_SIZE)
+        self.observation = Observation(self.features, self.maps.reshape(shape), self.mask)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.arrays)
+
+
+@njit(cache=True, nogil=True)
+def _begin(towns: Any, params: Any, features: Any, maps: Any, mask: Any, cells: Any, n_cells: Any) -> None:
+    """Start an episode in every town and observe it."""
+    for env in range(towns.shape[0]):
+        begin_episode(towns[env], params[0])
+        observe_town(towns[env], params[0], features[env], maps[env], mask[env], cells[env], n_cells[env])
+
+
+@njit(cache=True, nogil=True)
+def _observe(towns: Any, params: Any, features: Any, maps: Any, mask: Any, cells: Any, n_cells: Any) -> None:
+    """Observe every town as it stands."""
+    for env in range(towns.shape[0]):
+        observe_town(towns[env], params[0], features[env], maps[env], mask[env], cells[env], n_cells[env])
+
+
+@njit(cache=True, nogil=True)
+def _advance(
+    towns: Any,
+    params: Any,
+    actions: Any,
+    rewards: Any,
+    terminated: Any,
+    truncated: Any,
+    features: Any,
+    maps: Any,
+    mask: Any,
+    cells: Any,
+    n_cells: Any,
+    final_features: Any,
+    final_maps: Any,
+    final_mask: Any,
+    final_cells: Any,
+    final_n_cells: Any,
+) -> None:
+    """One tick of every town; a town whose episode ends shows its last observation and begins the next at once."""
+    social = np.zeros(MAX_AGENTS)
+    working = np.zeros(MAX_AGENTS, np.bool_)
+    p = params[0]
+    for env in range(towns.shape[0]):
+        town = towns[env]
+        tick(town, p, actions[env], rewards[env], terminated[env], social, working)
+        over = town.tick >= p.episode_ticks
+        truncated[env] = over
+        if over:
+            observe_town(
+                town, p, final_features[env], final_maps[env], final_mask[env], final_cells[env], final_n_cells[env]
+            )
+            begin_episode(town, p)
+        observe_town(town, p, features[env], maps[env], mask[env], cells[env], n_cells[env])

@@ -1,0 +1,87 @@
+"""Policies that need no training: the expert, random, idle, and the expert that never eats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.envs.protocol import EnvSpec, Observation
+from townlet_train.errors import UnknownNameError, UsageError
+from townlet_train.policies.protocol import Policy
+from townlet_train.sim.expert import expert_actions
+from townlet_train.sim.layout import ACTIONS, FEATURE_INDEX, FEATURES
+
+HUNGER_FLAGS = tuple(FEATURE_INDEX[name] for name in ("low_hunger", "critical_hunger", "stock_low"))
+
+
+class ExpertPolicy:
+    """The town's scripted expert."""
+
+    name = "expert"
+
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The expert's action for every agent; `uniforms` are ignored."""
+        return _expert(observation.features, observation.action_mask)
+
+
+class FastingPolicy:
+    """The expert with its hunger hidden from it: what never eating is worth."""
+
+    name = "fasting"
+
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The expert's action for an agent that never feels hungry; `uniforms` are ignored."""
+        features = observation.features.copy()
+        features[..., HUNGER_FLAGS] = 0
+        return _expert(features, observation.action_mask)
+
+
+class RandomPolicy:
+    """Every legal action with the same probability."""
+
+    name = "random"
+
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The floor(u * n)-th of the n legal actions."""
+        legal = np.cumsum(observation.action_mask, axis=-1)
+        wanted = np.floor(uniforms * legal[..., -1]).astype(np.int64)
+        return np.argmax(legal > wanted[..., None], axis=-1)
+
+
+class IdlePolicy:
+    """Always action 0, which in the town is to wait."""
+
+    name = "idle"
+
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Zeros; `uniforms` are ignored."""
+        return np.zeros(uniforms.shape, np.int64)
+
+
+SCRIPTED: dict[str, Callable[[], Policy]] = {
+    policy.name: policy for policy in (ExpertPolicy, FastingPolicy, IdlePolicy, RandomPolicy)
+}
+TOWN_ONLY = ("expert", "fasting")
+
+
+def scripted_policy(name: str, spec: EnvSpec) -> Policy:
+    """The scripted policy of that name for an environment.
+
+    Raises:
+        UnknownNameError: no scripted policy has that name.
+        UsageError: the policy reads the town's features and the environment has others.
+    """
+    if name not in SCRIPTED:
+        raise UnknownNameError("scripted policy", name, SCRIPTED)
+    if name in TOWN_ONLY and (spec.feature_names, spec.action_names) != (FEATURES, ACTIONS):
+        raise UsageError(f"Policy {name!r} plays the town, the environment is {spec.env_id!r}. Use random or idle.")
+    return SCRIPTED[name]()
+
+
+def _expert(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Expert actions over any leading axes."""
+    actions = np.empty(mask.shape[:-1], np.int64)
+    expert_actions(features.reshape(-1, features.shape[-1]), mask.reshape(-1, mask.shape[-1]), actions.reshape(-1))
+    return actions

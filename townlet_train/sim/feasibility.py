@@ -1,0 +1,79 @@
+"""Whether anyone could live in a town as configured: the budget of time, objects and money, before a tick is run.
+
+For every need the share of an agent's ticks it costs is decay * (duration + travel) / effect; food that has to be cooked
+adds the cook's time per meal. All shares together must leave room to wait in line, to work and to talk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from townlet_train.config.town import TownConfig
+
+MAX_SHARE = 0.7
+MAX_UTILISATION = 1.0
+
+
+@dataclass(frozen=True)
+class FeasibilityBudget:
+    """Shares of an agent's ticks and of each object's time, and the money that comes and goes per tick."""
+
+    service_share: float  # using fridge, shower and bed
+    cook_share: float  # cooking what is eaten
+    travel_share: float  # walking between them
+    utilisation: dict[str, float]  # by object type: share of its time that all agents together need
+    income_per_tick: float
+    cost_per_tick: float
+    feasible: bool
+    verdict: str
+
+    @property
+    def total_share(self) -> float:
+        """Everything that living takes, as a share of an agent's ticks."""
+        return self.service_share + self.cook_share + self.travel_share
+
+
+def compute_budget(config: TownConfig) -> FeasibilityBudget:
+    """The feasibility budget of a town. A need whose affordance does not restore it makes the share infinite."""
+    travel = mean_travel(config)
+    uses = {
+        "fridge": _uses_per_tick(config.needs.hunger_decay, config.eat.hunger),
+        "shower": _uses_per_tick(config.needs.hygiene_decay, config.wash.hygiene),
+        "bed": _uses_per_tick(config.needs.energy_decay, config.sleep.energy),
+    }
+    uses["stove"] = uses["fridge"] / config.economy.meals_per_cook
+    affordances = {"fridge": config.eat, "shower": config.wash, "bed": config.sleep, "stove": config.cook}
+    service = sum(uses[kind] * affordances[kind].duration for kind in ("fridge", "shower", "bed"))
+    cook = uses["stove"] * config.cook.duration
+    walk = sum(uses.values()) * travel
+    utilisation = {
+        kind: config.n_agents * uses[kind] * affordances[kind].duration / getattr(config.objects, kind)
+        for kind in affordances
+    }
+    cost = sum(uses[kind] * affordances[kind].price for kind in affordances)
+    hours = sum(end - start for start, end in config.employment.shifts) / len(config.employment.shifts)
+    income = config.economy.wage * hours / config.day_ticks
+    share = service + cook + walk
+    problems = []
+    if share > MAX_SHARE:
+        problems.append(f"living takes {share:.0%} of an agent's ticks, at most {MAX_SHARE:.0%} leave room to live")
+    crowded = [f"{kind} {rho:.2f}" for kind, rho in utilisation.items() if rho > MAX_UTILISATION]
+    if crowded:
+        problems.append(f"objects are asked for more time than there is ({', '.join(crowded)})")
+    if income < cost:
+        problems.append(f"a full shift earns {income:.4f} a tick and living costs {cost:.4f}")
+    verdict = f"This town is infeasible: {'; '.join(problems)}." if problems else "This town is feasible."
+    return FeasibilityBudget(service, cook, walk, utilisation, income, cost, not problems, verdict)
+
+
+def mean_travel(config: TownConfig) -> float:
+    """Expected steps between two random tiles: one axis at a time, (n^2 - 1) / 3n each, less the tile of reach."""
+    n = config.grid_size
+    return max(2 * (n * n - 1) / (3 * n) - 1, 0.0)
+
+
+def _uses_per_tick(decay: float, effect: float) -> float:
+    """How often an affordance must be used to hold a need level."""
+    if decay == 0:
+        return 0.0
+    return decay / effect if effect > 0 else float("inf")
