@@ -1,0 +1,34 @@
+"""Every command of the program by name, with its one line of help, importing none of them.
+
+A module named here offers either `app`, a `typer.Typer` with the commands of a group, or `command`, one
+function. Strategies are not listed: each one found by the registry is a command too, see `townlet_train.cli.generated`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and what it does in one line."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "demo": Entry(
+        "townlet_train.cli.demo", "Capture the expert, clone it, compare clone, expert and random."
+    ),
+    "rollout": Entry("townlet_train.cli.rollout", "Capture demonstrations."),
+    "replay": Entry("townlet_train.cli.replay", "Inspect, validate and split captured demonstrations."),
+    "evaluate": Entry(
+        "townlet_train.cli.evaluate", "Measure a checkpoint or a scripted policy on fixed seeds."
+    ),
+    "strategies": Entry(
+        "townlet_train.cli.strategies", "List the training methods and describe their params."
+    ),
+    "config": Entry("townlet_train.cli.config", "Show, describe, check and import configurations."),
+    "town": Entry("townlet_train.cli.town", "Look at the embedded town and prepare its kernels."),
+    "doctor": Entry("townlet_train.cli.doctor", "Measure whether things are as they should be."),
+}

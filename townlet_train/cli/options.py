@@ -1,0 +1,26 @@
+"""Options that several commands share, so that they are spelt and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--config", help="YAML, TOML or JSON file of settings; repeat it, later files win."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting by its dotted name, e.g. town.n_agents=4; repeatable."
+    ),
+]
+Preset = Annotated[str | None, typer.Option("--preset", help="Settings shipped under a name, e.g. town-v1.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
+Env = Annotated[str | None, typer.Option("--env", help="Environment id.")]
+OutputDir = Annotated[Path | None, typer.Option("--output-dir", help="Directory to leave everything in.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Log more to standard error.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

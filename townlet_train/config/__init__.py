@@ -1,0 +1,24 @@
+"""Every knob of a run, frozen; how layers of settings become one config with provenance."""
+
+from townlet_train.config.layers import Settings, load
+from townlet_train.config.run import (
+    EvaluationConfig,
+    RolloutConfig,
+    RunConfig,
+    SocialConfig,
+    SocialScheduleEntry,
+    config_hash,
+)
+from townlet_train.config.town import TownConfig
+
+__all__ = [
+    "EvaluationConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "Settings",
+    "SocialConfig",
+    "SocialScheduleEntry",
+    "TownConfig",
+    "config_hash",
+    "load",
+]
