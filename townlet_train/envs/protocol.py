@@ -2,7 +2,7 @@
 
 Axes are always (n_envs, n_agents, ...). Arrays returned by `reset` and `step` are views of the environment's own
 buffers and hold until the next `step`; copy what you keep. When an agent's life or an episode ends, the same `step`
-already returns the first observation of the next one, and `final_observation` holds the last of the ended one.
+already returns the first observation of the next one; `final_observation` holds the last of an episode that was cut.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Observation(NamedTuple):
     """What every agent sees before it acts."""
 
     features: NDArray[np.float32]  # (n_envs, n_agents, n_features)
-    maps: NDArray[np.uint8]  # (n_envs, n_agents, channels, height, width); empty channels when there is no map
+    maps: NDArray[
+        np.uint8
+    ]  # (n_envs, n_agents, channels, height, width); empty channels when there is no map
     action_mask: NDArray[np.bool_]  # (n_envs, n_agents, n_actions); True where the action is legal
 
 
@@ -46,7 +48,7 @@ class Step(NamedTuple):
     rewards: NDArray[np.float32]  # (n_envs, n_agents)
     terminated: NDArray[np.bool_]  # (n_envs, n_agents): the life ended; do not bootstrap
     truncated: NDArray[np.bool_]  # (n_envs, n_agents): the episode was cut; bootstrap from final_observation
-    final_observation: Observation  # rows where terminated or truncated is True are valid, the rest is stale
+    final_observation: Observation  # valid where truncated is True, stale elsewhere
 
 
 class VectorEnv(Protocol):

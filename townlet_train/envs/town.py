@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from townlet_train.config.town import MAX_AGENTS, TownConfig
 from townlet_train.envs.protocol import EnvSpec, Observation, Step
 from townlet_train.envs.streams import stream_word
 from townlet_train.errors import DataError, EnvironmentCreationError, InfeasibleTownError, UsageError
+from townlet_train.sim.expert import expert_actions
 from townlet_train.sim.feasibility import compute_budget
+from townlet_train.sim.kernels import compile_once, kernel
 from townlet_train.sim.layout import ACTIONS, EVENTS, FEATURES, MAP_CHANNELS, MAP_SIZE, N_ACTIONS, N_FEATURES
 from townlet_train.sim.observe import MAX_SET_CELLS, observe_town
 from townlet_train.sim.rules import begin_episode, tick
@@ -64,6 +65,7 @@ class TownVectorEnv:
         self._towns[:] = np.zeros((), TOWN)
         self._towns["rng_world"] = [stream_word(int(seed), "world") for seed in seeds]
         self._towns["rng_events"] = [stream_word(int(seed), "events") for seed in seeds]
+        compile_once(_compile_kernels)
         _begin(self._towns, self._params, *self._now.arrays)
         self._seeded = True
         return self._now.observation
@@ -76,18 +78,22 @@ class TownVectorEnv:
             raise UsageError(f"actions has shape {actions.shape}, expected {(self.n_envs, self.n_agents)}.")
         lowest, highest = int(actions.min()), int(actions.max())
         if lowest < 0 or highest >= N_ACTIONS:
-            raise UsageError(f"Actions lie in 0..{N_ACTIONS - 1}, {lowest if lowest < 0 else highest} was given.")
+            raise UsageError(
+                f"Actions lie in 0..{N_ACTIONS - 1}, {lowest if lowest < 0 else highest} was given."
+            )
         _advance(
             self._towns,
             self._params,
-            actions,
+            np.ascontiguousarray(actions, np.int64),
             self._rewards,
             self._terminated,
             self._truncated,
             *self._now.arrays,
             *self._final.arrays,
         )
-        return Step(self._now.observation, self._rewards, self._terminated, self._truncated, self._final.observation)
+        return Step(
+            self._now.observation, self._rewards, self._terminated, self._truncated, self._final.observation
+        )
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """A copy of every town's record; it is all the future depends on."""
@@ -111,6 +117,11 @@ class TownVectorEnv:
         return {name: self._towns["events"][:, index].copy() for index, name in enumerate(EVENTS)}
 
 
+def warm_up() -> None:
+    """Compile the town's kernels now rather than at the first reset."""
+    compile_once(_compile_kernels)
+
+
 class _Buffers:
     """One set of observation arrays the kernels fill, and the record of which map cells are set."""
 
@@ -130,7 +141,7 @@ class _Buffers:
         return sum(array.nbytes for array in self.arrays)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _begin(towns: Any, params: Any, features: Any, maps: Any, mask: Any, cells: Any, n_cells: Any) -> None:
     """Start an episode in every town and observe it."""
     for env in range(towns.shape[0]):
@@ -138,14 +149,14 @@ def _begin(towns: Any, params: Any, features: Any, maps: Any, mask: Any, cells: 
         observe_town(towns[env], params[0], features[env], maps[env], mask[env], cells[env], n_cells[env])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _observe(towns: Any, params: Any, features: Any, maps: Any, mask: Any, cells: Any, n_cells: Any) -> None:
     """Observe every town as it stands."""
     for env in range(towns.shape[0]):
         observe_town(towns[env], params[0], features[env], maps[env], mask[env], cells[env], n_cells[env])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _advance(
     towns: Any,
     params: Any,
@@ -175,7 +186,27 @@ def _advance(
         truncated[env] = over
         if over:
             observe_town(
-                town, p, final_features[env], final_maps[env], final_mask[env], final_cells[env], final_n_cells[env]
+                town,
+                p,
+                final_features[env],
+                final_maps[env],
+                final_mask[env],
+                final_cells[env],
+                final_n_cells[env],
             )
             begin_episode(town, p)
         observe_town(town, p, features[env], maps[env], mask[env], cells[env], n_cells[env])
+
+
+def _compile_kernels() -> None:
+    """Call every kernel once on a throw-away town."""
+    towns, params = np.zeros(1, TOWN), build_params(TownConfig())
+    now, final = _Buffers(1, params[0]["n_agents"]), _Buffers(1, params[0]["n_agents"])
+    actions = np.zeros(now.features.shape[:2], np.int64)
+    ended = actions.astype(np.bool_)
+    _begin(towns, params, *now.arrays)
+    _observe(towns, params, *now.arrays)
+    _advance(
+        towns, params, actions, actions.astype(np.float32), ended, ended.copy(), *now.arrays, *final.arrays
+    )
+    expert_actions(now.features[0], now.mask[0], actions[0])

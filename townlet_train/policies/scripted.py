@@ -46,8 +46,9 @@ class RandomPolicy:
     def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
         """The floor(u * n)-th of the n legal actions."""
         legal = np.cumsum(observation.action_mask, axis=-1)
-        wanted = np.floor(uniforms * legal[..., -1]).astype(np.int64)
-        return np.argmax(legal > wanted[..., None], axis=-1)
+        wanted = np.floor(uniforms * legal[..., -1])
+        actions: NDArray[np.int64] = np.argmax(legal > wanted[..., None], axis=-1)
+        return actions
 
 
 class IdlePolicy:
@@ -76,12 +77,16 @@ def scripted_policy(name: str, spec: EnvSpec) -> Policy:
     if name not in SCRIPTED:
         raise UnknownNameError("scripted policy", name, SCRIPTED)
     if name in TOWN_ONLY and (spec.feature_names, spec.action_names) != (FEATURES, ACTIONS):
-        raise UsageError(f"Policy {name!r} plays the town, the environment is {spec.env_id!r}. Use random or idle.")
+        raise UsageError(
+            f"Policy {name!r} plays the town, the environment is {spec.env_id!r}. Use random or idle."
+        )
     return SCRIPTED[name]()
 
 
 def _expert(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Expert actions over any leading axes."""
     actions = np.empty(mask.shape[:-1], np.int64)
-    expert_actions(features.reshape(-1, features.shape[-1]), mask.reshape(-1, mask.shape[-1]), actions.reshape(-1))
+    expert_actions(
+        features.reshape(-1, features.shape[-1]), mask.reshape(-1, mask.shape[-1]), actions.reshape(-1)
+    )
     return actions

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from townlet_train.sim.kernels import kernel
 from townlet_train.sim.layout import (
     BED,
     CHAT,
@@ -35,22 +34,29 @@ DX_SIGN, DY_SIGN = TYPE_FEATURES.index("dx_sign"), TYPE_FEATURES.index("dy_sign"
 HOLDING, WAITING = TYPE_FEATURES.index("holding"), TYPE_FEATURES.index("waiting")
 USABLE = TYPE_FEATURES.index("usable")
 JOB_CALLS = FEATURE_INDEX["job_calls"]
-NEAREST_DX_SIGN, NEAREST_DY_SIGN = FEATURE_INDEX["nearest_agent_dx_sign"], FEATURE_INDEX["nearest_agent_dy_sign"]
+NEAREST_DX_SIGN, NEAREST_DY_SIGN = (
+    FEATURE_INDEX["nearest_agent_dx_sign"],
+    FEATURE_INDEX["nearest_agent_dy_sign"],
+)
 NEAREST_IS_RIVAL = FEATURE_INDEX["nearest_agent_is_rival"]
 CHAT_READY, SOCIABLE = FEATURE_INDEX["chat_ready"], FEATURE_INDEX["sociable"]
 STOCK_LOW, STOVE_FREE = FEATURE_INDEX["stock_low"], FEATURE_INDEX["stove_free"]
-LOW, CRITICAL, LOWEST = FEATURE_INDEX["low_hunger"], FEATURE_INDEX["critical_hunger"], FEATURE_INDEX["lowest_hunger"]
+LOW, CRITICAL, LOWEST = (
+    FEATURE_INDEX["low_hunger"],
+    FEATURE_INDEX["critical_hunger"],
+    FEATURE_INDEX["lowest_hunger"],
+)
 NOTHING = -1
 
 
-@njit(cache=True)
+@kernel
 def expert_actions(features: Any, mask: Any, actions: Any) -> None:
     """Fill `actions` (rows,) from `features` (rows, n_features) and `mask` (rows, n_actions)."""
     for row in range(features.shape[0]):
         actions[row] = _choose(features[row], mask[row])
 
 
-@njit(cache=True)
+@kernel
 def _choose(f: Any, mask: Any) -> int:
     """The first rule that has something to do."""
     if not mask[NORTH] and not mask[SOUTH]:
@@ -72,7 +78,7 @@ def _choose(f: Any, mask: Any) -> int:
     return WAIT
 
 
-@njit(cache=True)
+@kernel
 def _serve_needs(f: Any, mask: Any, level: int) -> int:
     """Go and use what the lowest need at this level asks for; the others follow in order."""
     for need in range(3):
@@ -88,7 +94,7 @@ def _serve_needs(f: Any, mask: Any, level: int) -> int:
     return NOTHING
 
 
-@njit(cache=True)
+@kernel
 def _serve(f: Any, mask: Any, need: int) -> int:
     """Hunger is served by the fridge, or by cooking when there is nothing to eat."""
     if need == 0:
@@ -99,20 +105,20 @@ def _serve(f: Any, mask: Any, need: int) -> int:
     return _use(f, mask, kind) if _usable(f, kind) else NOTHING
 
 
-@njit(cache=True)
+@kernel
 def _usable(f: Any, kind: int) -> bool:
     """Whether stock, cooldown, utilities and money allow it."""
     return f[TYPE_BLOCK + kind * N_TYPE_FEATURES + USABLE] > 0
 
 
-@njit(cache=True)
+@kernel
 def _claimed(f: Any, kind: int) -> bool:
     """Whether the agent holds or waits for an object of this type."""
     base = TYPE_BLOCK + kind * N_TYPE_FEATURES
     return f[base + HOLDING] > 0 or f[base + WAITING] > 0
 
 
-@njit(cache=True)
+@kernel
 def _use(f: Any, mask: Any, kind: int) -> int:
     """Wait in line, ask for the object when within reach, or walk to it."""
     if _claimed(f, kind):
@@ -123,7 +129,7 @@ def _use(f: Any, mask: Any, kind: int) -> int:
     return _approach(f[base + DX_SIGN], f[base + DY_SIGN])
 
 
-@njit(cache=True)
+@kernel
 def _approach(dx_sign: float, dy_sign: float) -> int:
     """One step, x first."""
     if dx_sign > 0:

@@ -1,7 +1,7 @@
 """Whether anyone could live in a town as configured: the budget of time, objects and money, before a tick is run.
 
-For every need the share of an agent's ticks it costs is decay * (duration + travel) / effect; food that has to be cooked
-adds the cook's time per meal. All shares together must leave room to wait in line, to work and to talk.
+For every need the share of an agent's ticks it costs is decay * (duration + travel) / effect; food that must be
+cooked adds the cook's time per meal. All shares together must leave room to wait in line, to work and to talk.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def compute_budget(config: TownConfig) -> FeasibilityBudget:
     share = service + cook + walk
     problems = []
     if share > MAX_SHARE:
-        problems.append(f"living takes {share:.0%} of an agent's ticks, at most {MAX_SHARE:.0%} leave room to live")
+        problems.append(
+            f"living takes {share:.0%} of an agent's ticks, at most {MAX_SHARE:.0%} leave room to live"
+        )
     crowded = [f"{kind} {rho:.2f}" for kind, rho in utilisation.items() if rho > MAX_UTILISATION]
     if crowded:
         problems.append(f"objects are asked for more time than there is ({', '.join(crowded)})")

@@ -1,7 +1,7 @@
 """What one agent sees: the feature vector, the local map and which actions are legal.
 
-The map is cleared by forgetting the cells set last time, not by zeroing it: nine tenths of the cost of a map is the empty
-tiles. Feature values are in tiles, money and ticks as they are; a learner normalises.
+The map is cleared by unsetting the cells set last time, not by zeroing it: most of what a map costs is its empty tiles.
+Feature values are in tiles, money and ticks as they are; a learner normalises.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from math import cos, pi, sin
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from townlet_train.sim.kernels import kernel
 from townlet_train.sim.layout import (
     ACTIONS,
     CHAT,
@@ -28,7 +28,6 @@ from townlet_train.sim.layout import (
     ON_TIME,
     RELEASE,
     REQUEST,
-    SOCIAL_SLOTS,
     SOUTH,
     START,
     STEP_AWAY,
@@ -51,11 +50,12 @@ from townlet_train.sim.rules import (
     object_distance,
     price_now,
     rival_at,
-    time_of_day,
 )
 
 WALLET = FEATURE_INDEX["wallet"]
+TIME = FEATURE_INDEX["time_sin"]
 SHIFT = FEATURE_INDEX["shift_pre"]
+RIVALRY = FEATURE_INDEX["rivalry_max"]
 SLOT_NORM = FEATURE_INDEX["embedding_slot_norm"]
 LAST_ACTION = FEATURE_INDEX["last_action_id_hash"]
 PATH_HINT = FEATURE_INDEX["path_hint_north"]
@@ -79,19 +79,27 @@ MAX_SET_CELLS = 32  # self, 8 agents, 8 objects, 8 reservations
 ACTION_CODE = np.linspace(0.0, 1.0, len(ACTIONS))
 
 
-@njit(cache=True)
-def observe_town(town: Record, params: Record, features: Any, maps: Any, mask: Any, cells: Any, n_cells: Any) -> None:
+@kernel
+def observe_town(
+    town: Record, params: Record, features: Any, maps: Any, mask: Any, cells: Any, n_cells: Any
+) -> None:
     """Fill one town's rows: features (A, F), maps (A, 484), mask (A, 14); `cells` (A, 32) remembers what is set."""
+    clock = 2 * pi * town.clock / params.day_ticks
+    clock_sin, clock_cos = sin(clock), cos(clock)
     for agent in range(params.n_agents):
+        nearest = nearest_agent(town, params, agent)
+        features[agent, TIME] = clock_sin
+        features[agent, TIME + 1] = clock_cos
         _draw_map(town, params, agent, maps[agent], cells[agent], n_cells)
         _fill_state(town, params, agent, features[agent])
+        _fill_neighbours(town, params, agent, nearest, features[agent])
         _fill_social(town, params, agent, features[agent])
         _fill_types(town, params, agent, features[agent], mask[agent])
-        _fill_targets(town, params, agent, features[agent])
-        _fill_mask(town, params, agent, mask[agent])
+        _fill_targets(town, params, agent, nearest, features[agent])
+        _fill_mask(town, params, agent, nearest, mask[agent])
 
 
-@njit(cache=True)
+@kernel
 def _set_cell(agent_cells: Any, agent_map: Any, count: int, cell: int) -> int:
     """Mark a map cell and remember it; returns the new count."""
     agent_map[cell] = 1
@@ -99,7 +107,7 @@ def _set_cell(agent_cells: Any, agent_map: Any, count: int, cell: int) -> int:
     return count + 1
 
 
-@njit(cache=True)
+@kernel
 def _window_cell(town: Record, agent: int, x: int, y: int) -> int:
     """Index of a tile in the agent's window, or -1 when it lies outside."""
     dx, dy = x - town.position[agent, 0], y - town.position[agent, 1]
@@ -108,8 +116,10 @@ def _window_cell(town: Record, agent: int, x: int, y: int) -> int:
     return (dy + MAP_RADIUS) * MAP_SIZE + dx + MAP_RADIUS
 
 
-@njit(cache=True)
-def _draw_map(town: Record, params: Record, agent: int, agent_map: Any, agent_cells: Any, n_cells: Any) -> None:
+@kernel
+def _draw_map(
+    town: Record, params: Record, agent: int, agent_map: Any, agent_cells: Any, n_cells: Any
+) -> None:
     """Channels self, agents (self included), objects, reservations; index [channel, y, x], the agent in the middle."""
     for index in range(n_cells[agent]):
         agent_map[agent_cells[index]] = 0
@@ -127,18 +137,17 @@ def _draw_map(town: Record, params: Record, agent: int, agent_map: Any, agent_ce
     n_cells[agent] = count
 
 
-@njit(cache=True)
+@kernel
 def _fill_state(town: Record, params: Record, agent: int, f: Any) -> None:
-    """The upstream base features, 0 to 32, but for those another function fills."""
-    now = time_of_day(town, params)
+    """The upstream base features 0 to 24, but for the clock and the rivalry ledger."""
     for need in range(3):
         f[need] = town.needs[agent, need]
     state = town.shift_state[agent]
     f[WALLET] = town.wallet[agent]
     f[WALLET + 1] = town.lateness[agent]
-    f[WALLET + 2] = 1.0 if in_shift_hours(town, params, agent) and (state == ON_TIME or state == LATE) else 0.0
-    f[WALLET + 3] = sin(2 * pi * now / params.day_ticks)
-    f[WALLET + 4] = cos(2 * pi * now / params.day_ticks)
+    f[WALLET + 2] = (
+        1.0 if in_shift_hours(town, params, agent) and (state == ON_TIME or state == LATE) else 0.0
+    )
     f[WALLET + 5] = (town.attendance[agent, 0] + town.attendance[agent, 1] + town.attendance[agent, 2]) / 3
     f[WALLET + 6] = town.wages_withheld[agent]
     for shift in range(5):
@@ -155,11 +164,10 @@ def _fill_state(town: Record, params: Record, agent: int, f: Any) -> None:
     holding = claim >= 0 and town.holder[claim] == agent
     f[LAST_ACTION + 3] = 1.0 if holding else 0.0
     f[LAST_ACTION + 4] = 1.0 if claim >= 0 and not holding else 0.0
-    _fill_neighbours(town, params, agent, f)
 
 
-@njit(cache=True)
-def _fill_neighbours(town: Record, params: Record, agent: int, f: Any) -> None:
+@kernel
+def _fill_neighbours(town: Record, params: Record, agent: int, nearest: int, f: Any) -> None:
     """How much of the town is inside the window."""
     agents = items = held = 0
     for other in range(params.n_agents):
@@ -173,15 +181,14 @@ def _fill_neighbours(town: Record, params: Record, agent: int, f: Any) -> None:
     f[NEIGHBOURS] = agents / max(params.n_agents - 1, 1)
     f[NEIGHBOURS + 1] = items / params.n_objects
     f[NEIGHBOURS + 2] = held / params.n_objects
-    nearest = nearest_agent(town, params, agent)
     f[NEIGHBOURS + 3] = agent_distance(town, agent, nearest) if nearest >= 0 else params.grid_size
 
 
-@njit(cache=True)
+@kernel
 def _fill_social(town: Record, params: Record, agent: int, f: Any) -> None:
     """Two top friends and two top rivals, each as an identity code and the tie; then the aggregates."""
-    f[SOCIAL - 15] = 0.0  # rivalry_max
-    f[SOCIAL - 14] = 0.0  # rivalry_avoid_count
+    f[RIVALRY] = 0.0
+    f[RIVALRY + 1] = 0.0
     trust_sum = rivalry_sum = rivalry_max = 0.0
     trust_max = -1.0
     friend = second_friend = rival = second_rival = -1
@@ -189,9 +196,9 @@ def _fill_social(town: Record, params: Record, agent: int, f: Any) -> None:
         if other == agent:
             continue
         ledger = town.rivalry[agent, other]
-        f[SOCIAL - 15] = max(f[SOCIAL - 15], ledger)
+        f[RIVALRY] = max(f[RIVALRY], ledger)
         if ledger >= params.avoid_threshold:
-            f[SOCIAL - 14] += 1.0
+            f[RIVALRY + 1] += 1.0
         trust, tie = town.trust[agent, other], town.tie_rivalry[agent, other]
         trust_sum += trust
         rivalry_sum += tie
@@ -218,7 +225,7 @@ def _fill_social(town: Record, params: Record, agent: int, f: Any) -> None:
     f[SOCIAL_MEANS + 3] = rivalry_max
 
 
-@njit(cache=True)
+@kernel
 def _closer(town: Record, agent: int, one: int, other: int) -> bool:
     """Whether the agent is closer friends with the one than with the other."""
     return (
@@ -227,7 +234,7 @@ def _closer(town: Record, agent: int, one: int, other: int) -> bool:
     )
 
 
-@njit(cache=True)
+@kernel
 def _fill_slot(town: Record, params: Record, agent: int, other: int, slot: int, f: Any) -> None:
     """One social slot: identity code, trust, familiarity, rivalry; zeros when nobody fills it."""
     base = SOCIAL + slot * (EMBED_DIM + 3)
@@ -242,7 +249,7 @@ def _fill_slot(town: Record, params: Record, agent: int, other: int, slot: int, 
     f[base + EMBED_DIM + 2] = town.tie_rivalry[agent, other]
 
 
-@njit(cache=True)
+@kernel
 def _fill_types(town: Record, params: Record, agent: int, f: Any, mask: Any) -> None:
     """One block per object type about the object the agent would go to, and whether it may ask for it."""
     free = not town.busy[agent]
@@ -275,10 +282,10 @@ def _fill_types(town: Record, params: Record, agent: int, f: Any, mask: Any) -> 
             f[CHAT_BLOCK + 7] = 1.0 if town.holder[item] < 0 and town.queue_length[item] == 0 else 0.0
 
 
-@njit(cache=True)
-def _fill_targets(town: Record, params: Record, agent: int, f: Any) -> None:
+@kernel
+def _fill_targets(town: Record, params: Record, agent: int, nearest: int, f: Any) -> None:
     """Work, the nearest agent, chat, money, food, and the binary readings of the needs."""
-    job = agent % params.n_jobs
+    job = params.job[agent]
     dx = town.job_position[job, 0] - town.position[agent, 0]
     dy = town.job_position[job, 1] - town.position[agent, 1]
     f[JOB_BLOCK] = 1.0 if job_calls(town, params, agent) else 0.0
@@ -287,7 +294,6 @@ def _fill_targets(town: Record, params: Record, agent: int, f: Any) -> None:
     f[JOB_BLOCK + 3] = dy
     f[JOB_BLOCK + 4] = np.sign(dx)
     f[JOB_BLOCK + 5] = np.sign(dy)
-    nearest = nearest_agent(town, params, agent)
     if nearest >= 0:
         dx = town.position[nearest, 0] - town.position[agent, 0]
         dy = town.position[nearest, 1] - town.position[agent, 1]
@@ -322,8 +328,8 @@ def _fill_targets(town: Record, params: Record, agent: int, f: Any) -> None:
     f[OUTSIDE + 2] = 1.0 if town.water_out_left > 0 else 0.0
 
 
-@njit(cache=True)
-def _fill_mask(town: Record, params: Record, agent: int, mask: Any) -> None:
+@kernel
+def _fill_mask(town: Record, params: Record, agent: int, nearest: int, mask: Any) -> None:
     """Which actions are legal; a running affordance leaves only waiting. Requests are set with the type features."""
     x, y = town.position[agent, 0], town.position[agent, 1]
     claim = town.claim[agent]
@@ -333,9 +339,10 @@ def _fill_mask(town: Record, params: Record, agent: int, mask: Any) -> None:
     mask[SOUTH] = free and y < params.grid_size - 1
     mask[EAST] = free and x < params.grid_size - 1
     mask[WEST] = free and x > 0
-    mask[START] = free and claim >= 0 and town.holder[claim] == agent and can_start(town, params, agent, claim)
+    mask[START] = (
+        free and claim >= 0 and town.holder[claim] == agent and can_start(town, params, agent, claim)
+    )
     mask[RELEASE] = free and claim >= 0
     mask[CHAT] = free and town.tick >= town.chat_ready_at[agent] and chat_target(town, params, agent) >= 0
     mask[JOB] = free and job_calls(town, params, agent)
-    nearest = nearest_agent(town, params, agent)
     mask[STEP_AWAY] = free and nearest >= 0 and agent_distance(town, agent, nearest) <= STEP_AWAY_DISTANCE

@@ -1,8 +1,8 @@
 """One tick of one town.
 
-Order within a tick: perturbations, actions (the agent who acts first rotates), queues, running affordances, need decay,
-work, rivalry decay, rewards, deaths and respawns. Distances are Chebyshev; agents may share a tile; objects are walkable
-and are used from their own or a neighbouring tile. `docs/town.md` explains the rules and where they differ from upstream.
+Order within a tick: perturbations, actions (who acts first rotates), queues, running affordances, need decay, work,
+rivalry decay, rewards, deaths and respawns. Distances are Chebyshev; agents may share a tile; objects are walkable and
+are used from their own or a neighbouring tile. `docs/town.md` explains the rules and where they differ from upstream.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from townlet_train.sim.kernels import kernel
 from townlet_train.sim.layout import (
     ABSENT,
     CHAT,
@@ -29,7 +29,6 @@ from townlet_train.sim.layout import (
     SHOWER,
     SOUTH,
     START,
-    STEP_AWAY,
     STOVE,
     WAIT,
     WEST,
@@ -72,7 +71,7 @@ MIN_SATISFACTION_TO_ENJOY = 0.15  # a chat pays nothing to someone with a need d
 STEP_AWAY_DISTANCE = 2
 
 
-@njit(cache=True, inline="always")
+@kernel
 def _mix(word: np.uint64) -> np.uint64:
     """Steele, Lea and Flood 2014, splitmix64: the output function."""
     word = (word ^ (word >> np.uint64(30))) * _MIX_1
@@ -80,50 +79,50 @@ def _mix(word: np.uint64) -> np.uint64:
     return word ^ (word >> np.uint64(31))
 
 
-@njit(cache=True)
+@kernel
 def world_uniform(town: Record) -> float:
     """The next number in [0, 1) of the town's world stream."""
     town.rng_world = town.rng_world + _GOLDEN
     return (_mix(town.rng_world) >> np.uint64(11)) * _TO_UNIT
 
 
-@njit(cache=True)
+@kernel
 def _event_uniform(town: Record) -> float:
     """The next number in [0, 1) of the town's perturbation stream."""
     town.rng_events = town.rng_events + _GOLDEN
     return (_mix(town.rng_events) >> np.uint64(11)) * _TO_UNIT
 
 
-@njit(cache=True)
+@kernel
 def world_below(town: Record, n: int) -> int:
     """A uniform integer in [0, n) of the town's world stream."""
     return int(world_uniform(town) * n)
 
 
-@njit(cache=True)
-def time_of_day(town: Record, params: Record) -> int:
-    """Tick of the day."""
-    return (town.tick + town.day_offset) % params.day_ticks
-
-
-@njit(cache=True)
+@kernel
 def job_calls(town: Record, params: Record, agent: int) -> bool:
     """Whether the agent's shift, or the arrival window before it, is open to it."""
-    job = agent % params.n_jobs
-    length = params.shift[job, 1] - params.shift[job, 0] + params.arrival_window
-    since_window = (time_of_day(town, params) - params.shift[job, 0] + params.arrival_window) % params.day_ticks
-    return since_window < length and town.shift_state[agent] != ABSENT and town.shift_state[agent] != POST
+    if town.shift_state[agent] == ABSENT or town.shift_state[agent] == POST:
+        return False
+    job = params.job[agent]
+    since_window = town.clock - params.shift[job, 0] + params.arrival_window
+    if since_window < 0:
+        since_window += params.day_ticks
+    elif since_window >= params.day_ticks:
+        since_window -= params.day_ticks
+    return since_window < params.shift[job, 1] - params.shift[job, 0] + params.arrival_window
 
 
-@njit(cache=True)
+@kernel
 def agent_distance(town: Record, one: int, other: int) -> int:
     """Tiles between two agents."""
     return max(
-        abs(town.position[one, 0] - town.position[other, 0]), abs(town.position[one, 1] - town.position[other, 1])
+        abs(town.position[one, 0] - town.position[other, 0]),
+        abs(town.position[one, 1] - town.position[other, 1]),
     )
 
 
-@njit(cache=True)
+@kernel
 def object_distance(town: Record, agent: int, item: int) -> int:
     """Tiles between an agent and an object."""
     return max(
@@ -132,16 +131,17 @@ def object_distance(town: Record, agent: int, item: int) -> int:
     )
 
 
-@njit(cache=True)
+@kernel
 def job_distance(town: Record, params: Record, agent: int) -> int:
     """Tiles between an agent and its place of work."""
-    job = agent % params.n_jobs
+    job = params.job[agent]
     return max(
-        abs(town.position[agent, 0] - town.job_position[job, 0]), abs(town.position[agent, 1] - town.job_position[job, 1])
+        abs(town.position[agent, 0] - town.job_position[job, 0]),
+        abs(town.position[agent, 1] - town.job_position[job, 1]),
     )
 
 
-@njit(cache=True)
+@kernel
 def nearest_agent(town: Record, params: Record, agent: int) -> int:
     """The closest other agent, the lowest index among equals; -1 when alone."""
     best, best_distance = -1, 1 << 30
@@ -153,9 +153,9 @@ def nearest_agent(town: Record, params: Record, agent: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def best_object(town: Record, params: Record, agent: int, kind: int) -> int:
-    """The object of a type an agent would go to: its own claim, else the one with the fewest people, else the nearest."""
+    """The object of a type an agent would go to: its own claim, else the least crowded, else the nearest."""
     claim = town.claim[agent]
     if claim >= 0 and params.object_type[claim] == kind:
         return claim
@@ -169,14 +169,14 @@ def best_object(town: Record, params: Record, agent: int, kind: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def price_now(town: Record, params: Record, kind: int) -> float:
     """What using an object of this type costs this tick."""
     factor = params.price_factor if town.price_spike_left > 0 else 1.0
     return params.price[kind] * factor
 
 
-@njit(cache=True)
+@kernel
 def can_start(town: Record, params: Record, agent: int, item: int) -> bool:
     """Whether stock, utilities and money allow this agent to use this object now."""
     kind = params.object_type[item]
@@ -189,7 +189,7 @@ def can_start(town: Record, params: Record, agent: int, item: int) -> bool:
     return town.wallet[agent] >= price_now(town, params, kind)
 
 
-@njit(cache=True)
+@kernel
 def rival_at(town: Record, params: Record, agent: int, item: int) -> bool:
     """Whether someone this agent avoids holds the object or waits for it."""
     holder = town.holder[item]
@@ -202,7 +202,7 @@ def rival_at(town: Record, params: Record, agent: int, item: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@kernel
 def chat_target(town: Record, params: Record, agent: int) -> int:
     """Whom a chat would address: within reach, least rivalry minus trust; -1 when nobody is near."""
     best, best_cost = -1, 1e30
@@ -214,7 +214,7 @@ def chat_target(town: Record, params: Record, agent: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def _shift_tie(town: Record, one: int, other: int, trust: float, familiarity: float, rivalry: float) -> None:
     """Move one's relationship towards the other, within its bounds."""
     town.trust[one, other] = min(1.0, max(-1.0, town.trust[one, other] + trust))
@@ -222,14 +222,14 @@ def _shift_tie(town: Record, one: int, other: int, trust: float, familiarity: fl
     town.tie_rivalry[one, other] = min(1.0, max(0.0, town.tie_rivalry[one, other] + rivalry))
 
 
-@njit(cache=True)
+@kernel
 def _shift_ledger(town: Record, one: int, other: int, amount: float) -> None:
     """Move the rivalry ledger between two agents, both ways."""
     town.rivalry[one, other] = min(1.0, max(0.0, town.rivalry[one, other] + amount))
     town.rivalry[other, one] = min(1.0, max(0.0, town.rivalry[other, one] + amount))
 
 
-@njit(cache=True)
+@kernel
 def _record_conflict(town: Record, params: Record, actor: int, rival: int, queue_length: int) -> None:
     """A holder kept someone waiting once more."""
     intensity = params.ghost_step_boost + params.queue_length_boost * max(queue_length - 1, 0)
@@ -241,7 +241,7 @@ def _record_conflict(town: Record, params: Record, actor: int, rival: int, queue
     _shift_tie(town, rival, actor, 0.0, 0.0, 0.05 * intensity)
 
 
-@njit(cache=True)
+@kernel
 def _leave_queue(town: Record, item: int, agent: int) -> None:
     """Take an agent out of an object's queue."""
     kept = 0
@@ -253,7 +253,7 @@ def _leave_queue(town: Record, item: int, agent: int) -> None:
     town.queue_length[item] = kept
 
 
-@njit(cache=True)
+@kernel
 def _promote(town: Record, params: Record, item: int) -> int:
     """Hand the free object to the next in line: least (place - weight * waited). Returns the agent, or -1."""
     town.holder[item] = -1
@@ -270,7 +270,7 @@ def _promote(town: Record, params: Record, item: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def _drop_claim(town: Record, params: Record, agent: int) -> None:
     """Give up a held object or a place in line; no cooldown follows."""
     item = town.claim[agent]
@@ -286,7 +286,7 @@ def _drop_claim(town: Record, params: Record, agent: int) -> None:
         _leave_queue(town, item, agent)
 
 
-@njit(cache=True)
+@kernel
 def _move(town: Record, params: Record, agent: int, dx: int, dy: int) -> bool:
     """Step to a neighbouring tile; what is out of reach afterwards is given up."""
     x, y = town.position[agent, 0] + dx, town.position[agent, 1] + dy
@@ -300,7 +300,7 @@ def _move(town: Record, params: Record, agent: int, dx: int, dy: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def _request(town: Record, params: Record, agent: int, kind: int, social: Any) -> bool:
     """Take a free object or a place in its line."""
     item = best_object(town, params, agent, kind)
@@ -324,7 +324,7 @@ def _request(town: Record, params: Record, agent: int, kind: int, social: Any) -
     return True
 
 
-@njit(cache=True)
+@kernel
 def _start(town: Record, params: Record, agent: int) -> bool:
     """Begin to use the object one holds: pay, take the meal, run."""
     item = town.claim[agent]
@@ -339,7 +339,7 @@ def _start(town: Record, params: Record, agent: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def _avoid(town: Record, params: Record, agent: int, social: Any) -> None:
     """An agent kept out of a rival's way."""
     town.events[AVOIDANCE] += 1
@@ -347,7 +347,7 @@ def _avoid(town: Record, params: Record, agent: int, social: Any) -> None:
         social[agent] += params.avoid_conflict
 
 
-@njit(cache=True)
+@kernel
 def _pay_chat(town: Record, params: Record, subject: int, other: int, social: Any) -> None:
     """C1: what a successful chat is worth to one of the two; C3 weighs it by the tie."""
     if params.social_stage < 1:
@@ -356,13 +356,17 @@ def _pay_chat(town: Record, params: Record, subject: int, other: int, social: An
         if town.needs[subject, need] < MIN_SATISFACTION_TO_ENJOY:
             return
     trust = town.trust[subject, other]
-    worth = params.chat_base + params.chat_trust * trust + params.chat_familiarity * town.familiarity[subject, other]
+    worth = (
+        params.chat_base
+        + params.chat_trust * trust
+        + params.chat_familiarity * town.familiarity[subject, other]
+    )
     if params.social_stage >= 3:
         worth *= 1.0 + params.tie_quality * (trust - town.rivalry[subject, other])
     social[subject] += worth * params.chat_quality
 
 
-@njit(cache=True)
+@kernel
 def _chat(town: Record, params: Record, agent: int, social: Any) -> bool:
     """Talk to the closest friend within reach."""
     other = chat_target(town, params, agent)
@@ -389,13 +393,13 @@ def _chat(town: Record, params: Record, agent: int, social: Any) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def _go_to_work(town: Record, params: Record, agent: int, working: Any) -> bool:
     """Work when at the place of work, else take a step towards it, x first."""
     if not job_calls(town, params, agent):
         return False
     if job_distance(town, params, agent) > 1:
-        job = agent % params.n_jobs
+        job = params.job[agent]
         dx = np.sign(town.job_position[job, 0] - town.position[agent, 0])
         dy = np.sign(town.job_position[job, 1] - town.position[agent, 1])
         return _move(town, params, agent, dx, 0) if dx != 0 else _move(town, params, agent, 0, dy)
@@ -403,7 +407,7 @@ def _go_to_work(town: Record, params: Record, agent: int, working: Any) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def _step_away(town: Record, params: Record, agent: int, social: Any) -> bool:
     """Step away from the nearest agent within two tiles; leaving a rival counts as avoidance."""
     other = nearest_agent(town, params, agent)
@@ -420,7 +424,7 @@ def _step_away(town: Record, params: Record, agent: int, social: Any) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def _act(town: Record, params: Record, agent: int, action: int, social: Any, working: Any) -> bool:
     """Carry out one action; False when it failed. A running affordance holds the agent: whatever it asks, it waits."""
     if action == WAIT or town.busy[agent]:
@@ -445,7 +449,7 @@ def _act(town: Record, params: Record, agent: int, action: int, social: Any, wor
     return _step_away(town, params, agent, social)
 
 
-@njit(cache=True)
+@kernel
 def _perturb(town: Record, params: Record) -> None:
     """Let running disturbances wear off and new ones begin."""
     town.price_spike_left = max(0, town.price_spike_left - 1)
@@ -459,7 +463,7 @@ def _perturb(town: Record, params: Record) -> None:
         town.water_out_left = params.perturbation_ticks
 
 
-@njit(cache=True)
+@kernel
 def _advance_queues(town: Record, params: Record) -> None:
     """Every `ghost_step_after` stalled ticks a conflict; only a holder who does not use the object is ousted."""
     for item in range(params.n_objects):
@@ -482,7 +486,7 @@ def _advance_queues(town: Record, params: Record) -> None:
         town.events[ROTATION] += 1
 
 
-@njit(cache=True)
+@kernel
 def _share_meal(town: Record, params: Record, eater: int) -> None:
     """A meal that ends beside somebody who is free is shared with them."""
     shared = False
@@ -495,7 +499,7 @@ def _share_meal(town: Record, params: Record, eater: int) -> None:
         town.events[SHARED_MEAL] += 1
 
 
-@njit(cache=True)
+@kernel
 def _complete(town: Record, params: Record, item: int) -> None:
     """An affordance ran its time: pay the effects, hand the object on."""
     agent = town.holder[item]
@@ -518,7 +522,7 @@ def _complete(town: Record, params: Record, item: int) -> None:
         _shift_ledger(town, agent, successor, -HANDOVER_TIE)
 
 
-@njit(cache=True)
+@kernel
 def _stock_fridges(town: Record, params: Record) -> None:
     """Cooked meals go one by one to the emptiest fridge that has room."""
     for _ in range(params.meals_per_cook):
@@ -530,7 +534,7 @@ def _stock_fridges(town: Record, params: Record) -> None:
             town.stock[best] += 1
 
 
-@njit(cache=True)
+@kernel
 def _advance_affordances(town: Record, params: Record) -> None:
     """Count running affordances down. An outage stops the clock of what it starves."""
     for item in range(params.n_objects):
@@ -543,7 +547,7 @@ def _advance_affordances(town: Record, params: Record) -> None:
                 _complete(town, params, item)
 
 
-@njit(cache=True)
+@kernel
 def _decay_needs(town: Record, params: Record) -> None:
     """Everybody gets a little hungrier, dirtier, more tired."""
     for agent in range(params.n_agents):
@@ -552,7 +556,7 @@ def _decay_needs(town: Record, params: Record) -> None:
         town.needs[agent, 2] = max(0.0, town.needs[agent, 2] - params.energy_decay)
 
 
-@njit(cache=True)
+@kernel
 def _miss_shift(town: Record, params: Record, agent: int) -> None:
     """Absent: it costs money, and colleagues on shift resent it."""
     town.shift_state[agent] = ABSENT
@@ -565,7 +569,7 @@ def _miss_shift(town: Record, params: Record, agent: int) -> None:
             _shift_tie(town, other, agent, -0.1, 0.0, 0.3)
 
 
-@njit(cache=True)
+@kernel
 def _come_late(town: Record, params: Record, agent: int) -> None:
     """Late: it costs money, and colleagues on shift help out."""
     town.shift_state[agent] = LATE
@@ -578,19 +582,19 @@ def _come_late(town: Record, params: Record, agent: int) -> None:
             _shift_tie(town, agent, other, 0.2, 0.1, -0.1)
 
 
-@njit(cache=True)
+@kernel
 def _on_shift_together(town: Record, params: Record, agent: int, other: int) -> bool:
     """Whether the other has the same job and is at it."""
     state = town.shift_state[other]
-    return other % params.n_jobs == agent % params.n_jobs and (state == ON_TIME or state == LATE)
+    return params.job[other] == params.job[agent] and (state == ON_TIME or state == LATE)
 
 
-@njit(cache=True)
+@kernel
 def _work(town: Record, params: Record, agent: int, worked: bool) -> float:
     """Move an agent's shift on by a tick and pay it; returns wage plus punctuality."""
-    job = agent % params.n_jobs
+    job = params.job[agent]
     start, end = params.shift[job, 0], params.shift[job, 1]
-    now = time_of_day(town, params)
+    now = town.clock
     if now == (start - params.arrival_window) % params.day_ticks:
         town.shift_state[agent] = PRE
         town.away_ticks[agent] = 0
@@ -619,10 +623,10 @@ def _work(town: Record, params: Record, agent: int, worked: bool) -> float:
     return 0.0
 
 
-@njit(cache=True)
+@kernel
 def _end_shift(town: Record, params: Record, agent: int) -> None:
     """Close the books of a shift: attendance, and one missed shift forgiven for one attended."""
-    job = agent % params.n_jobs
+    job = params.job[agent]
     scheduled = params.shift[job, 1] - params.shift[job, 0]
     town.attendance[agent, 2] = town.attendance[agent, 1]
     town.attendance[agent, 1] = town.attendance[agent, 0]
@@ -632,7 +636,7 @@ def _end_shift(town: Record, params: Record, agent: int) -> None:
     town.shift_state[agent] = POST
 
 
-@njit(cache=True)
+@kernel
 def _decay_rivalry(town: Record, params: Record) -> None:
     """Grudges fade; a ledger edge at or below the threshold is forgotten."""
     for one in range(params.n_agents):
@@ -641,10 +645,12 @@ def _decay_rivalry(town: Record, params: Record) -> None:
                 left = town.rivalry[one, other] - params.rivalry_decay
                 town.rivalry[one, other] = left if left > params.drop_threshold else 0.0
             if town.tie_rivalry[one, other] > 0.0:
-                town.tie_rivalry[one, other] = max(0.0, town.tie_rivalry[one, other] - params.tie_rivalry_decay)
+                town.tie_rivalry[one, other] = max(
+                    0.0, town.tie_rivalry[one, other] - params.tie_rivalry_decay
+                )
 
 
-@njit(cache=True)
+@kernel
 def _begin_life(town: Record, params: Record, agent: int) -> None:
     """Whatever an agent owns or owes at the start of a life, but for its place and needs."""
     town.wallet[agent] = params.starter_wallet
@@ -675,14 +681,14 @@ def _begin_life(town: Record, params: Record, agent: int) -> None:
         town.shift_state[agent] = PRE
 
 
-@njit(cache=True)
+@kernel
 def in_shift_hours(town: Record, params: Record, agent: int) -> bool:
     """Whether the agent's shift is under way by the clock."""
-    job = agent % params.n_jobs
-    return params.shift[job, 0] <= time_of_day(town, params) < params.shift[job, 1]
+    job = params.job[agent]
+    return params.shift[job, 0] <= town.clock < params.shift[job, 1]
 
 
-@njit(cache=True)
+@kernel
 def _tick_reward(town: Record, params: Record, agent: int) -> float:
     """Survival less the weighted squared deficits."""
     hunger, hygiene, energy = 1 - town.needs[agent, 0], 1 - town.needs[agent, 1], 1 - town.needs[agent, 2]
@@ -694,8 +700,10 @@ def _tick_reward(town: Record, params: Record, agent: int) -> float:
     )
 
 
-@njit(cache=True)
-def tick(town: Record, params: Record, actions: Any, rewards: Any, terminated: Any, social: Any, working: Any) -> None:
+@kernel
+def tick(
+    town: Record, params: Record, actions: Any, rewards: Any, terminated: Any, social: Any, working: Any
+) -> None:
     """Advance one town by one tick. `actions`, `rewards`, `terminated` are (n_agents,); the last two are scratch."""
     n = params.n_agents
     _perturb(town, params)
@@ -720,9 +728,12 @@ def tick(town: Record, params: Record, actions: Any, rewards: Any, terminated: A
         _settle(town, params, agent, rewards, terminated)
     town.events[AGENT_TICK] += n
     town.tick += 1
+    town.clock += 1
+    if town.clock == params.day_ticks:
+        town.clock = 0
 
 
-@njit(cache=True)
+@kernel
 def _settle(town: Record, params: Record, agent: int, rewards: Any, terminated: Any) -> None:
     """Pay the tick's reward; end a life that is over and begin the next one in the same slot."""
     reward = rewards[agent] + _tick_reward(town, params, agent)
@@ -744,11 +755,11 @@ def _settle(town: Record, params: Record, agent: int, rewards: Any, terminated: 
     rewards[agent] = reward
 
 
-@njit(cache=True)
+@kernel
 def begin_episode(town: Record, params: Record) -> None:
     """A new layout, a new time of day, new lives. Event counts go on."""
     town.tick = 0
-    town.day_offset = world_below(town, params.day_ticks)
+    town.clock = world_below(town, params.day_ticks)
     town.price_spike_left = town.power_out_left = town.water_out_left = 0
     for item in range(params.n_objects):
         _place_object(town, params, item)
@@ -769,7 +780,7 @@ def begin_episode(town: Record, params: Record) -> None:
             town.needs[agent, need] = params.start_low + spread * world_uniform(town)
 
 
-@njit(cache=True)
+@kernel
 def _place_object(town: Record, params: Record, item: int) -> None:
     """A random tile at least two away from every object placed before; after many misses any tile will do."""
     for _ in range(200):

@@ -1,6 +1,6 @@
 """Everything a town's future depends on, as one numpy record per town; and the config as one record for the kernels.
 
-Because a town is a record of fixed size, its exact state is its bytes: copying the array saves it, assigning restores it.
+A town is a record of fixed size, so its exact state is its bytes: copying the array saves it, assigning restores it.
 Agents and objects beyond the configured number are unused rows.
 """
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from townlet_train.config.town import MAX_AGENTS, MAX_OBJECTS, TownConfig
 from townlet_train.sim.layout import EMBED_DIM, EVENTS
 
-A, O = MAX_AGENTS, MAX_OBJECTS
 N_JOB_TILES = 3
 
 TOWN = np.dtype(
@@ -23,38 +22,38 @@ TOWN = np.dtype(
         ("rng_world", "u8"),
         ("rng_events", "u8"),
         ("tick", "i8"),  # since the episode's start
-        ("day_offset", "i8"),  # time of day at the episode's start
-        ("object_position", "i2", (O, 2)),
+        ("clock", "i8"),  # tick of the day
+        ("object_position", "i2", (MAX_OBJECTS, 2)),
         ("job_position", "i2", (N_JOB_TILES, 2)),
-        ("stock", "i4", (O,)),  # meals, in fridges
-        ("holder", "i1", (O,)),  # agent, or -1
-        ("remaining", "i4", (O,)),  # ticks the running affordance still takes; 0 when none runs
-        ("stall", "i4", (O,)),
-        ("queue", "i1", (O, A)),
-        ("queue_length", "i1", (O,)),
-        ("joined", "i8", (O, A)),
-        ("cooldown_until", "i8", (O, A)),
-        ("position", "i2", (A, 2)),
-        ("needs", "f8", (A, 3)),
-        ("wallet", "f8", (A,)),
-        ("profile", "i1", (A,)),
-        ("claim", "i1", (A,)),  # the object held or waited for, or -1
-        ("busy", "i1", (A,)),  # 1 while an affordance runs
-        ("life_ticks", "i8", (A,)),
-        ("chat_ready_at", "i8", (A,)),
-        ("shift_state", "i1", (A,)),
-        ("away_ticks", "i4", (A,)),
-        ("on_time_ticks", "i4", (A,)),
-        ("lateness", "i4", (A,)),
-        ("absences", "i4", (A,)),
-        ("wages_withheld", "f8", (A,)),
-        ("attendance", "f8", (A, 3)),  # ratio of the last three shifts, newest first
-        ("last_action", "i1", (A,)),
-        ("last_success", "i1", (A,)),
-        ("trust", "f8", (A, A)),
-        ("familiarity", "f8", (A, A)),
-        ("tie_rivalry", "f8", (A, A)),
-        ("rivalry", "f8", (A, A)),  # the ledger that decides who avoids whom
+        ("stock", "i4", (MAX_OBJECTS,)),  # meals, in fridges
+        ("holder", "i1", (MAX_OBJECTS,)),  # agent, or -1
+        ("remaining", "i4", (MAX_OBJECTS,)),  # ticks the running affordance still takes; 0 when none runs
+        ("stall", "i4", (MAX_OBJECTS,)),
+        ("queue", "i1", (MAX_OBJECTS, MAX_AGENTS)),
+        ("queue_length", "i1", (MAX_OBJECTS,)),
+        ("joined", "i8", (MAX_OBJECTS, MAX_AGENTS)),
+        ("cooldown_until", "i8", (MAX_OBJECTS, MAX_AGENTS)),
+        ("position", "i2", (MAX_AGENTS, 2)),
+        ("needs", "f8", (MAX_AGENTS, 3)),
+        ("wallet", "f8", (MAX_AGENTS,)),
+        ("profile", "i1", (MAX_AGENTS,)),
+        ("claim", "i1", (MAX_AGENTS,)),  # the object held or waited for, or -1
+        ("busy", "i1", (MAX_AGENTS,)),  # 1 while an affordance runs
+        ("life_ticks", "i8", (MAX_AGENTS,)),
+        ("chat_ready_at", "i8", (MAX_AGENTS,)),
+        ("shift_state", "i1", (MAX_AGENTS,)),
+        ("away_ticks", "i4", (MAX_AGENTS,)),
+        ("on_time_ticks", "i4", (MAX_AGENTS,)),
+        ("lateness", "i4", (MAX_AGENTS,)),
+        ("absences", "i4", (MAX_AGENTS,)),
+        ("wages_withheld", "f8", (MAX_AGENTS,)),
+        ("attendance", "f8", (MAX_AGENTS, 3)),  # ratio of the last three shifts, newest first
+        ("last_action", "i1", (MAX_AGENTS,)),
+        ("last_success", "i1", (MAX_AGENTS,)),
+        ("trust", "f8", (MAX_AGENTS, MAX_AGENTS)),
+        ("familiarity", "f8", (MAX_AGENTS, MAX_AGENTS)),
+        ("tie_rivalry", "f8", (MAX_AGENTS, MAX_AGENTS)),
+        ("rivalry", "f8", (MAX_AGENTS, MAX_AGENTS)),  # the ledger that decides who avoids whom
         ("price_spike_left", "i4"),
         ("power_out_left", "i4"),
         ("water_out_left", "i4"),
@@ -91,13 +90,14 @@ PARAMS = np.dtype(
         ("price_spike_chance", "f8"),
         ("power_outage_chance", "f8"),
         ("water_outage_chance", "f8"),
-        ("object_type", "i1", (O,)),
+        ("object_type", "i1", (MAX_OBJECTS,)),
+        ("job", "i1", (MAX_AGENTS,)),  # index into the shifts
         ("duration", "i4", (4,)),  # by object type
         ("effect", "f8", (4, 3)),  # by object type and need
         ("price", "f8", (4,)),
         ("shift", "i4", (N_JOB_TILES, 2)),
         ("extroversion", "f8", (4,)),  # by profile
-        ("embedding", "f8", (A, EMBED_DIM)),
+        ("embedding", "f8", (MAX_AGENTS, EMBED_DIM)),
     ],
     align=True,
 )
@@ -111,7 +111,15 @@ def build_params(config: TownConfig) -> NDArray[Any]:
     """The config as a one-element record array, the form the kernels read."""
     params = np.zeros(1, PARAMS)
     record = params[0]
-    sections = (config.needs, config.economy, config.queue, config.ties, config.employment, config.reward, config.observation)
+    sections = (
+        config.needs,
+        config.economy,
+        config.queue,
+        config.ties,
+        config.employment,
+        config.reward,
+        config.observation,
+    )
     values: dict[str, Any] = {}
     for section in (config, *sections, config.perturbations):
         values.update({name: getattr(section, name) for name in type(section).model_fields})
@@ -121,6 +129,7 @@ def build_params(config: TownConfig) -> NDArray[Any]:
     record["n_objects"] = len(types)
     record["object_type"][: len(types)] = types
     record["n_jobs"] = len(config.employment.shifts)
+    record["job"] = np.arange(MAX_AGENTS) % len(config.employment.shifts)
     record["shift"][: len(config.employment.shifts)] = config.employment.shifts
     record["social_stage"] = SOCIAL_STAGES.index(config.reward.social_stage)
     for kind, affordance in enumerate((config.eat, config.cook, config.wash, config.sleep)):
@@ -133,7 +142,7 @@ def build_params(config: TownConfig) -> NDArray[Any]:
     record["power_outage_chance"] = perturbations.power_outage_per_day / config.day_ticks
     record["water_outage_chance"] = perturbations.water_outage_per_day / config.day_ticks
     record["extroversion"] = EXTROVERSION
-    record["embedding"] = [_embedding(slot) for slot in range(A)]
+    record["embedding"] = [_embedding(slot) for slot in range(MAX_AGENTS)]
     return params
 
 

@@ -1,0 +1,69 @@
+"""How the town's rules are compiled: once per version of their source, then read from the user's cache.
+
+numba notices a change in the file of the function it caches, not in the files of the functions that one calls. So the
+cache lives in a folder named after the hash of all our kernel sources: a stale kernel cannot be picked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import platformdirs
+
+logger = logging.getLogger(__name__)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+SOURCES = ("sim/layout.py", "sim/state.py", "sim/rules.py", "sim/observe.py", "sim/expert.py", "envs/town.py")
+
+
+def kernel(function: Function) -> Function:
+    """`numba.njit` that keeps the compiled code in our own cache folder and releases the GIL."""
+    with _our_cache():
+        compiled = numba.njit(cache=True, nogil=True)(function)
+    return cast(Function, compiled)
+
+
+@cache
+def cache_folder() -> Path:
+    """Where this version's compiled kernels are kept."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in SOURCES:
+        digest.update((package / source).read_bytes())
+    return platformdirs.user_cache_path("townlet-train") / f"kernels-{digest.hexdigest()[:16]}"
+
+
+def kernels_are_compiled() -> bool:
+    """Whether an earlier process left compiled kernels of this version."""
+    return any(cache_folder().rglob("*_advance*.nbc"))
+
+
+def compile_once(compile_all: Callable[[], None]) -> None:
+    """Run `compile_all` unless an earlier process did, telling the user why this takes long."""
+    if kernels_are_compiled():
+        return
+    logger.warning("Compiling the town's rules for this machine, once; it takes up to a minute.")
+    start = time.perf_counter()
+    compile_all()
+    logger.warning("Compiled in %.0f s and kept in %s.", time.perf_counter() - start, cache_folder())
+
+
+@contextmanager
+def _our_cache() -> Iterator[None]:
+    """numba's cache folder is process-wide; set it only while a kernel of ours is declared."""
+    config: Any = numba.config  # its attributes are made at run time
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder())
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
