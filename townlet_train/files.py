@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,36 @@ def atomic_path(target: Path) -> Iterator[Path]:
         flush_to_disk(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """A temporary directory beside `target` to fill; it becomes `target` when the block ends without an error.
+
+    A directory that stood at `target` is gone then. What a killed process leaves behind ends in `PARTIAL`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+    replaced = partial.with_name(f".replaced{partial.name}")
+    try:
+        yield partial
+        os.chmod(partial, 0o777 & ~_umask())
+        for path in (*partial.rglob("*"), partial):
+            flush_to_disk(path)
+        if target.exists():
+            os.rename(target, replaced)
+        os.rename(partial, target)
+        flush_to_disk(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if replaced.exists():
+            if target.exists():
+                shutil.rmtree(replaced)
+            else:
+                os.rename(replaced, target)
 
 
 def write_bytes(target: Path, content: bytes) -> None:

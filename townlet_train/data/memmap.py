@@ -1,0 +1,363 @@
+"""The store for large captures: a directory of plain time-first `.npy` arrays and a manifest.
+
+Axes are `(n_steps, n_envs, n_agents, ...)`, so a capture appends one tick after the other with plain writes, and a
+reader streams blocks of ticks into buffers it reuses: memory does not grow with the capture on either side. (The arrays
+can be memory-mapped by any NumPy; our own reader does not, because mapped pages count as the process's memory.)
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.data.block import Block
+from townlet_train.data.layout import Layout
+from townlet_train.data.manifest import check_format, encode_manifest, load_document
+from townlet_train.errors import DataError
+
+Array = NDArray[Any]
+
+WRITE_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredEpisode:
+    """Ticks [start, stop) of one environment that belong to one episode."""
+
+    env: int
+    index: int
+    seed: int
+    start: int
+    stop: int
+    complete: bool  # False when the capture stopped before the episode did
+
+
+class ArrayWriter:
+    """One `.npy` file, appended to tick by tick; its length is fixed when it is opened."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self._checksum = 0
+        self._ticks = 0
+        self._stream: BinaryIO = path.open("wb", buffering=WRITE_BUFFER)
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+    def append(self, tick: Array) -> None:
+        """Write one tick, shape `shape[1:]`."""
+        if tick.shape != self.shape[1:] or tick.dtype != self.dtype:
+            raise DataError(
+                f"A tick of {self.path.name} is {tick.dtype} {tick.shape}; expected {self.dtype} {self.shape[1:]}."
+            )
+        content = np.ascontiguousarray(tick).data.cast("B") if tick.size else b""
+        self._stream.write(content)
+        self._checksum = zlib.crc32(content, self._checksum)
+        self._ticks += 1
+
+    def close(self) -> dict[str, Any]:
+        """Finish the file; returns what the manifest says about it."""
+        self._stream.close()
+        if self._ticks != self.shape[0]:
+            raise DataError(f"{self.path.name} was opened for {self.shape[0]} ticks and got {self._ticks}.")
+        return {
+            "file": self.path.name,
+            "dtype": self.dtype.str,
+            "shape": list(self.shape),
+            "bytes": self.path.stat().st_size,
+            "crc32": f"{self._checksum:08x}",
+        }
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be finished."""
+        self._stream.close()
+
+
+class StoreWriter:
+    """Appends a capture to a directory, tick by tick, in constant memory; `finish` writes the manifest last."""
+
+    def __init__(
+        self, directory: Path, layout: Layout, *, n_steps: int, n_envs: int, n_agents: int, with_maps: bool
+    ) -> None:
+        self._directory = directory
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {
+            "features": ((len(layout.feature_names),), "<f4"),
+            "action_mask": ((len(layout.action_names),), "|b1"),
+            "actions": ((), "<i8"),
+            "rewards": ((), "<f4"),
+            "terminated": ((), "|b1"),
+            "truncated": ((), "|b1"),
+        }
+        if with_maps:
+            shapes["maps"] = (layout.map_shape, "|u1")
+        head = (n_steps, n_envs, n_agents)
+        self._arrays = {
+            name: ArrayWriter(directory / f"{name}.npy", (*head, *tail), np.dtype(dtype))
+            for name, (tail, dtype) in shapes.items()
+        }
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._arrays.values():
+            writer.abandon()
+
+    def append(self, **tick: Array) -> None:
+        """Write arrays of one tick by name, each (n_envs, n_agents, ...); maps are left out if not stored."""
+        for name, array in tick.items():
+            if name in self._arrays:
+                self._arrays[name].append(array)
+
+    def finish(self, name: str, metadata: Mapping[str, Any], episodes: Sequence[StoredEpisode]) -> Path:
+        """Close the arrays and write the manifest `name`; returns its path."""
+        body = {
+            "arrays": {key: writer.close() for key, writer in self._arrays.items()},
+            "episodes": [asdict(episode) for episode in episodes],
+        }
+        path = self._directory / name
+        path.write_bytes(encode_manifest(metadata, body))
+        return path
+
+
+class Store:
+    """A capture written by `StoreWriter`, read in blocks of ticks.
+
+    Opening checks the manifest against every file's size and header. Raises `DataError` for what does not fit.
+    """
+
+    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
+        self.path = path
+        try:
+            self.metadata: Mapping[str, Any] = document["metadata"]
+            check_format(path, self.metadata)
+            self.layout = Layout(
+                tuple(self.metadata["feature_names"]),
+                tuple(self.metadata["action_names"]),
+                tuple(self.metadata["map_channels"]),
+                int(self.metadata["map_size"]),
+                str(self.metadata["env_id"]),
+            )
+            self.episodes = tuple(StoredEpisode(**row) for row in document["episodes"])
+            self._records: Mapping[str, Mapping[str, Any]] = document["arrays"]
+            self.shape = tuple(int(length) for length in self._records["actions"]["shape"])
+            self._files = {name: _array_file(path, name, row) for name, row in self._records.items()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"Manifest {path} is incomplete or damaged ({error!r}). Capture it again."
+            ) from error
+        self._check_shapes()
+
+    @property
+    def n_frames(self) -> int:
+        """Agent-ticks in the store."""
+        return int(np.prod(self.shape))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """What each episode's environment was reset with."""
+        return tuple(episode.seed for episode in self.episodes)
+
+    @property
+    def has_maps(self) -> bool:
+        return "maps" in self._files
+
+    def blocks(
+        self, *, n_frames: int = 1 << 15, with_maps: bool = True, rng: np.random.Generator | None = None
+    ) -> Iterator[Block]:
+        """The whole store in blocks of about `n_frames`, in order of time, or in random order with `rng`.
+
+        A block's arrays are views of buffers that the next block overwrites.
+        """
+        n_steps, n_envs, n_agents = self.shape
+        width = max(1, n_frames // (n_envs * n_agents))
+        starts = np.arange(0, n_steps, width)
+        lives = (
+            None
+            if rng is not None
+            else np.arange(n_envs * n_agents, dtype=np.int64).reshape(n_envs, n_agents)
+        )
+        if rng is not None:
+            rng.shuffle(starts)
+        names = [name for name in self._files if with_maps or name != "maps"]
+        buffers = {name: self._files[name].buffer(width) for name in names}
+        streams = {name: self._files[name].open() for name in names}
+        spans = self._spans()
+        try:
+            for start in starts.tolist():
+                stop = min(start + width, n_steps)
+                ticks = {
+                    name: self._files[name].read(streams[name], buffers[name], start, stop) for name in names
+                }
+                episode = _episode_numbers(spans, start, stop, n_agents)
+                yield self._block(ticks, episode, lives)
+        finally:
+            for stream in streams.values():
+                stream.close()
+
+    def _block(
+        self, ticks: Mapping[str, Array], episode: NDArray[np.int64], lives: NDArray[np.int64] | None
+    ) -> Block:
+        """Frames of consecutive ticks, flattened; `lives` is advanced past them."""
+        ended = ticks["terminated"] | ticks["truncated"]
+        life = np.full(ended.shape, -1, np.int64) if lives is None else _life_numbers(ended, lives)
+        flat = {name: array.reshape(-1, *array.shape[3:]) for name, array in ticks.items()}
+        return Block(
+            layout=self.layout,
+            features=flat["features"],
+            maps=flat.get("maps"),
+            actions=flat["actions"],
+            action_mask=flat["action_mask"],
+            rewards=flat["rewards"],
+            terminated=flat["terminated"],
+            truncated=flat["truncated"],
+            episode=episode.reshape(-1),
+            life=life.reshape(-1),
+            source=str(self.path.parent),
+        )
+
+    def check_sums(self) -> list[str]:
+        """One sentence for each array whose bytes are not those that were written."""
+        return [
+            f"{self._files[name].path}: the bytes are not those that were captured (crc32 differs)."
+            for name, row in self._records.items()
+            if self._files[name].crc32() != row["crc32"]
+        ]
+
+    def _spans(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each environment the starts of its episodes and their numbers."""
+        found: list[list[tuple[int, int]]] = [[] for _ in range(self.shape[1])]
+        for number, episode in enumerate(self.episodes):
+            found[episode.env].append((episode.start, number))
+        return [
+            (
+                np.array([start for start, _ in rows], np.int64),
+                np.array([number for _, number in rows], np.int64),
+            )
+            for rows in found
+        ]
+
+    def _check_shapes(self) -> None:
+        tails = {
+            "features": (len(self.layout.feature_names),),
+            "action_mask": (len(self.layout.action_names),),
+            "maps": self.layout.map_shape,
+        }
+        required = {"features", "action_mask", "actions", "rewards", "terminated", "truncated"}
+        missing = sorted(required - set(self._files))
+        if missing:
+            raise DataError(f"Manifest {self.path} lacks the arrays {', '.join(missing)}. Capture it again.")
+        for name, file in self._files.items():
+            expected = (*self.shape, *tails.get(name, ()))
+            if file.shape != expected:
+                raise DataError(f"{file.path} has shape {file.shape}; expected {expected}.")
+        covered = np.zeros(self.shape[1], np.int64)
+        for episode in self.episodes:
+            if not (
+                0 <= episode.env < self.shape[1] and covered[episode.env] == episode.start < episode.stop
+            ):
+                raise DataError(
+                    f"Manifest {self.path}: the episodes of environment {episode.env} do not follow on."
+                )
+            covered[episode.env] = episode.stop
+        if not (covered == self.shape[0]).all():
+            raise DataError(f"Manifest {self.path}: the episodes do not cover all {self.shape[0]} ticks.")
+
+
+def load_store(path: Path) -> Store:
+    """Open the store whose manifest is `path`."""
+    return Store(path, load_document(path))
+
+
+@dataclass(frozen=True)
+class _ArrayFile:
+    """One array of a store on disk: where its ticks begin and how large one is."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def tick_bytes(self) -> int:
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    def buffer(self, n_steps: int) -> Array:
+        return np.empty((n_steps, *self.shape[1:]), self.dtype)
+
+    def open(self) -> BinaryIO:
+        return self.path.open("rb", buffering=0)
+
+    def read(self, stream: BinaryIO, buffer: Array, start: int, stop: int) -> Array:
+        """Ticks [start, stop) into the head of `buffer`."""
+        target = buffer[: stop - start]
+        stream.seek(self.offset + start * self.tick_bytes)
+        content = target.reshape(-1).view(np.uint8)
+        view = content.data
+        filled = 0
+        while filled < len(view):
+            count = stream.readinto(view[filled:])  # type: ignore[attr-defined]  # raw files have it, BinaryIO hides it
+            if not count:
+                raise DataError(f"{self.path} ends before tick {stop}; the file was cut while it was read.")
+            filled += count
+        if self.dtype == np.bool_ and filled and content.max() > 1:
+            raise DataError(f"{self.path} holds bytes that are neither True nor False.")
+        return target
+
+    def crc32(self) -> str:
+        """Checksum of the array's bytes, read in constant memory."""
+        checksum = 0
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            while chunk := stream.read(WRITE_BUFFER):
+                checksum = zlib.crc32(chunk, checksum)
+        return f"{checksum:08x}"
+
+
+def _array_file(manifest: Path, name: str, row: Mapping[str, Any]) -> _ArrayFile:
+    """The file of one array, its header and its size compared with the manifest's row."""
+    path = manifest.parent / Path(row["file"]).name
+    if not path.is_file():
+        raise DataError(f"{manifest}: array {name!r} is missing, {path} does not exist. Capture it again.")
+    size = path.stat().st_size
+    if size != row["bytes"]:
+        raise DataError(
+            f"{path} has {size} bytes; the manifest says {row['bytes']}. Capture or copy it again."
+        )
+    with path.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise DataError(f"{path} is npy version {version}; expected (1, 0).")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        offset = stream.tell()
+    if fortran or dtype.hasobject or list(shape) != list(row["shape"]) or dtype != np.dtype(row["dtype"]):
+        raise DataError(
+            f"{path} holds {dtype} {shape}; the manifest says {row['dtype']} {tuple(row['shape'])}."
+        )
+    return _ArrayFile(path, tuple(shape), dtype, offset)
+
+
+def _episode_numbers(
+    spans: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], start: int, stop: int, n_agents: int
+) -> NDArray[np.int64]:
+    """(n_steps, n_envs, n_agents): the number of the episode each frame is part of."""
+    ticks = np.arange(start, stop)
+    columns = [numbers[np.searchsorted(starts, ticks, side="right") - 1] for starts, numbers in spans]
+    return np.repeat(np.stack(columns, axis=1)[:, :, None], n_agents, axis=2)
+
+
+def _life_numbers(ended: NDArray[np.bool_], lives: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n_steps, n_envs, n_agents): a number per life, unique in the store; `lives` is moved on to the next block's."""
+    n_slots = lives.size
+    before: NDArray[np.int64] = np.cumsum(ended, axis=0) - ended
+    numbers: NDArray[np.int64] = lives + before * n_slots
+    lives += ended.sum(axis=0) * n_slots
+    return numbers
