@@ -1,7 +1,7 @@
 """Every command of the program by name, with its one line of help, importing none of them.
 
 A module named here offers either `app`, a `typer.Typer` with the commands of a group, or `command`, one
-function. Strategies are not listed: each one found by the registry is a command too, see `townlet_train.cli.generated`.
+function. Strategies are not listed: each one the registry finds is a command too (`cli/generated.py`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""A command group that knows its commands by name and loads one only when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from townlet_train.cli.commands import COMMANDS
+from townlet_train.cli.session import session_listing, session_registry
+from townlet_train.errors import UnknownNameError
+
+
+class LazyGroup(TyperGroup):
+    """Commands of the table and of the registry. Help and completion see stand-ins; a call loads the real one."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # Typer hands its public Context
+        """Names of all commands, strategies first."""
+        return list(self._help_lines(ctx))
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # as above
+        """A stand-in with the command's one line of help, or None."""
+        line = self._help_lines(ctx).get(cmd_name)
+        return None if line is None else TyperCommand(cmd_name, short_help=line, help=line)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as above
+        """The command itself.
+
+        Raises:
+            UnknownNameError: neither the table nor the registry knows the name.
+        """
+        name, rest = args[0], args[1:]
+        return name, self._load(ctx, name), rest
+
+    def _load(self, context: typer.Context, name: str) -> Any:
+        if name in COMMANDS:
+            return _load_entry(name)
+        registry = session_registry(context)
+        if name not in registry.classes and not any(plugin.name == name for plugin in registry.plugins):
+            raise UnknownNameError("command", name, [*COMMANDS, *registry.classes])
+        from townlet_train.cli.generated import strategy_command
+
+        return strategy_command(registry.find(name))
+
+    def _help_lines(self, context: typer.Context) -> dict[str, str]:
+        records = session_listing(context).strategies
+        strategies = {
+            record.name: record.summary + ("" if record.available else " (not available here)")
+            for record in records
+            if not record.clash
+        }
+        return strategies | {name: entry.help for name, entry in COMMANDS.items()}
+
+
+def _load_entry(name: str) -> Any:
+    entry = COMMANDS[name]
+    module = import_module(entry.module)
+    if hasattr(module, "command"):
+        single = typer.Typer(rich_markup_mode=None, add_completion=False)
+        single.command(name)(module.command)
+        return typer.main.get_command(single)
+    module.app.rich_markup_mode = None
+    module.app.info.help = entry.help
+    group = typer.main.get_group(module.app)
+    group.name = name
+    return group

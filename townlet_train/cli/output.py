@@ -1,0 +1,105 @@
+"""Standard output carries the result and nothing else; progress and log lines go to standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TextIO
+
+from townlet_train.cli.interrupts import StopRequest, stop_requests
+from townlet_train.errors import ExitCode, Interrupted
+
+if TYPE_CHECKING:
+    from townlet_train.contract import Progress
+
+_stdout: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
+
+
+@contextmanager
+def guarded_stdout(as_json: bool) -> Iterator[None]:
+    """While a command runs with --json, whatever anybody else prints goes to standard error."""
+    if not as_json:
+        yield
+        return
+    token = _stdout.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout.reset(token)
+
+
+def write(text: str) -> None:
+    """Write a result to the program's standard output."""
+    stream = _stdout.get() or sys.stdout
+    stream.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def emit(result: Any, *, json_output: bool) -> int:
+    """Show a result, as tables or as one JSON document, and return the exit code: warnings make it 1."""
+    from townlet_train.render import as_document, render
+
+    if json_output:
+        from townlet_train.files import to_json
+
+        write(to_json(as_document(result)))
+    else:
+        render(result, _stdout.get() or sys.stdout)
+    warnings = getattr(result, "warnings", ())
+    for warning in warnings:
+        sys.stderr.write(f"Warning: {warning}\n")
+    return ExitCode.WARNINGS if warnings else ExitCode.OK
+
+
+def close_quietly() -> None:
+    """Flush standard output; a reader that has gone away is no error worth a traceback."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def log_to_stderr(*, verbose: bool) -> None:
+    """One line per log record on standard error: warnings, and with `verbose` what happens too."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+@contextmanager
+def reporting() -> Iterator[Callable[[Progress], None]]:
+    """A function that takes progress: a bar on a terminal, elsewhere one line for each report with metrics.
+
+    It raises `Interrupted` once Ctrl-C or SIGTERM has arrived; a second signal interrupts at once.
+    """
+    with stop_requests() as request:
+        if sys.stderr.isatty():
+            from townlet_train.render import progress_bar
+
+            with progress_bar() as show:
+                yield _reporter(show, request)
+        else:
+            yield _reporter(_print_line, request)
+
+
+def _reporter(show: Callable[[Progress], None], request: StopRequest) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        show(progress)
+        if request.signal_name is not None:
+            raise Interrupted(f"Stopped by {request.signal_name} during {progress.phase}.")
+
+    return report
+
+
+def _print_line(progress: Progress) -> None:
+    if progress.metrics:
+        numbers = " ".join(f"{name}={value:.5g}" for name, value in progress.metrics.items())
+        sys.stderr.write(f"{progress.phase} {progress.done}/{progress.total} {numbers}\n")

@@ -1,0 +1,194 @@
+"""A strategy's params model as options of a command, and as a description."""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic_core import PydanticUndefined
+
+from townlet_train.registry import StrategyRecord
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+_LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
+
+
+@dataclass(frozen=True)
+class ParamDescription:
+    """One param: its dotted setting, option, type, default and meaning."""
+
+    name: str
+    option: str
+    type: str
+    default: object
+    required: bool
+    limits: str
+    description: str
+
+
+@dataclass(frozen=True)
+class StrategyDescription:
+    """A strategy and its params."""
+
+    name: str
+    summary: str
+    requires_torch: bool
+    available: bool
+    reason: str
+    distribution: str
+    version: str
+    params: tuple[ParamDescription, ...]
+
+
+def describe_strategy(record: StrategyRecord, params: type[BaseModel]) -> StrategyDescription:
+    """What `strategies show` tells."""
+    return StrategyDescription(
+        name=record.name,
+        summary=record.summary,
+        requires_torch=record.requires_torch,
+        available=record.available,
+        reason=record.reason,
+        distribution=record.distribution,
+        version=record.version,
+        params=tuple(_describe(name, field) for name, field in params.model_fields.items()),
+    )
+
+
+def option_name(field_name: str) -> str:
+    """`learning_rate` as `--learning-rate`."""
+    return f"--{field_name.replace('_', '-')}"
+
+
+def option_annotation(name: str, field: FieldInfo) -> Any:
+    """The annotation of a command's parameter that takes this field; it is None when the option is not given.
+
+    Limits are checked by the model, with every other layer's values, so that they are told in one way.
+    """
+    cli_type = option_type(field.annotation)
+    flag = f"{option_name(name)}/--no-{name.replace('_', '-')}" if cli_type is bool else option_name(name)
+    option = typer.Option(flag, help=_help(field), show_default=False)
+    return Annotated[cli_type | None, option]
+
+
+def option_type(annotation: Any) -> Any:
+    """The type a command line value is first read as; what has no counterpart there is read as text.
+
+    >>> option_type(int | None), option_type(tuple[int, ...])
+    (<class 'int'>, list[int])
+    """
+    plain = _without_none(annotation)
+    if plain in (bool, int, float, str, Path) or (isinstance(plain, type) and issubclass(plain, enum.Enum)):
+        return plain
+    origin, arguments = get_origin(plain), get_args(plain)
+    if origin is Literal and all(isinstance(choice, str) for choice in arguments):
+        return plain
+    if origin in (list, set, frozenset) or (origin is tuple and arguments[-1:] == (Ellipsis,)):
+        item = option_type(arguments[0])
+        return types.GenericAlias(list, (item,)) if item in (int, float, str, Path) else str
+    if origin is tuple and all(item in (int, float, str, Path) for item in arguments):
+        return plain
+    return str
+
+
+def given_values(params: type[BaseModel], options: Mapping[str, object]) -> dict[str, object]:
+    """The options that were given, as values for the params model."""
+    from townlet_train.config.documents import parse_value
+
+    values: dict[str, object] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        plain = _without_none(params.model_fields[name].annotation)
+        is_text = plain is str or option_type(plain) is not str
+        values[name] = parse_value(value) if isinstance(value, str) and not is_text else value
+    return values
+
+
+def _describe(name: str, field: FieldInfo) -> ParamDescription:
+    required = field.is_required()
+    return ParamDescription(
+        name=name,
+        option=option_name(name),
+        type=type_name(field.annotation),
+        default=None if required else plain_default(field),
+        required=required,
+        limits=_limits(field),
+        description=field.description or "",
+    )
+
+
+def plain_default(field: FieldInfo) -> object:
+    """A field's default as plain JSON values."""
+    from pydantic_core import to_jsonable_python
+
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return None if default is PydanticUndefined else to_jsonable_python(default)
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a person writes it.
+
+    >>> type_name(int | None), type_name(Literal["a", "b"]), type_name(tuple[int, ...])
+    ('int or none', 'a|b', 'list of int')
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        names = [type_name(item) for item in arguments if item is not type(None)]
+        return " or ".join([*names, *(["none"] if type(None) in arguments else [])])
+    if origin is Literal:
+        return "|".join(str(choice) for choice in arguments)
+    if origin is Annotated:
+        return type_name(arguments[0])
+    if origin in (list, set, frozenset) or (origin is tuple and arguments[-1:] == (Ellipsis,)):
+        return f"list of {type_name(arguments[0])}"
+    if origin is tuple:
+        return ", ".join(type_name(item) for item in arguments)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return "|".join(str(member.value) for member in annotation)
+    return getattr(annotation, "__name__", str(annotation)).lower()
+
+
+def _help(field: FieldInfo) -> str:
+    facts = [_limits(field)] if _limits(field) else []
+    if field.is_required():
+        facts.append("required")
+    else:
+        default = plain_default(field)
+        facts.append("default: none" if default is None else f"default: {_shown(default)}")
+    return f"{field.description or type_name(field.annotation)}  [{'; '.join(facts)}]"
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, list):
+        return " ".join(str(item) for item in default) or "none"
+    return str(default)
+
+
+def _limits(field: FieldInfo) -> str:
+    found = [
+        f"{sign} {getattr(constraint, limit)}"
+        for constraint in field.metadata
+        for limit, sign in _LIMITS.items()
+        if getattr(constraint, limit, None) is not None
+    ]
+    return ", ".join(found)
+
+
+def _without_none(annotation: Any) -> Any:
+    """X of `X | None` and of Annotated[X, ...]; another union stays as it is."""
+    if get_origin(annotation) is Annotated:
+        return _without_none(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        options = [item for item in get_args(annotation) if item is not type(None)]
+        return _without_none(options[0]) if len(options) == 1 else annotation
+    return annotation

@@ -1,0 +1,66 @@
+"""What the commands of one invocation share: the registry, the listing, and the settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from townlet_train.registry import Listing, PluginPolicy, Registry, catalogue, discover
+
+if TYPE_CHECKING:
+    from townlet_train.config import Settings
+
+_REGISTRY = "townlet_train.registry"
+_LISTING = "townlet_train.listing"
+
+
+def plugin_policy(context: typer.Context) -> PluginPolicy:
+    """Which plugins may load, by the environment and `--strict-plugins`."""
+    strict = bool(context.find_root().params.get("strict_plugins"))
+    return PluginPolicy.from_environment(os.environ, strict=strict)
+
+
+def session_registry(context: typer.Context) -> Registry:
+    """The registry, loaded once per invocation."""
+    if _REGISTRY not in context.meta:
+        context.meta[_REGISTRY] = discover(plugin_policy(context))
+    registry: Registry = context.meta[_REGISTRY]
+    return registry
+
+
+def session_listing(context: typer.Context) -> Listing:
+    """What the registry lists, without loading plugins where nothing has changed."""
+    if _REGISTRY in context.meta:
+        return session_registry(context).listing
+    if _LISTING not in context.meta:
+        context.meta[_LISTING] = catalogue(plugin_policy(context))
+    listing: Listing = context.meta[_LISTING]
+    return listing
+
+
+def load_settings(
+    context: typer.Context,
+    *,
+    files: Iterable[Path] | None = None,
+    preset: str | None = None,
+    sets: Iterable[str] | None = None,
+    named: Mapping[str, object] | None = None,
+) -> Settings:
+    """The run's settings from all layers; `named` maps dotted keys to the values of options, None when not given.
+
+    Raises:
+        ConfigError: a file, key or value is wrong.
+    """
+    from townlet_train.config import load
+
+    return load(
+        files=files or (),
+        preset=preset,
+        sets=sets or (),
+        named=named,
+        sections=lambda: session_registry(context).params(),
+    )

@@ -1,0 +1,16 @@
+"""Which training methods are installed: found by entry point, checked, and kept apart when broken."""
+
+from townlet_train.registry.catalogue import catalogue
+from townlet_train.registry.discovery import PluginPolicy, discover
+from townlet_train.registry.records import Listing, PluginRecord, PluginStatus, Registry, StrategyRecord
+
+__all__ = [
+    "Listing",
+    "PluginPolicy",
+    "PluginRecord",
+    "PluginStatus",
+    "Registry",
+    "StrategyRecord",
+    "catalogue",
+    "discover",
+]

@@ -1,0 +1,239 @@
+"""Finding strategies: every entry point is loaded inside a guard, so that a broken plugin hurts nobody else.
+
+Imports of metadata, pluggy and pydantic wait until something is loaded: a listing may not need them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from townlet_train.errors import TORCH_INSTALL, PluginError
+from townlet_train.registry.records import Listing, PluginRecord, PluginStatus, Registry, StrategyRecord
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    import pluggy
+
+    from townlet_train.contract import TrainingStrategy
+
+GROUP = "townlet_train"
+OURS = "townlet-train"
+ALLOW = "TOWNLET_TRAIN_PLUGINS"
+DENY = "TOWNLET_TRAIN_DISABLE_PLUGINS"
+STRICT = "TOWNLET_TRAIN_STRICT_PLUGINS"
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class PluginPolicy:
+    """Which plugins may load. Names are those of entry points or distributions.
+
+    `allowed` None allows all; otherwise only those named, and ours, which only `denied` keeps out.
+    """
+
+    allowed: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+    strict: bool = False
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, strict: bool = False) -> PluginPolicy:
+        """The policy of the three TOWNLET_TRAIN_..._PLUGINS variables; an empty allow-list allows none."""
+        allowed = _names(environ[ALLOW]) if ALLOW in environ else None
+        strict_flag = environ.get(STRICT, "").strip().lower() not in ("", "0", "false", "no", "off")
+        return cls(allowed, _names(environ.get(DENY, "")), strict or strict_flag)
+
+    def objection(self, name: str, distribution: str) -> str:
+        """Why a plugin must not load, or an empty string."""
+        names = {_normal(name), _normal(distribution)}
+        if names & self.denied:
+            return f"kept out by {DENY}"
+        if self.allowed is not None and not names & self.allowed and distribution != OURS:
+            return f"not among those allowed by {ALLOW}"
+        return ""
+
+
+class _Incompatible(Exception):
+    """A plugin was written for another version of the door."""
+
+
+class _Nonsense(Exception):
+    """A plugin's hook did not return strategies."""
+
+
+def discover(
+    policy: PluginPolicy | None = None, entry_points: Iterable[EntryPoint] | None = None
+) -> Registry:
+    """Load every plugin the policy lets in. Nothing a plugin prints while loading reaches standard output.
+
+    Raises:
+        PluginError: the policy is strict and a plugin is broken or two claim one name.
+    """
+    from importlib import metadata
+
+    import pluggy
+
+    from townlet_train import hookspecs
+
+    policy = policy or PluginPolicy()
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+    records: list[StrategyRecord] = []
+    plugins: list[PluginRecord] = []
+    classes: dict[str, type[TrainingStrategy]] = {}
+    for entry_point in sorted(found, key=_ours_first):
+        plugin, strategies = _load(manager, entry_point, policy)
+        plugins.append(plugin)
+        for strategy in strategies:
+            holder = next((record for record in records if record.name == strategy.name), None)
+            records.append(_record(strategy, plugin, holder))
+            classes.setdefault(strategy.name, strategy)
+    listing = Listing(tuple(records), tuple(plugins))
+    if policy.strict and listing.problems:
+        raise PluginError(" ".join(listing.problems))
+    return Registry(listing, classes)
+
+
+def torch_installed() -> bool:
+    """Whether torch could be imported, found without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec("torch") is not None
+
+
+def _load(
+    manager: pluggy.PluginManager, entry_point: EntryPoint, policy: PluginPolicy
+) -> tuple[PluginRecord, list[type[TrainingStrategy]]]:
+    """One entry point's record, and its strategies when all is well with it."""
+    distribution, version = _origin(entry_point)
+
+    def record(status: PluginStatus, reason: str = "", trace: str = "") -> PluginRecord:
+        return PluginRecord(entry_point.name, distribution, version, status, reason, trace)
+
+    objection = policy.objection(entry_point.name, distribution)
+    if objection:
+        return record(PluginStatus.DISABLED, objection), []
+    try:
+        with redirect_stdout(sys.stderr):
+            return record(PluginStatus.OK), _strategies(manager, entry_point)
+    except _Incompatible as error:
+        return record(PluginStatus.INCOMPATIBLE, str(error)), []
+    except _Nonsense as error:
+        return record(PluginStatus.FAILED, str(error)), []
+    except (Exception, SystemExit) as error:
+        return record(PluginStatus.FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()), []
+
+
+def _strategies(manager: pluggy.PluginManager, entry_point: EntryPoint) -> list[type[TrainingStrategy]]:
+    """Import a plugin, register it and ask its hook; when anything is raised it is unregistered."""
+    from townlet_train.hookspecs import API_VERSION
+
+    plugin = entry_point.load()
+    written_for = getattr(plugin, "TOWNLET_TRAIN_API", API_VERSION)
+    if written_for != API_VERSION:
+        raise _Incompatible(
+            f"it was written for API version {written_for!r} and this townlet-train offers {API_VERSION}; "
+            f"install a release of it that fits"
+        )
+    manager.register(plugin, name=f"{entry_point.name} = {entry_point.value}")
+    try:
+        manager.check_pending()
+        others = [other for other in manager.get_plugins() if other is not plugin]
+        answers = manager.subset_hook_caller("townlet_train_strategies", others)()
+        if not answers:
+            raise _Nonsense("it has no function townlet_train_strategies marked with @hookimpl")
+        strategies = _listed(answers[0])
+        for strategy in strategies:
+            broken_rule = contract_violation(strategy)
+            if broken_rule:
+                raise _Nonsense(broken_rule)
+    except BaseException:
+        manager.unregister(plugin)
+        raise
+    return strategies
+
+
+def _listed(answer: object) -> list[type[TrainingStrategy]]:
+    if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
+        kind = type(answer).__name__
+        raise _Nonsense(f"townlet_train_strategies returned a {kind}, expected a list of strategy classes")
+    return list(answer)
+
+
+def contract_violation(strategy: object) -> str:
+    """The first rule of the strategy contract that a class breaks, as a sentence, or an empty string."""
+    from townlet_train.contract import StrategyParams
+
+    if not isinstance(strategy, type):
+        return f"townlet_train_strategies returned {strategy!r}, expected a strategy class"
+    rules: dict[str, tuple[str, Callable[[object], bool]]] = {
+        "name": ("a lower-case word", lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value))),
+        "summary": ("one line of text", lambda value: isinstance(value, str) and bool(value.strip())),
+        "requires_torch": ("True or False", lambda value: isinstance(value, bool)),
+        "Params": (
+            "a subclass of StrategyParams",
+            lambda value: isinstance(value, type) and issubclass(value, StrategyParams),
+        ),
+        "prepare": ("a method", callable),
+        "run": ("a method", callable),
+    }
+    for attribute, (expected, fits) in rules.items():
+        if not hasattr(strategy, attribute):
+            return f"{strategy.__qualname__} has no {attribute}, expected {expected}"
+        if not fits(getattr(strategy, attribute)):
+            value = getattr(strategy, attribute)
+            return f"{strategy.__qualname__}.{attribute} is {value!r}, expected {expected}"
+    return ""
+
+
+def _record(
+    strategy: type[TrainingStrategy], plugin: PluginRecord, holder: StrategyRecord | None
+) -> StrategyRecord:
+    reason = ""
+    if holder is not None:
+        reason = (
+            f"the name is already taken by {holder.distribution} {holder.version}; "
+            f"{plugin.distribution} {plugin.version} has to choose another"
+        )
+    elif strategy.requires_torch and not torch_installed():
+        reason = f"torch is not installed. Run: {TORCH_INSTALL}"
+    return StrategyRecord(
+        name=strategy.name,
+        summary=strategy.summary,
+        requires_torch=strategy.requires_torch,
+        available=not reason,
+        reason=reason,
+        distribution=plugin.distribution,
+        version=plugin.version,
+        clash=holder is not None,
+    )
+
+
+def _origin(entry_point: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution an entry point belongs to."""
+    distribution = entry_point.dist
+    if distribution is None:
+        return "unknown", "unknown"
+    return distribution.name, distribution.version
+
+
+def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:
+    distribution, _ = _origin(entry_point)
+    return distribution != OURS, distribution, entry_point.name
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(_normal(name) for name in text.split(",") if name.strip())
+
+
+def _normal(name: str) -> str:
+    """A name as package indexes compare them (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -1,0 +1,127 @@
+"""What is known about plugins and strategies, as plain values, and choosing a strategy among them.
+
+Imports nothing heavy, so that a listing costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
+
+if TYPE_CHECKING:
+    from townlet_train.contract import StrategyParams, TrainingStrategy
+
+
+class PluginStatus(StrEnum):
+    """What became of an entry point."""
+
+    OK = "ok"
+    DISABLED = "disabled"
+    FAILED = "failed"
+    INCOMPATIBLE = "incompatible"
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """One entry point: who brought it, and what became of it."""
+
+    name: str
+    distribution: str
+    version: str
+    status: PluginStatus
+    reason: str = ""
+    traceback: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it should have worked and did not."""
+        return self.status in (PluginStatus.FAILED, PluginStatus.INCOMPATIBLE)
+
+    def __str__(self) -> str:
+        return f"Plugin {self.name!r} of {self.distribution} {self.version}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class StrategyRecord:
+    """One strategy of a working plugin, and whether it can run here."""
+
+    name: str
+    summary: str
+    requires_torch: bool
+    available: bool
+    reason: str
+    distribution: str
+    version: str
+    clash: bool = False
+
+    def __str__(self) -> str:
+        return f"Strategy {self.name!r} of {self.distribution} {self.version}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that was found, without the classes."""
+
+    strategies: tuple[StrategyRecord, ...]
+    plugins: tuple[PluginRecord, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each broken plugin and each name claimed twice."""
+        broken = [str(plugin) for plugin in self.plugins if plugin.broken]
+        clashes = [str(strategy) for strategy in self.strategies if strategy.clash]
+        return (*broken, *clashes)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The strategies that can be chosen, and the listing they come from."""
+
+    listing: Listing
+    classes: Mapping[str, type[TrainingStrategy]]
+
+    @property
+    def strategies(self) -> tuple[StrategyRecord, ...]:
+        """One record per strategy found, those that clash or cannot run included."""
+        return self.listing.strategies
+
+    @property
+    def plugins(self) -> tuple[PluginRecord, ...]:
+        """One record per entry point found."""
+        return self.listing.plugins
+
+    def params(self) -> dict[str, type[StrategyParams]]:
+        """The params model of each strategy by name."""
+        return {name: strategy.Params for name, strategy in self.classes.items()}
+
+    def find(self, name: str) -> type[TrainingStrategy]:
+        """The class registered under a name, whether or not it can run here.
+
+        Raises:
+            PluginError: the name is that of a plugin which is broken or disabled.
+            UnknownNameError: nobody registered it.
+        """
+        if name in self.classes:
+            return self.classes[name]
+        for plugin in self.plugins:
+            if plugin.name == name and plugin.status is not PluginStatus.OK:
+                raise PluginError(str(plugin))
+        raise UnknownNameError("strategy", name, self.classes)
+
+    def select(self, name: str) -> type[TrainingStrategy]:
+        """The class registered under a name, ready to run.
+
+        Raises:
+            TorchNotAvailableError: it trains with torch, which is not installed.
+            PluginError: as `find`.
+            UnknownNameError: as `find`.
+        """
+        strategy = self.find(name)
+        record = next(record for record in self.strategies if record.name == name and not record.clash)
+        if not record.available:
+            raise TorchNotAvailableError(name)
+        return strategy
