@@ -1,0 +1,171 @@
+"""Behaviour cloning: minimise the cross-entropy of the demonstrator's action among the legal ones.
+
+The data is standardised and laid out once; an epoch is one permutation, gathered chunk by chunk, cut into batches; an
+update is one gradient and one fused Adam step on a single vector.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from townlet_train.data.dataset import Demonstrations
+from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
+from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, measure_imitation
+from townlet_train.learners.networks import FlatParameters, build_network, export_weights
+from townlet_train.policies.network import NetworkSpec, normalise
+
+SMALLEST_STD = 1e-3  # a feature that varies less is taken as constant
+
+
+@dataclass(frozen=True)
+class BCSettings:
+    """How to descend."""
+
+    learning_rate: float  # falls linearly to 0 over all updates
+    batch_size: int
+    n_epochs: int
+    weight_decay: float = 0.0
+    device: str = "cpu"
+    n_threads: int = 1  # more changes the last bits of the weights
+
+
+@dataclass(frozen=True)
+class BCStats:
+    """What one epoch brought."""
+
+    epoch: int
+    timestep: int  # frames learned from so far, counted as often as they came up
+    loss: float  # mean cross-entropy of the batches as they were met, nats
+    val_loss: float
+    val_accuracy: float
+    val_accuracy_unforced: float
+    learning_rate: float  # at the epoch's end
+    samples_per_sec: float  # of the update loop
+
+
+class BCLearner:
+    """One network learning from one split of demonstrations; an equal `rng` gives equal weights, bit for bit."""
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: BCSettings,
+        demonstrations: Demonstrations,
+        split: tuple[Index, Index],
+        rng: np.random.Generator,
+    ) -> None:
+        self.spec = spec
+        self.settings = settings
+        self.epoch = 0
+        self.timestep = 0
+        self._demonstrations = demonstrations
+        self._train, self._val = split
+        self._rng = rng
+        self._network = build_network(spec, rng).to(settings.device)
+        self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
+        self._gradient = self._build_gradient()
+        self._adam = torch.optim.Adam(
+            [self._parameters.vector], settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self._frames = self._standardise()
+
+    def train_epoch(self, on_frames: Callable[[int], None] = lambda done: None) -> BCStats:
+        """One pass over the training frames; `on_frames` hears now and then how many are done, and may raise."""
+        started, loss, done = time.perf_counter(), 0.0, 0
+        with torch_threads(self.settings.n_threads):
+            for chunk in self._shuffled_chunks():
+                for batch in chunk.batches(self.settings.batch_size):
+                    loss += self._gradient(batch)
+                    self._adam.param_groups[0]["lr"] = self._learning_rate()
+                    self._adam.step()
+                    self.timestep += len(batch.actions)
+                done += len(chunk.actions)
+                on_frames(done)
+        elapsed = time.perf_counter() - started
+        self.epoch += 1
+        held_out = self.measure_held_out()
+        return BCStats(
+            epoch=self.epoch,
+            timestep=self.timestep,
+            loss=loss / len(self._train),
+            val_loss=held_out.loss,
+            val_accuracy=held_out.accuracy,
+            val_accuracy_unforced=held_out.accuracy_unforced,
+            learning_rate=self._learning_rate(),
+            samples_per_sec=len(self._train) / elapsed,
+        )
+
+    def measure_held_out(self) -> ImitationMetrics:
+        """Agreement on the held-out episodes."""
+        return measure_imitation(self.spec, self.weights(), self._demonstrations, self._val)
+
+    def measure_training(self) -> ImitationMetrics:
+        """Agreement on the training episodes."""
+        return measure_imitation(self.spec, self.weights(), self._demonstrations, self._train)
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The network's arrays and its normaliser, by name; copies."""
+        return export_weights(self._network)
+
+    def _learning_rate(self) -> float:
+        """Falls linearly with the frames done."""
+        return self.settings.learning_rate * (1 - self.timestep / (self.settings.n_epochs * len(self._train)))
+
+    def _shuffled_chunks(self) -> Iterator[Frames]:
+        """Every training frame once in random order, some batches' worth at a time."""
+        chunk_size = self.settings.batch_size * math.ceil(CHUNK / self.settings.batch_size)
+        order = self._rng.permutation(len(self._train))
+        for start in range(0, len(order), chunk_size):
+            yield self._gather(order[start : start + chunk_size])
+
+    def _gather(self, rows: Index) -> Frames:
+        """Copies of some training frames."""
+        features, maps, illegal, actions = self._frames
+        return Frames(
+            features[rows],
+            None if maps is None else maps[rows],
+            np.ascontiguousarray(illegal[rows].T),
+            actions[rows],
+        )
+
+    def _standardise(self) -> Frames:
+        """The training frames with standardised features; freezes the normaliser. Masks are (n, n_actions) here."""
+        frames, normaliser = self._demonstrations, self._network.normaliser
+        features = frames.features[self._train]
+        mean = features.mean(axis=0, dtype=np.float64)
+        std = features.std(axis=0, dtype=np.float64)
+        std[std < SMALLEST_STD] = 1.0
+        normaliser.mean.copy_(torch.from_numpy(mean))
+        normaliser.std.copy_(torch.from_numpy(std))
+        return Frames(
+            normalise(features, mean.astype(np.float32), std.astype(np.float32), self.spec.feature_clip),
+            frames.maps[self._train]
+            if frames.maps is not None and self.spec.kind == "conflict_aware"
+            else None,
+            ~frames.action_mask[self._train],
+            frames.actions[self._train],
+        )
+
+    def _build_gradient(self) -> Gradient:
+        if self.spec.kind == "mlp" and self.settings.device == "cpu":
+            return MlpGradient(self.spec, self._parameters)
+        return AutogradGradient(self._network, self._parameters)
+
+
+@contextmanager
+def torch_threads(n_threads: int) -> Iterator[None]:
+    """Run with that many torch threads and restore the number that was set."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

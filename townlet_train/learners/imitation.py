@@ -1,0 +1,99 @@
+"""How well a policy names the demonstrator's action, and whether demonstrations can teach anything at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.data.checkpoint import Arrays
+from townlet_train.data.dataset import Demonstrations
+from townlet_train.errors import DataError
+from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec, compute_logits
+
+CHUNK = 8192
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ImitationMetrics:
+    """Agreement with the demonstrator on some frames."""
+
+    loss: float  # mean cross-entropy of the demonstrator's action, nats
+    accuracy: float  # share of frames whose action is the most probable one
+    accuracy_unforced: float  # the same where more than one action is legal
+    majority_share: float  # share of the commonest action: the accuracy of always saying it
+    macro_recall: float  # mean recall over the actions that occur
+    recall: dict[str, float]  # by action name, for the actions that occur
+
+
+def measure_imitation(
+    spec: NetworkSpec, weights: Arrays, demonstrations: Demonstrations, index: Index
+) -> ImitationMetrics:
+    """Metrics on the frames in `index`, with the very forward pass that acts later."""
+    predicted, losses = np.empty(len(index), np.int64), np.empty(len(index))
+    for start in range(0, len(index), CHUNK):
+        rows = index[start : start + CHUNK]
+        log_probs = _log_probs(spec, weights, demonstrations, rows)
+        predicted[start : start + CHUNK] = log_probs.argmax(axis=1)
+        losses[start : start + CHUNK] = -log_probs[np.arange(len(rows)), demonstrations.actions[rows]]
+    actions = demonstrations.actions[index]
+    hits = predicted == actions
+    counts = np.bincount(actions, minlength=len(demonstrations.action_names))
+    recalled = np.bincount(actions[hits], minlength=len(counts))
+    recall = {
+        name: float(hit / count)
+        for name, hit, count in zip(demonstrations.action_names, recalled, counts, strict=True)
+        if count
+    }
+    return ImitationMetrics(
+        loss=float(losses.mean()),
+        accuracy=float(hits.mean()),
+        accuracy_unforced=float(hits[demonstrations.action_mask[index].sum(axis=1) > 1].mean()),
+        majority_share=float(counts.max() / counts.sum()),
+        macro_recall=float(np.mean(list(recall.values()))),
+        recall=recall,
+    )
+
+
+def check_labels(demonstrations: Demonstrations) -> None:
+    """Raise `DataError` when a demonstrated action is not legal, or when there was never a choice."""
+    legal = demonstrations.action_mask[np.arange(len(demonstrations)), demonstrations.actions]
+    if not legal.all():
+        first = int(np.argmin(legal))
+        raise DataError(
+            f"{demonstrations.label}: {int((~legal).sum())} frames show an action their mask forbids, the first is "
+            f"frame {first} with {demonstrations.action_names[demonstrations.actions[first]]!r}. Capture them again."
+        )
+    if not (demonstrations.action_mask.sum(axis=1) > 1).any():
+        raise DataError(
+            f"{demonstrations.label}: no frame has more than one legal action, so there is nothing to learn."
+        )
+
+
+def describe_degeneracy(demonstrations: Demonstrations, majority_threshold: float) -> str | None:
+    """Why a high accuracy on these demonstrations would mean nothing, in a sentence; None when it would."""
+    counts = np.bincount(demonstrations.actions, minlength=len(demonstrations.action_names))
+    commonest = demonstrations.action_names[int(counts.argmax())]
+    share = counts.max() / counts.sum()
+    if share == 1:
+        return f"{demonstrations.label}: every one of {counts.sum()} frames shows the same action, {commonest!r}."
+    if share >= majority_threshold:
+        return (
+            f"{demonstrations.label}: {commonest!r} is {share:.1%} of the frames, the limit is "
+            f"{majority_threshold:.1%}; always saying it would score as much."
+        )
+    return None
+
+
+def _log_probs(
+    spec: NetworkSpec, weights: Arrays, demonstrations: Demonstrations, rows: Index
+) -> NDArray[np.float32]:
+    """Log probability of every action (n, n_actions)."""
+    maps = np.empty((len(rows), 0), np.uint8) if demonstrations.maps is None else demonstrations.maps[rows]
+    logits = compute_logits(spec, weights, demonstrations.features[rows], maps)
+    logits[~demonstrations.action_mask[rows]] = ILLEGAL_LOGIT
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits

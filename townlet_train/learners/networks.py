@@ -1,0 +1,150 @@
+"""The networks in torch, built from a `NetworkSpec`; their state dict is a checkpoint's `weights`, name for name."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class FeatureNormaliser(nn.Module):
+    """Features standardised by a mean and deviation that are frozen after the data was seen once."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_features: int, clip: float) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.std).clamp(-self.clip, self.clip)
+
+
+class PolicyNetwork(nn.Module):
+    """What every network here offers: masked logits and a value from raw features and maps."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normaliser = FeatureNormaliser(spec.n_features, spec.feature_clip)
+
+    def forward(self, features: Tensor, maps: Tensor | None, action_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, n_actions), those of illegal actions at `ILLEGAL_LOGIT`, and values (n,)."""
+        logits, values = self.heads(self.normaliser(features), maps)
+        return logits.masked_fill(~action_mask, ILLEGAL_LOGIT), values
+
+    def heads(self, normalised: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Unmasked logits (n, n_actions) and values (n,) from features that are standardised already."""
+        raise NotImplementedError
+
+
+class MlpPolicy(PolicyNetwork):
+    """Separate actor and critic trunks on the features, named and initialised like Stable-Baselines3's MlpPolicy."""
+
+    def __init__(self, spec: NetworkSpec, generator: torch.Generator) -> None:
+        super().__init__(spec)
+        self.mlp_extractor = nn.ModuleDict({name: _trunk(spec) for name in ("policy_net", "value_net")})
+        self.action_net = _linear(spec.hidden_sizes[-1], spec.n_actions)
+        self.value_net = _linear(spec.hidden_sizes[-1], 1)
+        for module, gain in (
+            (self.mlp_extractor, math.sqrt(2)),
+            (self.action_net, 0.01),
+            (self.value_net, 1.0),
+        ):
+            for layer in (layer for layer in module.modules() if isinstance(layer, nn.Linear)):
+                nn.init.orthogonal_(layer.weight, gain, generator)
+                nn.init.zeros_(layer.bias)
+
+    def heads(self, normalised: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = self.action_net(self.mlp_extractor["policy_net"](normalised))
+        return logits, self.value_net(self.mlp_extractor["value_net"](normalised)).squeeze(-1)
+
+
+class ConflictAwarePolicyNetwork(PolicyNetwork):
+    """Map and features through one encoder each, then a shared layer; parameter names and sizes as upstream."""
+
+    def __init__(self, spec: NetworkSpec, generator: torch.Generator) -> None:
+        super().__init__(spec)
+        (width,) = spec.hidden_sizes
+        self.map_encoder = nn.Sequential(nn.Flatten(), _linear(math.prod(spec.map_shape), width), nn.ReLU())
+        self.feature_encoder = nn.Sequential(_linear(spec.n_features, width), nn.ReLU())
+        self.shared = nn.Sequential(_linear(2 * width, width), nn.ReLU())
+        self.policy_head = _linear(width, spec.n_actions)
+        self.value_head = _linear(width, 1)
+        for layer in (layer for layer in self.modules() if isinstance(layer, nn.Linear)):
+            bound = 1 / math.sqrt(layer.in_features)  # torch's own default for a linear layer
+            nn.init.uniform_(layer.weight, -bound, bound, generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator)
+
+    def heads(self, normalised: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        if maps is None:
+            raise ValueError("a conflict_aware network reads maps, and none were given")
+        encoded = self.map_encoder(maps.float()), self.feature_encoder(normalised)
+        hidden = self.shared(torch.cat(encoded, dim=1))
+        return self.policy_head(hidden), self.value_head(hidden).squeeze(-1)
+
+
+def build_network(spec: NetworkSpec, rng: np.random.Generator) -> PolicyNetwork:
+    """A fresh network of that kind, initialised from `rng` alone."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    kinds = {"mlp": MlpPolicy, "conflict_aware": ConflictAwarePolicyNetwork}
+    return kinds[spec.kind](spec, generator)
+
+
+def load_weights(network: nn.Module, weights: dict[str, NDArray[np.float32]]) -> None:
+    """Copy arrays into a network; every name must be there and no other."""
+    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+
+
+def export_weights(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Copies of a network's arrays by name, ready for a checkpoint."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+class FlatParameters:
+    """Some of a network's parameters moved into one vector, so that an optimiser step is one operation.
+
+    The network goes on using its parameters, which are views of `vector`; their gradients are views of `gradient`.
+    """
+
+    def __init__(self, network: nn.Module, names: list[str]) -> None:
+        parameters = dict(network.named_parameters())
+        chosen = [parameters[name] for name in names]
+        self.vector = torch.cat([parameter.detach().reshape(-1) for parameter in chosen])
+        self.gradient = torch.zeros_like(self.vector)
+        self.vector.grad = self.gradient
+        self.values: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        sizes = [parameter.numel() for parameter in chosen]
+        pieces = zip(
+            names, chosen, torch.split(self.vector, sizes), torch.split(self.gradient, sizes), strict=True
+        )
+        for name, parameter, value, gradient in pieces:
+            self.values[name] = value.view_as(parameter)
+            self.gradients[name] = gradient.view_as(parameter)
+            parameter.data = self.values[name]
+            parameter.grad = self.gradients[name]
+
+
+def _trunk(spec: NetworkSpec) -> nn.Sequential:
+    sizes = (spec.n_features, *spec.hidden_sizes)
+    activation = ACTIVATIONS[spec.activation]
+    layers = [(_linear(n_in, n_out), activation()) for n_in, n_out in itertools.pairwise(sizes)]
+    return nn.Sequential(*(module for pair in layers for module in pair))
+
+
+def _linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer without values: torch would draw them from its global generator."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]  # untyped in torch
+    return layer
