@@ -97,7 +97,9 @@ class TownVectorEnv:
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """A copy of every town's record; it is all the future depends on."""
-        return {"towns": self._towns.copy()}
+        towns = np.zeros(self.n_envs, TOWN)  # the padding between fields stays zero: same state, same bytes
+        towns[:] = self._towns
+        return {"towns": towns}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> Observation:
         """Continue exactly from `get_state`; returns the observation of that moment."""

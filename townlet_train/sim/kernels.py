@@ -29,7 +29,7 @@ def kernel(function: Function) -> Function:
     """`numba.njit` that keeps the compiled code in our own cache folder and releases the GIL."""
     with _our_cache():
         compiled = numba.njit(cache=True, nogil=True)(function)
-    return cast(Function, compiled)
+    return cast("Function", compiled)
 
 
 @cache
