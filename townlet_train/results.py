@@ -30,12 +30,16 @@ class EvaluationDTO(ResultDTO):
     env: str = Field(description="environment id")
     deterministic: bool = Field(description="True: the most probable action; False: sampled")
     seeds: tuple[int, ...] = Field(description="one seed per episode")
-    episode_returns: tuple[float, ...] = Field(description="return of each episode; in the town the mean over agent slots")
+    episode_returns: tuple[float, ...] = Field(
+        description="return of each episode; in the town the mean over agent slots"
+    )
     mean: float
     iqm: float = Field(description="mean of the middle half (25 % trimmed mean)")
     ci_low: float = Field(description="lower end of the 95 % bootstrap interval of the mean")
     ci_high: float = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    events: dict[str, float] = Field(default_factory=dict, description="events per 1 000 agent-ticks, by name")
+    events: dict[str, float] = Field(
+        default_factory=dict, description="events per 1 000 agent-ticks, by name"
+    )
 
 
 class BCTrainingResultDTO(TrainingResultDTO):
@@ -53,9 +57,15 @@ class BCTrainingResultDTO(TrainingResultDTO):
     val_loss: float | None = Field(None, ge=0, description="mean cross-entropy on held-out episodes, nats")
     weight_decay: float | None = Field(None, ge=0)
     device: str | None = None
-    best_epoch: int = Field(gt=0, description="epoch with the lowest held-out loss; its weights are the checkpoint's")
-    val_accuracy_unforced: float = Field(ge=0, le=1, description="accuracy on held-out frames with more than one legal action")
-    majority_share: float = Field(ge=0, le=1, description="share of held-out frames with the commonest action")
+    best_epoch: int = Field(
+        gt=0, description="epoch with the lowest held-out loss; its weights are the checkpoint's"
+    )
+    val_accuracy_unforced: float = Field(
+        ge=0, le=1, description="accuracy on held-out frames with more than one legal action"
+    )
+    majority_share: float = Field(
+        ge=0, le=1, description="share of held-out frames with the commonest action"
+    )
     macro_recall: float = Field(ge=0, le=1, description="mean recall over the actions that occur")
     recall: dict[str, float] = Field(description="recall on held-out frames by action name")
     n_train: int = Field(ge=0, description="training frames")
@@ -64,3 +74,101 @@ class BCTrainingResultDTO(TrainingResultDTO):
     val_episodes: int = Field(ge=0)
     action_names: tuple[str, ...] = ()
     samples_per_sec: float = Field(ge=0, description="training frames per second of the update loop")
+
+
+class RolloutCaptureDTO(ResultDTO):
+    """What a capture left on disk, and what happened in it."""
+
+    output: str = Field(description="directory the capture is in")
+    manifest: str = Field(description="its manifest: what `bc --manifest` and `replay` take")
+    store: str = Field(description="npz: one file per agent's life; memmap: arrays for large captures")
+    env: str = Field(description="environment id")
+    policy: str = Field(description="name of the policy that acted")
+    ticks: int = Field(description="ticks captured in every environment")
+    towns: int = Field(description="environments captured side by side")
+    agents: int = Field(description="agents per environment")
+    frames: int = Field(description="agent-ticks: ticks x towns x agents")
+    seeds: tuple[int, ...] = Field(description="what each environment was reset with")
+    episodes: int = Field(description="episodes, those cut short by the end of the capture included")
+    complete_episodes: int = Field(description="episodes that ran to their end")
+    terminations: int = Field(description="lives that ended")
+    mean_episode_return: float | None = Field(
+        None, description="mean over complete episodes of the summed reward, averaged over agent slots"
+    )
+    reward_mean: float = Field(description="mean reward per agent-tick")
+    action_counts: dict[str, int] = Field(description="how often each action was taken")
+    action_entropy: float = Field(description="entropy of those counts, nats")
+    illegal_actions: int = Field(description="actions taken although the mask forbade them")
+    events: dict[str, float] = Field(
+        default_factory=dict, description="events by name, summed over environments"
+    )
+    bytes: int = Field(description="size of everything written")
+    duration_sec: float = Field(ge=0)
+    agent_ticks_per_sec: float = Field(ge=0)
+
+
+class ReplayInspectDTO(ResultDTO):
+    """What a recording holds."""
+
+    path: str = Field(description="manifest or sample that was read")
+    store: str = Field(description="npz or memmap")
+    layout: str = Field(description="the feature layout in words")
+    n_features: int
+    map_shape: tuple[int, ...] | None = Field(
+        None, description="(channels, height, width); null without maps"
+    )
+    action_names: tuple[str, ...] = Field(description="by id; empty when the files name none")
+    has_masks: bool
+    frames: int
+    trajectories: int = Field(description="lives; a file of another maker may hold several")
+    episodes: int
+    seeds: tuple[int, ...] = ()
+    policy: str | None = Field(None, description="who acted, when the manifest says")
+    action_counts: dict[str, int]
+    action_entropy: float = Field(description="nats")
+    majority_share: float = Field(description="share of frames with the commonest action")
+    reward_mean: float
+    episode_return_mean: float = Field(
+        description="of the return of an episode: summed reward per agent slot"
+    )
+    episode_return_std: float
+    episode_return_min: float
+    episode_return_max: float
+    terminations: int
+    truncations: int
+    forced_share: float | None = Field(
+        None, description="share of frames with one legal action; null without masks"
+    )
+    mask_violations: int = Field(description="actions the mask of their frame forbids")
+    non_finite: int = Field(description="NaN or infinite values in features and rewards")
+    conflict: dict[str, float] = Field(
+        default_factory=dict, description="mean and maximum of the rivalry features"
+    )
+    baseline: dict[str, float] = Field(
+        default_factory=dict, description="Townlet's baseline metrics, over samples"
+    )
+    rejected: int = Field(0, description="entries marked `accepted: false`, left out")
+    duplicates: int = Field(0, description="entries naming a sample again, left out")
+
+
+class ReplayValidateDTO(ResultDTO):
+    """Whether a recording can be trusted."""
+
+    path: str
+    valid: bool = Field(description="True when there is no problem")
+    problems: tuple[str, ...] = Field(description="one sentence each")
+    frames: int = Field(description="frames that could be read")
+
+
+class ReplaySplitDTO(ResultDTO):
+    """Two manifests that share no episode."""
+
+    path: str = Field(description="manifest that was split")
+    train: str = Field(description="manifest of the training episodes")
+    held_out: str = Field(description="manifest of the held-out episodes")
+    seed: int
+    fraction: float = Field(description="share of the episodes that was asked to be held out")
+    train_episodes: int
+    held_out_episodes: int
+    train_frames: int
+    held_out_frames: int

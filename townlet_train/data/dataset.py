@@ -109,7 +109,7 @@ def choose_episodes(
     """The episodes to hold out: a share of them, at least one, and never all."""
     if len(episodes) < 2:
         raise DataError(
-            f"{label} holds {len(episodes)} episode; expected at least 2, because a held-out split takes whole episodes."
+            f"{label} holds {len(episodes)} episode; a held-out split takes whole episodes and needs at least 2."
             f" Capture more towns."
         )
     n_held_out = min(max(1, round(fraction * len(episodes))), len(episodes) - 1)

@@ -11,32 +11,20 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
+from townlet_train.data.episodes import EpisodeClock, EpisodeSpan
 from townlet_train.data.layout import Layout
-from townlet_train.data.manifest import check_format, encode_manifest, load_document
+from townlet_train.data.manifest import SUFFIX, check_format, encode_manifest, load_document
 from townlet_train.errors import DataError
 
 Array = NDArray[Any]
 
 WRITE_BUFFER = 1 << 20
-
-
-@dataclass(frozen=True)
-class StoredEpisode:
-    """Ticks [start, stop) of one environment that belong to one episode."""
-
-    env: int
-    index: int
-    seed: int
-    start: int
-    stop: int
-    complete: bool  # False when the capture stopped before the episode did
 
 
 class ArrayWriter:
@@ -61,8 +49,8 @@ class ArrayWriter:
         self._checksum = zlib.crc32(content, self._checksum)
         self._ticks += 1
 
-    def close(self) -> dict[str, Any]:
-        """Finish the file; returns what the manifest says about it."""
+    def finish(self) -> dict[str, Any]:
+        """Complete the file; returns what the manifest says about it."""
         self._stream.close()
         if self._ticks != self.shape[0]:
             raise DataError(f"{self.path.name} was opened for {self.shape[0]} ticks and got {self._ticks}.")
@@ -74,8 +62,8 @@ class ArrayWriter:
             "crc32": f"{self._checksum:08x}",
         }
 
-    def abandon(self) -> None:
-        """Let go of a file that will not be finished."""
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
         self._stream.close()
 
 
@@ -83,49 +71,75 @@ class StoreWriter:
     """Appends a capture to a directory, tick by tick, in constant memory; `finish` writes the manifest last."""
 
     def __init__(
-        self, directory: Path, layout: Layout, *, n_steps: int, n_envs: int, n_agents: int, with_maps: bool
+        self,
+        directory: Path,
+        layout: Layout,
+        *,
+        seeds: Sequence[int],
+        n_agents: int,
+        n_steps: int,
+        prefix: str,
+        with_maps: bool,
     ) -> None:
-        self._directory = directory
-        shapes: dict[str, tuple[tuple[int, ...], str]] = {
-            "features": ((len(layout.feature_names),), "<f4"),
-            "action_mask": ((len(layout.action_names),), "|b1"),
-            "actions": ((), "<i8"),
-            "rewards": ((), "<f4"),
-            "terminated": ((), "|b1"),
-            "truncated": ((), "|b1"),
-        }
-        if with_maps:
-            shapes["maps"] = (layout.map_shape, "|u1")
-        head = (n_steps, n_envs, n_agents)
+        self._directory, self._prefix = directory, prefix
+        self._clock = EpisodeClock(seeds)
         self._arrays = {
-            name: ArrayWriter(directory / f"{name}.npy", (*head, *tail), np.dtype(dtype))
-            for name, (tail, dtype) in shapes.items()
+            name: ArrayWriter(directory / f"{name}.npy", (n_steps, len(seeds), n_agents, *tail), dtype)
+            for name, (tail, dtype) in stored_arrays(layout, with_maps=with_maps).items()
         }
 
-    def __enter__(self) -> StoreWriter:
-        return self
+    @property
+    def episodes(self) -> list[EpisodeSpan]:
+        return self._clock.spans()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for writer in self._arrays.values():
-            writer.abandon()
+    def append_decision(self, *, features: Array, maps: Array, action_mask: Array, actions: Array) -> None:
+        """What every agent saw and did, before the step; (n_envs, n_agents, ...)."""
+        self._arrays["features"].append(features)
+        self._arrays["action_mask"].append(action_mask)
+        self._arrays["actions"].append(actions)
+        if "maps" in self._arrays:
+            self._arrays["maps"].append(maps)
 
-    def append(self, **tick: Array) -> None:
-        """Write arrays of one tick by name, each (n_envs, n_agents, ...); maps are left out if not stored."""
-        for name, array in tick.items():
-            if name in self._arrays:
-                self._arrays[name].append(array)
+    def append_outcome(self, *, rewards: Array, terminated: Array, truncated: Array) -> None:
+        """What the step brought; (n_envs, n_agents)."""
+        self._arrays["rewards"].append(rewards)
+        self._arrays["terminated"].append(terminated)
+        self._arrays["truncated"].append(truncated)
+        self._clock.advance(terminated, truncated)
 
-    def finish(self, name: str, metadata: Mapping[str, Any], episodes: Sequence[StoredEpisode]) -> Path:
-        """Close the arrays and write the manifest `name`; returns its path."""
+    def finish(self, metadata: Mapping[str, Any]) -> Path:
+        """Complete the arrays and write the manifest; returns its path."""
         body = {
-            "arrays": {key: writer.close() for key, writer in self._arrays.items()},
-            "episodes": [asdict(episode) for episode in episodes],
+            "arrays": {name: writer.finish() for name, writer in self._arrays.items()},
+            "episodes": [asdict(episode) for episode in self.episodes],
         }
-        path = self._directory / name
+        path = self._directory / f"{self._prefix}{SUFFIX}"
         path.write_bytes(encode_manifest(metadata, body))
         return path
+
+    def close(self) -> None:
+        """Let go of the files, finished or not."""
+        for writer in self._arrays.values():
+            writer.close()
+
+
+def stored_arrays(layout: Layout, *, with_maps: bool) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Name, shape per agent and dtype of every array of a store."""
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        "features": ((len(layout.feature_names),), np.dtype("<f4")),
+        "action_mask": ((len(layout.action_names),), np.dtype("|b1")),
+        "actions": ((), np.dtype("<i8")),
+        "rewards": ((), np.dtype("<f4")),
+        "terminated": ((), np.dtype("|b1")),
+        "truncated": ((), np.dtype("|b1")),
+    }
+    return arrays | ({"maps": (layout.map_shape, np.dtype("|u1"))} if with_maps else {})
+
+
+def frame_bytes(layout: Layout, *, with_maps: bool) -> int:
+    """Bytes one agent-tick takes in a store."""
+    arrays = stored_arrays(layout, with_maps=with_maps).values()
+    return sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in arrays)
 
 
 class Store:
@@ -146,7 +160,7 @@ class Store:
                 int(self.metadata["map_size"]),
                 str(self.metadata["env_id"]),
             )
-            self.episodes = tuple(StoredEpisode(**row) for row in document["episodes"])
+            self.episodes = tuple(EpisodeSpan(**row) for row in document["episodes"])
             self._records: Mapping[str, Mapping[str, Any]] = document["arrays"]
             self.shape = tuple(int(length) for length in self._records["actions"]["shape"])
             self._files = {name: _array_file(path, name, row) for name, row in self._records.items()}
@@ -246,19 +260,19 @@ class Store:
         ]
 
     def _check_shapes(self) -> None:
-        tails = {
-            "features": (len(self.layout.feature_names),),
-            "action_mask": (len(self.layout.action_names),),
-            "maps": self.layout.map_shape,
-        }
-        required = {"features", "action_mask", "actions", "rewards", "terminated", "truncated"}
-        missing = sorted(required - set(self._files))
+        known = stored_arrays(self.layout, with_maps=True)
+        missing = sorted(set(known) - {"maps"} - set(self._files))
         if missing:
             raise DataError(f"Manifest {self.path} lacks the arrays {', '.join(missing)}. Capture it again.")
+        foreign = sorted(set(self._files) - set(known))
+        if foreign:
+            raise DataError(f"Manifest {self.path} names arrays no store has: {', '.join(foreign)}.")
         for name, file in self._files.items():
-            expected = (*self.shape, *tails.get(name, ()))
-            if file.shape != expected:
-                raise DataError(f"{file.path} has shape {file.shape}; expected {expected}.")
+            tail, dtype = known[name]
+            if file.shape != (*self.shape, *tail) or file.dtype != dtype:
+                raise DataError(
+                    f"{file.path} holds {file.dtype} {file.shape}; expected {dtype} {(*self.shape, *tail)}."
+                )
         covered = np.zeros(self.shape[1], np.int64)
         for episode in self.episodes:
             if not (

@@ -1,0 +1,319 @@
+"""Capture: let a policy act in an environment and leave behind what it saw, did and got."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.data.episodes import EpisodeSpan
+from townlet_train.data.layout import Layout
+from townlet_train.data.manifest import SUFFIX
+from townlet_train.data.memmap import StoreWriter, frame_bytes
+from townlet_train.data.metrics import entropy
+from townlet_train.data.sample_writer import SampleWriter
+from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv
+from townlet_train.envs.streams import stream
+from townlet_train.errors import DataError, UsageError
+from townlet_train.files import PARTIAL, atomic_directory
+from townlet_train.policies.protocol import Policy
+from townlet_train.results import RolloutCaptureDTO
+
+logger = logging.getLogger(__name__)
+
+StoreName = Literal["npz", "memmap"]
+Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interrupted` to stop
+
+STUB_POLICIES = ("idle",)
+UNIFORM_TICKS = 64
+REPORTS = 100
+
+
+class Writer(Protocol):
+    """Where a capture goes, tick by tick."""
+
+    @property
+    def episodes(self) -> list[EpisodeSpan]: ...
+
+    def append_decision(
+        self,
+        *,
+        features: NDArray[Any],
+        maps: NDArray[Any],
+        action_mask: NDArray[Any],
+        actions: NDArray[Any],
+    ) -> None: ...
+
+    def append_outcome(
+        self, *, rewards: NDArray[Any], terminated: NDArray[Any], truncated: NDArray[Any]
+    ) -> None: ...
+
+    def finish(self, metadata: Mapping[str, Any]) -> Path: ...
+
+    def close(self) -> None: ...
+
+
+class RolloutCaptureService:
+    """Captures rollouts. `config_sha256` goes into every manifest, so that a dataset can be told from another."""
+
+    def __init__(self, config_sha256: str | None = None) -> None:
+        self._config_sha256 = config_sha256
+
+    def capture(
+        self,
+        env: VectorEnv,
+        policy: Policy,
+        *,
+        ticks: int,
+        seeds: Sequence[int],
+        output: Path,
+        store: StoreName = "npz",
+        compress: bool = True,
+        prefix: str = "rollout_sample",
+        with_maps: bool = True,
+        overwrite: bool = False,
+        report: Report | None = None,
+    ) -> RolloutCaptureDTO:
+        """Step every environment `ticks` times from its own seed and write the whole capture to `output`, or nothing.
+
+        Raises:
+            UsageError: no ticks, no agents, seeds that do not fit, or an output directory that is in use.
+            DataError: the disk has no room for it, or it could not be written.
+        """
+        _check_arguments(env, ticks, seeds, prefix)
+        check_output(output, overwrite=overwrite)
+        layout = layout_of(env.spec)
+        with_maps = with_maps and 0 not in layout.map_shape
+        n_frames = ticks * env.n_envs * env.n_agents
+        if store == "memmap":
+            check_room(output, n_frames * frame_bytes(layout, with_maps=with_maps))
+        started = time.perf_counter()
+        tally = Tally(env)
+        try:
+            with atomic_directory(output) as partial:
+                writer: Writer
+                if store == "memmap":
+                    writer = StoreWriter(
+                        partial,
+                        layout,
+                        seeds=seeds,
+                        n_agents=env.n_agents,
+                        n_steps=ticks,
+                        prefix=prefix,
+                        with_maps=with_maps,
+                    )
+                else:
+                    writer = SampleWriter(
+                        partial,
+                        layout,
+                        seeds=seeds,
+                        n_agents=env.n_agents,
+                        prefix=prefix,
+                        compress=compress,
+                        with_maps=with_maps,
+                    )
+                with closing(writer):
+                    record(env, policy, writer, tally, ticks=ticks, seeds=seeds, report=report)
+                    events = {name: float(counts.sum()) for name, counts in env.event_counts().items()}
+                    manifest = writer.finish(
+                        self._metadata(env, policy, ticks, seeds, layout, with_maps, events)
+                    )
+                size = sum(path.stat().st_size for path in partial.iterdir())
+        except OSError as error:
+            raise DataError(
+                f"The capture could not be written to {output}: {error}. Nothing was left there."
+            ) from error
+        duration = time.perf_counter() - started
+        return RolloutCaptureDTO(
+            warnings=tuple(_warnings(policy, output, tally)),
+            output=str(output),
+            manifest=str(output / manifest.name),
+            store=store,
+            env=env.spec.env_id,
+            policy=policy.name,
+            ticks=ticks,
+            towns=env.n_envs,
+            agents=env.n_agents,
+            frames=n_frames,
+            seeds=tuple(int(seed) for seed in seeds),
+            episodes=len(writer.episodes),
+            complete_episodes=sum(episode.complete for episode in writer.episodes),
+            terminations=tally.terminations,
+            mean_episode_return=tally.mean_episode_return,
+            reward_mean=tally.reward_sum / n_frames,
+            action_counts=dict(zip(env.spec.action_names, tally.actions.tolist(), strict=True)),
+            action_entropy=entropy(tally.actions),
+            illegal_actions=tally.illegal,
+            events=events,
+            bytes=size,
+            duration_sec=duration,
+            agent_ticks_per_sec=n_frames / duration,
+        )
+
+    def _metadata(
+        self,
+        env: VectorEnv,
+        policy: Policy,
+        ticks: int,
+        seeds: Sequence[int],
+        layout: Layout,
+        with_maps: bool,
+        events: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """What the manifest says about the capture as a whole; nothing in it changes when it is captured again."""
+        return {
+            "env_id": layout.env_id,
+            "policy": policy.name,
+            "ticks": ticks,
+            "n_envs": env.n_envs,
+            "n_agents": env.n_agents,
+            "episode_ticks": env.spec.episode_ticks,
+            "seeds": [int(seed) for seed in seeds],
+            "config_sha256": self._config_sha256,
+            "feature_names": list(layout.feature_names),
+            "action_names": list(layout.action_names),
+            "map_channels": list(layout.map_channels),
+            "map_size": layout.map_size,
+            "maps": with_maps,
+            "events": dict(events),
+        }
+
+
+class Tally:
+    """Counts what happens while a capture runs."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.actions = np.zeros(len(env.spec.action_names), np.int64)
+        self.illegal = 0
+        self.terminations = 0
+        self.reward_sum = 0.0
+        self._returns = np.zeros(env.n_envs)
+        self._episode_returns: list[float] = []
+
+    @property
+    def mean_episode_return(self) -> float | None:
+        """Mean over complete episodes; None when none was completed."""
+        return float(np.mean(self._episode_returns)) if self._episode_returns else None
+
+    def count_decision(self, actions: NDArray[np.int64], mask: NDArray[np.bool_]) -> None:
+        self.actions += np.bincount(actions.reshape(-1), minlength=len(self.actions))
+        self.illegal += int(np.count_nonzero(~np.take_along_axis(mask, actions[..., None], axis=-1)))
+
+    def count_outcome(self, step: Step) -> None:
+        self.terminations += int(np.count_nonzero(step.terminated))
+        rewards = step.rewards.sum(axis=1, dtype=np.float64)
+        self.reward_sum += float(rewards.sum())
+        self._returns += rewards / step.rewards.shape[1]
+        ended = step.truncated.any(axis=1) | (step.terminated | step.truncated).all(axis=1)
+        if ended.any():
+            self._episode_returns += self._returns[ended].tolist()
+            self._returns[ended] = 0
+
+
+def record(
+    env: VectorEnv,
+    policy: Policy,
+    writer: Writer,
+    tally: Tally,
+    *,
+    ticks: int,
+    seeds: Sequence[int],
+    report: Report | None,
+) -> None:
+    """Act, write, step, write: what was seen goes to disk before the step overwrites it."""
+    observation = env.reset(np.asarray(seeds, np.int64))
+    every = max(1, ticks // REPORTS)
+    for tick, uniforms in enumerate(policy_uniforms(seeds, env.n_agents, ticks)):
+        actions = policy.act(observation, uniforms)
+        writer.append_decision(**observation._asdict(), actions=actions)
+        tally.count_decision(actions, observation.action_mask)
+        step = env.step(actions)
+        writer.append_outcome(rewards=step.rewards, terminated=step.terminated, truncated=step.truncated)
+        tally.count_outcome(step)
+        observation = step.observation
+        if report is not None and (tick + 1) % every == 0:
+            report(tick + 1, ticks)
+
+
+def policy_uniforms(seeds: Sequence[int], n_agents: int, ticks: int) -> Iterator[NDArray[np.float64]]:
+    """One array (n_envs, n_agents) per tick; row i comes from the "policy" stream of `seeds[i]` alone."""
+    streams = [stream(int(seed), "policy") for seed in seeds]
+    for start in range(0, ticks, UNIFORM_TICKS):
+        count = min(UNIFORM_TICKS, ticks - start)
+        yield from np.stack([rng.random((count, n_agents)) for rng in streams], axis=1)
+
+
+def layout_of(spec: EnvSpec) -> Layout:
+    """The names under which an environment is recorded."""
+    return Layout(spec.feature_names, spec.action_names, spec.map_channels, spec.map_size, spec.env_id)
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse to write over anything but, when asked to, an earlier capture."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"--output {output} is a file; expected a directory to create.")
+    content = list(output.iterdir())
+    if content and not overwrite:
+        raise UsageError(
+            f"{output} already holds {len(content)} files. Choose another --output or pass --overwrite."
+        )
+    if content and not list(output.glob(f"*{SUFFIX}")):
+        raise UsageError(
+            f"{output} holds no capture, so --overwrite does not delete it. Choose another --output."
+        )
+
+
+def check_room(output: Path, n_bytes: int) -> None:
+    """Refuse a capture that cannot fit on the disk, before the first tick."""
+    parent = next(path for path in output.resolve().parents if path.exists())
+    free = shutil.disk_usage(parent).free
+    if n_bytes > free:
+        raise DataError(
+            f"The capture takes {n_bytes / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free. "
+            f"Ask for fewer ticks or towns, or pass --no-maps."
+        )
+
+
+def leftovers(output: Path) -> list[Path]:
+    """What captures of the same output left behind when they were killed."""
+    return sorted(output.resolve().parent.glob(f".{output.name}.*{PARTIAL}"))
+
+
+def _check_arguments(env: VectorEnv, ticks: int, seeds: Sequence[int], prefix: str) -> None:
+    if ticks < 1:
+        raise UsageError(f"A capture needs at least one tick, {ticks} were asked for.")
+    if env.n_agents < 1:
+        raise UsageError("A capture needs agents and the environment has none. Pass --auto-seed-agents.")
+    if len(seeds) != env.n_envs:
+        raise UsageError(
+            f"A capture needs one seed per environment: {env.n_envs} environments, {len(seeds)} seeds."
+        )
+    if len(set(seeds)) != len(seeds):
+        raise UsageError(
+            "Two environments of a capture have the same seed, so they would be the same episode."
+        )
+    if not prefix or Path(prefix).name != prefix or prefix.startswith("."):
+        raise UsageError(f"The prefix is {prefix!r}; expected the start of a file name.")
+
+
+def _warnings(policy: Policy, output: Path, tally: Tally) -> Iterator[str]:
+    if policy.name in STUB_POLICIES:
+        warning = (
+            f"capture_rollout_stub_policy provider={policy.name}: this policy decides nothing, "
+            f"so there is nothing to learn from the capture."
+        )
+        logger.warning(warning)
+        yield warning
+    if tally.illegal:
+        yield f"{tally.illegal} actions were taken although their mask forbade them."
+    for path in leftovers(output):
+        yield f"{path} was left by a capture that was killed; delete it."
