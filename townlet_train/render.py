@@ -15,6 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from townlet_train.contract import Progress
 
+DATACLASS_SCHEMA = "1.0.0"
 UNLIMITED = 10_000
 SHOWN_VALUES = 8
 HIDDEN = frozenset({"schema_version", "warnings"})
@@ -23,7 +24,7 @@ HIDDEN = frozenset({"schema_version", "warnings"})
 def as_document(result: Any) -> dict[str, Any]:
     """A result model or dataclass as plain JSON values."""
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        return dataclasses.asdict(result)
+        return {"schema_version": DATACLASS_SCHEMA, **dataclasses.asdict(result)}
     document: dict[str, Any] = result.model_dump(mode="json")
     return document
 
@@ -33,12 +34,16 @@ def render(result: Any, stream: TextIO) -> None:
 
     On a terminal tables fit its width. Elsewhere a row is one line, unless COLUMNS sets a width.
     """
-    console = _console(stream)
     single, tables = _split(as_document(result))
-    if single:
-        console.print(_pairs(single))
-    for title, rows in tables.items():
-        console.print(_grid(title, rows))
+    shown = [_pairs(single)] if single else []
+    shown += [_grid(title, rows) for title, rows in tables.items()]
+    console = _console(stream)
+    if console.is_terminal:
+        console.print(*shown)
+        return
+    with console.capture() as capture:
+        console.print(*shown)
+    stream.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 @contextmanager

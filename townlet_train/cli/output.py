@@ -66,11 +66,11 @@ def close_quietly() -> None:
 
 def log_to_stderr(*, verbose: bool) -> None:
     """One line per log record on standard error: warnings, and with `verbose` what happens too."""
+    level = logging.INFO if verbose else logging.WARNING
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)  # a run's log file takes more than standard error does
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
+        level=level, format="%(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
     )
 
 

@@ -120,7 +120,7 @@ def _describe(name: str, field: FieldInfo) -> ParamDescription:
         type=type_name(field.annotation),
         default=None if required else plain_default(field),
         required=required,
-        limits=_limits(field),
+        limits=limits(field),
         description=field.description or "",
     )
 
@@ -157,7 +157,7 @@ def type_name(annotation: Any) -> str:
 
 
 def _help(field: FieldInfo) -> str:
-    facts = [_limits(field)] if _limits(field) else []
+    facts = [limits(field)] if limits(field) else []
     if field.is_required():
         facts.append("required")
     else:
@@ -174,7 +174,8 @@ def _shown(default: object) -> str:
     return str(default)
 
 
-def _limits(field: FieldInfo) -> str:
+def limits(field: FieldInfo) -> str:
+    """The bounds of a field's value, e.g. `>= 0, < 1`."""
     found = [
         f"{sign} {getattr(constraint, limit)}"
         for constraint in field.metadata

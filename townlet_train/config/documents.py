@@ -76,6 +76,20 @@ def read_document(path: Path) -> Document:
     Raises:
         ConfigError: the file is missing, unreadable, of another kind, malformed, or not a mapping.
     """
+    values, lines = parse_file(path)
+    if values is None:
+        return Document(str(path), {})
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} should be a mapping of keys to values, not a {type(values).__name__}.")
+    return Document(str(path), values, lines)
+
+
+def parse_file(path: Path) -> tuple[Any, dict[str, int]]:
+    """Whatever value a YAML, TOML or JSON file holds, and the lines of its keys.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, of another kind or malformed.
+    """
     readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_json, ".toml": _read_toml}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -86,12 +100,7 @@ def read_document(path: Path) -> Document:
         raise ConfigError(f"Config file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Config file {path} cannot be read: {error}.") from error
-    values, lines = reader(path, text)
-    if values is None:
-        return Document(str(path), {})
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} should be a mapping of keys to values, not a {type(values).__name__}.")
-    return Document(str(path), values, lines)
+    return reader(path, text)
 
 
 def _read_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:

@@ -1,7 +1,7 @@
 """From layers of settings to one frozen config, remembering where each value came from.
 
 Later layers win: defaults < preset < files in the order given < environment < `--set` < named options. Lists
-are replaced whole, mappings are merged. A key nobody knows is an error: the key, the place and the likely word.
+are replaced whole, mappings are merged. A key nobody knows is an error: key, place and likely word.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def load(
         *(read_document(path) for path in files),
     ]
     defaults = RunConfig().model_dump(mode="json")
-    leaves = {key: _Setting(value, DEFAULT) for key, value in _leaves(defaults)}
+    leaves = {key: _Setting(value, DEFAULT) for key, value in flatten(defaults)}
     for document in layers:
-        leaves |= {key: _Setting(value, document.source(key)) for key, value in _leaves(document.values)}
+        leaves |= {key: _Setting(value, document.source(key)) for key, value in flatten(document.values)}
     leaves |= _environment(os.environ if environ is None else environ)
     leaves |= _sets(sets)
     leaves |= {key: _Setting(value, "option") for key, value in (named or {}).items() if value is not None}
@@ -83,7 +83,7 @@ def load(
     if any(_top(key) not in RunConfig.model_fields for key in leaves):
         models = dict(sections())
     leaves = {key: setting for key, setting in leaves.items() if not _says_nothing(key, setting, models)}
-    nested = _nest(leaves)
+    nested = nest({key: setting.value for key, setting in leaves.items()})
     config = _validate({name: values for name, values in nested.items() if name not in models}, leaves)
     given = {name: nested[name] for name in nested if name in models}
     for name, values in given.items():
@@ -187,28 +187,29 @@ def _sets(sets: Iterable[str]) -> dict[str, _Setting]:
 def _spread(key: str, value: object, source: str) -> dict[str, _Setting]:
     """A value that may itself be a mapping, as leaves."""
     if isinstance(value, dict) and value:
-        return {f"{key}.{below}": _Setting(leaf, source) for below, leaf in _leaves(value)}
+        return {f"{key}.{below}": _Setting(leaf, source) for below, leaf in flatten(value)}
     return {key: _Setting(value, source)}
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every value that is not a mapping; an empty mapping sets nothing."""
     for key, value in values.items():
         path = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, dict):
-            yield from _leaves(value, path)
+            yield from flatten(value, path)
         else:
             yield path, value
 
 
-def _nest(leaves: Mapping[str, _Setting]) -> dict[str, Any]:
+def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as a tree; the inverse of `flatten`."""
     tree: dict[str, Any] = {}
-    for key, setting in leaves.items():
+    for key, value in leaves.items():
         *parents, last = key.split(".")
         branch = tree
         for part in parents:
             branch = branch.setdefault(part, {})
-        branch[last] = setting.value
+        branch[last] = value
     return tree
 
 
@@ -229,7 +230,7 @@ def _sentences(
         if problem["type"] == "missing" and not missing:
             continue
         path = ".".join([*([prefix] if prefix else []), *(str(part) for part in problem["loc"])])
-        expected = _expected(problem["msg"])
+        expected = expectation(problem["msg"])
         owner = next((key for key in (path, *_parents(path)) if key in leaves), None)
         if problem["type"] == "missing":
             yield f"{path} is required and was not given."
@@ -239,7 +240,7 @@ def _sentences(
             yield f"{path} = {problem['input']!r} ({leaves[owner].source}): {expected}."
 
 
-def _expected(message: str) -> str:
+def expectation(message: str) -> str:
     """Pydantic's message as the end of a sentence."""
     text = message.removeprefix("Value error, ").rstrip(".")
     return text.replace("Input should be", "expected", 1) if text.startswith("Input should be") else text
@@ -253,7 +254,7 @@ def _parents(path: str) -> Sequence[str]:
 def _origins(
     config: RunConfig, sections: Mapping[str, Mapping[str, Any]], leaves: Mapping[str, _Setting]
 ) -> dict[str, str]:
-    resolved = [*_leaves(config.model_dump(mode="json")), *_leaves(dict(sections))]
+    resolved = [*flatten(config.model_dump(mode="json")), *flatten(dict(sections))]
     return {key: leaves[key].source for key, _ in resolved}
 
 
