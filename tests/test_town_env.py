@@ -78,7 +78,7 @@ def test_a_saved_state_continues_as_the_same_run_in_another_environment():
 def test_a_state_of_another_number_of_towns_is_refused():
     env = TownVectorEnv(TownConfig(), 2)
     env.reset(np.array([1, 2]))
-    with pytest.raises(DataError, match="holds 2 towns .* this environment has 3"):
+    with pytest.raises(DataError, match=r"holds 2 towns .* this environment has 3"):
         TownVectorEnv(TownConfig(), 3).set_state(env.get_state())
 
 

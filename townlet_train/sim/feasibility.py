@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from townlet_train.config.town import TownConfig
+from townlet_train.results import TownBudgetDTO
 
 MAX_SHARE = 0.7
 MAX_UTILISATION = 1.0
@@ -79,3 +80,20 @@ def _uses_per_tick(decay: float, effect: float) -> float:
     if decay == 0:
         return 0.0
     return decay / effect if effect > 0 else float("inf")
+
+
+def describe_budget(config: TownConfig) -> TownBudgetDTO:
+    """The budget as a result; an infeasible town is a warning."""
+    budget = compute_budget(config)
+    return TownBudgetDTO(
+        service_share=budget.service_share,
+        cook_share=budget.cook_share,
+        travel_share=budget.travel_share,
+        total_share=budget.total_share,
+        utilisation=budget.utilisation,
+        income_per_tick=budget.income_per_tick,
+        cost_per_tick=budget.cost_per_tick,
+        feasible=budget.feasible,
+        verdict=budget.verdict,
+        warnings=() if budget.feasible else (budget.verdict,),
+    )

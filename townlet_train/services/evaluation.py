@@ -1,0 +1,102 @@
+"""What a policy earns: one fixed episode per seed, the same whatever other seeds are evaluated beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.envs.protocol import VectorEnv
+from townlet_train.envs.streams import stream
+from townlet_train.errors import UsageError
+from townlet_train.policies.protocol import Policy
+from townlet_train.results import EvaluationDTO
+from townlet_train.services.statistics import bootstrap_interval, iqm
+
+INTERVAL_SEED = 20251013  # the interval's resampling is fixed, so that equal returns give equal intervals
+
+
+def evaluate(
+    policy: Policy,
+    env: VectorEnv,
+    seeds: Sequence[int],
+    *,
+    deterministic: bool,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    warnings: Sequence[str] = (),
+) -> EvaluationDTO:
+    """Episode returns of `policy` on `seeds`, one episode each, as many at a time as `env` holds.
+
+    The return of an episode is the mean over agent slots of the summed reward, across respawns. `report` hears the
+    ticks done and to do, and may raise to stop.
+    """
+    episodes = run_episodes(policy, env, seeds, report)
+    returns = episodes.returns.mean(axis=1)
+    interval = bootstrap_interval(returns, stream(INTERVAL_SEED, "bootstrap"))
+    thousands = len(seeds) * env.n_agents * env.spec.episode_ticks / 1000
+    return EvaluationDTO(
+        policy=policy.name,
+        env=env.spec.env_id,
+        deterministic=deterministic,
+        seeds=tuple(seeds),
+        episode_returns=tuple(returns.tolist()),
+        mean=float(returns.mean()),
+        iqm=iqm(returns),
+        ci_low=interval.low,
+        ci_high=interval.high,
+        events={name: float(counts.sum()) / thousands for name, counts in episodes.events.items()},
+        warnings=tuple(warnings),
+    )
+
+
+class Episodes(NamedTuple):
+    """What one episode per seed brought."""
+
+    returns: NDArray[np.float64]  # (n_seeds, n_agents): summed reward of each slot, across respawns
+    events: dict[str, NDArray[np.float64]]  # (n_seeds,) each
+
+
+def run_episodes(
+    policy: Policy,
+    env: VectorEnv,
+    seeds: Sequence[int],
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Episodes:
+    """One episode of `policy` for each seed, as many at a time as `env` holds."""
+    if not seeds:
+        raise UsageError("An evaluation needs at least one episode, 0 were asked for.")
+    blocks = [seeds[start : start + env.n_envs] for start in range(0, len(seeds), env.n_envs)]
+    total = len(blocks) * env.spec.episode_ticks
+    runs = [
+        _run_block(policy, env, block, _from_tick(index * env.spec.episode_ticks, total, report))
+        for index, block in enumerate(blocks)
+    ]
+    returns = np.concatenate([run.returns for run in runs])
+    names = runs[0].events
+    return Episodes(returns, {name: np.concatenate([run.events[name] for run in runs]) for name in names})
+
+
+def _from_tick(first: int, total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
+    """A report of the ticks of one block as ticks of the whole."""
+    return lambda tick: report(first + tick, total)
+
+
+def _run_block(
+    policy: Policy, env: VectorEnv, seeds: Sequence[int], report: Callable[[int], None]
+) -> Episodes:
+    """One episode for each of at most `env.n_envs` seeds; idle environments repeat the last seed and are dropped."""
+    n_ticks, n_seeds = env.spec.episode_ticks, len(seeds)
+    padded = np.array([*seeds, *[seeds[-1]] * (env.n_envs - n_seeds)], np.int64)
+    uniforms = np.stack([stream(int(s), "policy").random((n_ticks, env.n_agents)) for s in padded], axis=1)
+    observation = env.reset(padded)
+    returns = np.zeros((env.n_envs, env.n_agents))
+    for tick in range(n_ticks):
+        step = env.step(policy.act(observation, uniforms[tick]))
+        observation = step.observation
+        returns += step.rewards
+        report(tick + 1)
+    return Episodes(
+        returns[:n_seeds], {name: counts[:n_seeds] for name, counts in env.event_counts().items()}
+    )
