@@ -1,1 +1,1 @@
-"""Every speed we claim, measured on the machine at hand. `python -m benchmarks` runs all, `python -m benchmarks town` one."""
+"""Every speed we claim, measured on the machine at hand: `python -m benchmarks` runs all, `... town` one."""
