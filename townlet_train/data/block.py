@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +34,21 @@ class Block(NamedTuple):
 
     def copy(self) -> Block:
         """The same frames in memory of their own."""
+        return self._each(np.copy)
+
+    def rows(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Block:
+        """Some of the frames: views for a slice, copies for an index or a mask."""
+        return self._each(lambda array: array[rows])
+
+    def _each(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Block:
         return self._replace(
-            features=self.features.copy(),
-            maps=None if self.maps is None else self.maps.copy(),
-            actions=self.actions.copy(),
-            action_mask=None if self.action_mask is None else self.action_mask.copy(),
-            rewards=self.rewards.copy(),
-            terminated=self.terminated.copy(),
-            truncated=self.truncated.copy(),
+            features=change(self.features),
+            maps=None if self.maps is None else change(self.maps),
+            actions=change(self.actions),
+            action_mask=None if self.action_mask is None else change(self.action_mask),
+            rewards=change(self.rewards),
+            terminated=change(self.terminated),
+            truncated=change(self.truncated),
+            episode=change(self.episode),
+            life=change(self.life),
         )

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
 from townlet_train.data.layout import check_features
-from townlet_train.data.manifest import FORMAT
 from townlet_train.data.replay import Replay, SampleReplay, open_replay
 from townlet_train.data.trajectory import Maps
 from townlet_train.errors import DataError
@@ -73,12 +72,16 @@ def load_demonstrations(
         check_features(layout.feature_names, feature_names, str(path))
     names = tuple(action_names) if action_names is not None else union_of_actions(blocks)
     frames = [renumbered(block, names) for block in blocks]
+    features = np.concatenate([block.features for block in blocks])
+    actions = np.concatenate([frame.actions for frame in frames])
+    action_mask = np.concatenate([frame.action_mask for frame in frames])
     maps = _joined_maps(blocks)
+    check_frames(features, actions, action_mask, str(path))
     return Demonstrations(
-        features=np.concatenate([block.features for block in blocks]),
+        features=features,
         maps=maps,
-        actions=np.concatenate([frame.actions for frame in frames]),
-        action_mask=np.concatenate([frame.action_mask for frame in frames]),
+        actions=actions,
+        action_mask=action_mask,
         episode=np.concatenate([block.episode for block in blocks]),
         feature_names=layout.feature_names,
         action_names=names,
@@ -87,6 +90,20 @@ def load_demonstrations(
         label=label_of(replay.path),
         warnings=tuple(doubts(replay)),
     )
+
+
+def check_frames(
+    features: NDArray[np.float32], actions: NDArray[np.int64], action_mask: NDArray[np.bool_], where: str
+) -> None:
+    """Refuse features that are not finite and actions that their own mask forbids."""
+    bad = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
+    if bad:
+        raise DataError(
+            f"{where}: {bad} frames have features that are NaN or infinite; expected finite numbers."
+        )
+    illegal = int(np.count_nonzero(~np.take_along_axis(action_mask, actions[:, None], axis=1)))
+    if illegal:
+        raise DataError(f"{where}: {illegal} actions are forbidden by the mask of their own frame.")
 
 
 def split_by_episode(
@@ -223,16 +240,16 @@ def label_of(path: Path) -> str:
 
 
 def doubts(replay: Replay) -> Iterator[str]:
-    """What the user should know about a recording although it can be used."""
+    """What the user should know about a recording that was read, although it can be used."""
     if not isinstance(replay, SampleReplay):
         return
     manifest = replay.manifest
     if manifest.rejected:
         yield f"{manifest.path}: {len(manifest.rejected)} entries are marked `accepted: false` and were left out."
-    if manifest.metadata.get("format") != FORMAT and len(manifest.entries) > 1:
+    if replay.unplaced > 1:
         yield (
-            f"{manifest.path} does not say which town-episode a sample is part of, so each counts as one of its own "
-            f"and agents of one town may stand on both sides of a split."
+            f"{manifest.path}: {replay.unplaced} samples do not say which town-episode they are part of, so each "
+            f"counts as one of its own and agents of one town may stand on both sides of a split."
         )
     if manifest.duplicates:
         numbers = ", ".join(str(number) for number in manifest.duplicates)

@@ -8,7 +8,7 @@ out in silence: rejected entries are counted, a missing file is an error, a path
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,11 @@ def load_manifest(path: Path) -> Manifest:
     return parse_manifest(path, load_document(path))
 
 
-def parse_manifest(path: Path, document: Any) -> Manifest:
-    """The manifest at `path` whose content is `document`."""
+def parse_manifest(path: Path, document: Any, refuse: Callable[[DataError], None] | None = None) -> Manifest:
+    """The manifest at `path` whose content is `document`.
+
+    An entry that cannot be used raises `DataError`; with `refuse`, it is handed the error and the entry is left out.
+    """
     metadata, rows = _rows(path, document)
     bases = search_bases(path, metadata)
     entries: list[Entry] = []
@@ -96,11 +99,17 @@ def parse_manifest(path: Path, document: Any) -> Manifest:
     duplicates: list[int] = []
     seen: set[Path] = set()
     for number, row in enumerate(rows, start=1):
-        fields = _fields(path, number, row)
-        if fields.get("accepted", True) is False:
-            rejected.append(number)
+        try:
+            fields = _fields(path, number, row)
+            if fields.get("accepted", True) is False:
+                rejected.append(number)
+                continue
+            entry = _entry(path, number, fields, bases)
+        except DataError as error:
+            if refuse is None:
+                raise
+            refuse(error)
             continue
-        entry = _entry(path, number, fields, bases)
         if entry.sample.resolve() in seen:
             duplicates.append(number)
             continue

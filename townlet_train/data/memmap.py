@@ -161,10 +161,11 @@ class Store:
                 str(self.metadata["env_id"]),
             )
             self.episodes = tuple(EpisodeSpan(**row) for row in document["episodes"])
-            self._records: Mapping[str, Mapping[str, Any]] = document["arrays"]
-            self.shape = tuple(int(length) for length in self._records["actions"]["shape"])
-            self._files = {name: _array_file(path, name, row) for name, row in self._records.items()}
-        except (KeyError, TypeError, ValueError) as error:
+            self._selected = _selection(document.get("selected"), len(self.episodes))
+            self.records: Mapping[str, Mapping[str, Any]] = document["arrays"]
+            self.shape = tuple(int(length) for length in self.records["actions"]["shape"])
+            self._files = {name: _array_file(path, name, row) for name, row in self.records.items()}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(
                 f"Manifest {path} is incomplete or damaged ({error!r}). Capture it again."
             ) from error
@@ -172,17 +173,9 @@ class Store:
 
     @property
     def n_frames(self) -> int:
-        """Agent-ticks in the store."""
-        return int(np.prod(self.shape))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """What each episode's environment was reset with."""
-        return tuple(episode.seed for episode in self.episodes)
-
-    @property
-    def has_maps(self) -> bool:
-        return "maps" in self._files
+        """Agent-ticks of the episodes this manifest selects."""
+        chosen = (episode for number, episode in enumerate(self.episodes) if self._selected[number])
+        return sum(episode.stop - episode.start for episode in chosen) * int(self.shape[2])
 
     def blocks(
         self, *, n_frames: int = 1 << 15, with_maps: bool = True, rng: np.random.Generator | None = None
@@ -212,7 +205,9 @@ class Store:
                     name: self._files[name].read(streams[name], buffers[name], start, stop) for name in names
                 }
                 episode = _episode_numbers(spans, start, stop, n_agents)
-                yield self._block(ticks, episode, lives)
+                block = self._block(ticks, episode, lives)
+                if len(block.actions):
+                    yield block
         finally:
             for stream in streams.values():
                 stream.close()
@@ -224,7 +219,10 @@ class Store:
         ended = ticks["terminated"] | ticks["truncated"]
         life = np.full(ended.shape, -1, np.int64) if lives is None else _life_numbers(ended, lives)
         flat = {name: array.reshape(-1, *array.shape[3:]) for name, array in ticks.items()}
-        return Block(
+        n_actions = len(self.layout.action_names)
+        if not 0 <= flat["actions"].min() <= flat["actions"].max() < n_actions:
+            raise DataError(f"{self._files['actions'].path} holds action ids outside 0..{n_actions - 1}.")
+        block = Block(
             layout=self.layout,
             features=flat["features"],
             maps=flat.get("maps"),
@@ -237,12 +235,13 @@ class Store:
             life=life.reshape(-1),
             source=str(self.path.parent),
         )
+        return block if self._selected.all() else block.rows(self._selected[block.episode])
 
     def check_sums(self) -> list[str]:
         """One sentence for each array whose bytes are not those that were written."""
         return [
             f"{self._files[name].path}: the bytes are not those that were captured (crc32 differs)."
-            for name, row in self._records.items()
+            for name, row in self.records.items()
             if self._files[name].crc32() != row["crc32"]
         ]
 
@@ -338,7 +337,7 @@ class _ArrayFile:
 
 def _array_file(manifest: Path, name: str, row: Mapping[str, Any]) -> _ArrayFile:
     """The file of one array, its header and its size compared with the manifest's row."""
-    path = manifest.parent / Path(row["file"]).name
+    path = manifest.parent / str(row["file"])
     if not path.is_file():
         raise DataError(f"{manifest}: array {name!r} is missing, {path} does not exist. Capture it again.")
     size = path.stat().st_size
@@ -357,6 +356,15 @@ def _array_file(manifest: Path, name: str, row: Mapping[str, Any]) -> _ArrayFile
             f"{path} holds {dtype} {shape}; the manifest says {row['dtype']} {tuple(row['shape'])}."
         )
     return _ArrayFile(path, tuple(shape), dtype, offset)
+
+
+def _selection(numbers: Any, n_episodes: int) -> NDArray[np.bool_]:
+    """(n_episodes,): True for the episodes a manifest selects; all of them when it does not choose."""
+    if numbers is None:
+        return np.ones(n_episodes, np.bool_)
+    selected = np.zeros(n_episodes, np.bool_)
+    selected[np.array(numbers, np.int64)] = True
+    return selected
 
 
 def _episode_numbers(

@@ -64,8 +64,8 @@ def entropy(counts: NDArray[np.int64]) -> float:
 def baseline_metrics(samples: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Metrics of a dataset from those of its samples.
 
-    A key that ends in `_sum`, `_total` or `_count` is added up and its mean goes under `<key>_mean`; any other key is
-    the mean over the samples that have it. `sample_count` counts the samples.
+    A key that ends in `_sum` or `_total` is added up and its mean goes under `<key>_mean`; any other key is the mean
+    over the samples that have it. `sample_count` counts the samples.
     """
     rows = list(samples)
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -73,7 +73,7 @@ def baseline_metrics(samples: Iterable[Mapping[str, float]]) -> dict[str, float]
     for key in keys:
         values = [float(row[key]) for row in rows if key in row]
         mean = sum(values) / len(values)
-        if key.endswith(("_sum", "_total", "_count")):
+        if key.endswith(("_sum", "_total")):
             metrics[key] = sum(values)
             metrics[f"{key}_mean"] = mean
         else:

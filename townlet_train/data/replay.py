@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,6 @@ from townlet_train.data.layout import check_features
 from townlet_train.data.manifest import Entry, Manifest, find_manifest, load_document, parse_manifest
 from townlet_train.data.memmap import Store
 from townlet_train.data.storage import EpisodeKey, Sample, load_sample
-from townlet_train.data.trajectory import Trajectory
 from townlet_train.errors import DataError
 from townlet_train.files import PARTIAL
 
@@ -39,33 +38,51 @@ class SampleReplay:
         self.manifest = manifest
         self.path = manifest.path
         self.metadata = manifest.metadata
+        self.unplaced = 0  # samples of the last reading that did not say which town-episode they are part of
 
-    def samples(self, rng: np.random.Generator | None = None) -> Iterator[Sample]:
-        """Every sample, in the manifest's order or in a random one."""
+    def samples(
+        self, rng: np.random.Generator | None = None, refuse: Callable[[Entry, DataError], None] | None = None
+    ) -> Iterator[Sample]:
+        """Every sample, in the manifest's order or in a random one.
+
+        A sample that is refused, or whose features are not those of the first, raises `DataError`; with `refuse`, it
+        is handed the error and the sample is left out.
+        """
         entries = self.manifest.entries
         order = np.arange(len(entries)) if rng is None else rng.permutation(len(entries))
+        first: Sample | None = None
+        self.unplaced = 0
         for position in order.tolist():
-            yield load_sample(entries[position].sample, entries[position].metadata)
+            try:
+                sample = load_sample(entries[position].sample, entries[position].metadata)
+                first = first or sample
+                check_same_features(first, sample)
+            except DataError as error:
+                if refuse is None:
+                    raise
+                refuse(entries[position], error)
+                continue
+            self.unplaced += sample.episode is None
+            yield sample
 
     def blocks(
-        self, *, n_frames: int = 1 << 15, with_maps: bool = True, rng: np.random.Generator | None = None
+        self,
+        *,
+        n_frames: int = 1 << 15,
+        with_maps: bool = True,
+        rng: np.random.Generator | None = None,
+        visit: Callable[[Sample], None] | None = None,
     ) -> Iterator[Block]:
-        """One block per sample, or several for a sample longer than `n_frames`.
-
-        Raises `DataError` naming both files when two samples have different feature layouts.
-        """
-        first: Sample | None = None
+        """One block per sample, or several for a sample longer than `n_frames`; `visit` sees each sample first."""
         episodes = _Numbering()
         n_lives = 0
         for sample in self.samples(rng):
-            if first is None:
-                first = sample
-            check_same_features(first, sample)
-            episode = episodes.number(sample)
-            life = n_lives + lives_of(sample.trajectory)
-            n_lives = int(life[-1]) + 1
-            for start in range(0, sample.trajectory.n_steps, n_frames):
-                yield _block(sample, slice(start, start + n_frames), episode, life, with_maps)
+            if visit is not None:
+                visit(sample)
+            whole = block_of(sample, episode=episodes.number(sample), first_life=n_lives, with_maps=with_maps)
+            n_lives = int(whole.life[-1]) + 1
+            for start in range(0, len(whole.actions), n_frames):
+                yield whole.rows(slice(start, start + n_frames))
 
 
 class _Numbering:
@@ -109,26 +126,20 @@ def check_same_features(first: Sample, other: Sample) -> None:
         )
 
 
-def lives_of(trajectory: Trajectory) -> NDArray[np.int64]:
-    """(n_steps,): 0 for the first life in a trajectory, 1 for the one after its first end, and so on."""
-    ended = trajectory.ended
-    numbers: NDArray[np.int64] = np.cumsum(ended, dtype=np.int64) - ended
-    return numbers
-
-
-def _block(sample: Sample, part: slice, episode: int, life: NDArray[np.int64], with_maps: bool) -> Block:
+def block_of(sample: Sample, *, episode: int = 0, first_life: int = 0, with_maps: bool = True) -> Block:
+    """A sample's frames; its lives are numbered from `first_life`, a new one after each end."""
     trajectory = sample.trajectory
-    actions = trajectory.actions[part]
+    life: NDArray[np.int64] = np.cumsum(trajectory.ended, dtype=np.int64) - trajectory.ended + first_life
     return Block(
         layout=sample.layout,
-        features=trajectory.features[part],
-        maps=trajectory.maps[part] if with_maps and trajectory.maps is not None else None,
-        actions=actions,
-        action_mask=trajectory.action_mask[part] if trajectory.action_mask is not None else None,
-        rewards=trajectory.rewards[part],
-        terminated=trajectory.terminated[part],
-        truncated=trajectory.truncated[part],
-        episode=np.full(len(actions), episode, np.int64),
-        life=life[part],
+        features=trajectory.features,
+        maps=trajectory.maps if with_maps else None,
+        actions=trajectory.actions,
+        action_mask=trajectory.action_mask,
+        rewards=trajectory.rewards,
+        terminated=trajectory.terminated,
+        truncated=trajectory.truncated,
+        episode=np.full(trajectory.n_steps, episode, np.int64),
+        life=life,
         source=str(sample.path),
     )

@@ -59,10 +59,10 @@ def load_sample(path: Path, metadata_path: Path | None = None) -> Sample:
     lengths, non-finite values, missing or foreign metadata, action ids without a name.
     """
     arrays = _load_arrays(path)
-    metadata = _load_metadata(metadata_path or path.with_suffix(".json"), path)
     missing = [name for name in (*OBSERVATION_ARRAYS, *TRAINING_ARRAYS) if name not in arrays]
     if missing:
         raise DataError(f"{path} lacks {_listing(missing)}; it holds {_listing(sorted(arrays))}.")
+    metadata = _load_metadata(metadata_path or path.with_suffix(".json"), path)
     trajectory = _build_trajectory(path, arrays, metadata)
     layout, trajectory = _named(path, trajectory, metadata)
     return Sample(

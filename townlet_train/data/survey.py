@@ -1,0 +1,132 @@
+"""One pass over a recording of any size that counts what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.data.block import Block
+from townlet_train.data.layout import Layout
+from townlet_train.data.metrics import conflict_columns
+
+T = TypeVar("T", bound=np.generic)
+
+
+class Survey:
+    """Totals over every block it is fed; its memory grows with episodes and lives, not with frames."""
+
+    def __init__(self) -> None:
+        self.layout: Layout | None = None
+        self.map_shape: tuple[int, ...] | None = None
+        self.frames = 0
+        self.action_counts: dict[str, int] = {}
+        self.reward_sum = 0.0
+        self.terminations = 0
+        self.truncations = 0
+        self.masked_frames = 0
+        self.forced_frames = 0
+        self.mask_violations = 0
+        self.non_finite = 0
+        self._returns = np.zeros(0)
+        self._frames_in_episode = np.zeros(0, np.int64)
+        self._lives = np.zeros(0, np.bool_)
+        self._conflict: dict[str, tuple[float, float]] = {}
+
+    @classmethod
+    def of(cls, blocks: Iterable[Block]) -> Survey:
+        """The survey of all blocks."""
+        survey = cls()
+        for block in blocks:
+            survey.feed(block)
+        return survey
+
+    def feed(self, block: Block) -> None:
+        """Count one block."""
+        if self.layout is None:
+            self.layout = block.layout
+            self.map_shape = None if block.maps is None else block.maps.shape[1:]
+        self.frames += len(block.actions)
+        self._count_actions(block)
+        self._count_rewards(block)
+        self._count_conflict(block)
+        self.non_finite += int(np.count_nonzero(~np.isfinite(block.features)))
+        self.non_finite += int(np.count_nonzero(~np.isfinite(block.rewards)))
+        self._lives = _grown(self._lives, int(block.life.max(initial=-1)) + 1)
+        self._lives[block.life[block.life >= 0]] = True
+
+    @property
+    def trajectories(self) -> int:
+        """Lives, running or ended."""
+        return int(self._lives.sum())
+
+    @property
+    def episode_sums(self) -> NDArray[np.float64]:
+        """(n_episodes,): the rewards of all agents of each episode that has frames, summed."""
+        return self._returns[self._frames_in_episode > 0]
+
+    @property
+    def frames_in_episodes(self) -> dict[int, int]:
+        """Frames of each episode, by its number."""
+        return {number: count for number, count in enumerate(self._frames_in_episode.tolist()) if count}
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(n_actions,): how often each action was taken, in the order of `action_counts`."""
+        return np.array(list(self.action_counts.values()), np.int64)
+
+    @property
+    def majority_share(self) -> float:
+        """Share of frames with the commonest action."""
+        return float(self.counts.max() / self.frames)
+
+    @property
+    def conflict(self) -> dict[str, float]:
+        """Mean and maximum of each rivalry feature."""
+        stats: dict[str, float] = {}
+        for name, (total, highest) in self._conflict.items():
+            stats[f"{name}_mean"] = total / self.frames
+            stats[f"{name}_max"] = highest
+        return stats
+
+    def _count_actions(self, block: Block) -> None:
+        names = block.layout.action_names
+        counts = np.bincount(block.actions, minlength=len(names)).tolist()
+        for index, count in enumerate(counts):
+            name = names[index] if names else str(index)
+            self.action_counts[name] = self.action_counts.get(name, 0) + count
+        if block.action_mask is None:
+            return
+        self.masked_frames += len(block.actions)
+        self.forced_frames += int(np.count_nonzero(block.action_mask.sum(axis=1) == 1))
+        legal = np.take_along_axis(block.action_mask, block.actions[:, None], axis=1)
+        self.mask_violations += int(np.count_nonzero(~legal))
+
+    def _count_rewards(self, block: Block) -> None:
+        self.reward_sum += float(block.rewards.sum(dtype=np.float64))
+        self.terminations += int(np.count_nonzero(block.terminated))
+        self.truncations += int(np.count_nonzero(block.truncated))
+        sums = np.bincount(block.episode, weights=block.rewards)
+        self._returns = _grown(self._returns, len(sums))
+        self._returns[: len(sums)] += sums
+        self._frames_in_episode = _grown(self._frames_in_episode, len(sums))
+        self._frames_in_episode[: len(sums)] += np.bincount(block.episode)
+
+    def _count_conflict(self, block: Block) -> None:
+        for name, column in conflict_columns(block.features, block.layout.feature_names).items():
+            total, highest = self._conflict.get(name, (0.0, -np.inf))
+            self._conflict[name] = (
+                total + float(column.sum(dtype=np.float64)),
+                max(highest, float(column.max())),
+            )
+
+
+def _grown(array: NDArray[T], length: int) -> NDArray[T]:
+    """`array` with zeros added up to `length`."""
+    if len(array) >= length:
+        return array
+    grown = np.zeros(max(length, 2 * len(array)), array.dtype)
+    grown[: len(array)] = array
+    return grown

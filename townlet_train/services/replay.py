@@ -1,0 +1,275 @@
+"""Recordings read back: found, described, checked, split and loaded to learn from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from townlet_train.data.batches import TrajectoryBatch, TrajectoryDataset
+from townlet_train.data.dataset import (
+    Demonstrations,
+    choose_episodes,
+    doubts,
+    load_demonstrations,
+    recorded_seeds,
+)
+from townlet_train.data.layout import describe_features
+from townlet_train.data.manifest import (
+    SUFFIX,
+    Entry,
+    encode_manifest,
+    find_manifest,
+    load_document,
+    parse_manifest,
+)
+from townlet_train.data.memmap import Store
+from townlet_train.data.metrics import baseline_metrics, entropy, sample_metrics
+from townlet_train.data.replay import SampleReplay, block_of, open_replay
+from townlet_train.data.storage import Sample, load_json
+from townlet_train.data.survey import Survey
+from townlet_train.errors import DataError, UsageError
+from townlet_train.files import write_bytes
+from townlet_train.results import ReplayInspectDTO, ReplaySplitDTO, ReplayValidateDTO
+
+HOW_TO_CAPTURE = "Capture one with `townlet-train rollout capture --output DIR`."
+
+
+class ReplayDatasetService:
+    """Everything that is done with a recording; `path` is a manifest, a capture directory or one sample."""
+
+    def resolve_manifest(self, path: Path | None) -> Path:
+        """The manifest (or sample) that `path` means. Raises `UsageError` when there is none."""
+        if path is None:
+            raise UsageError(f"A manifest of demonstrations is needed and none was named. {HOW_TO_CAPTURE}")
+        if not path.exists():
+            raise UsageError(
+                f"{path} does not exist; expected a manifest, a capture or a sample. {HOW_TO_CAPTURE}"
+            )
+        return find_manifest(path) if path.is_dir() else path
+
+    def load(self, path: Path, *, with_maps: bool = True) -> Demonstrations:
+        """Every frame of a recording, to learn from."""
+        return load_demonstrations(self.resolve_manifest(path), with_maps=with_maps)
+
+    def build_dataset(
+        self,
+        path: Path,
+        *,
+        batch_size: int = 1,
+        rng: np.random.Generator | None = None,
+        drop_last: bool = False,
+        streaming: bool = False,
+    ) -> TrajectoryDataset:
+        """Whole trajectories in batches."""
+        replay = open_replay(self.resolve_manifest(path))
+        if isinstance(replay, Store):
+            raise DataError(
+                f"{path} is a memmap store, which streams frames; trajectory batches need npz samples."
+            )
+        return TrajectoryDataset(
+            replay, batch_size=batch_size, rng=rng, drop_last=drop_last, streaming=streaming
+        )
+
+    def summarize_sample(self, sample: Sample) -> dict[str, float]:
+        """Metrics of one sample."""
+        return sample_metrics(sample.trajectory, sample.layout)
+
+    def summarize_batch(self, batch: TrajectoryBatch, number: int) -> dict[str, float]:
+        """Size, feature width and conflict statistics of one batch."""
+        return batch.summary(number)
+
+    def summarize_dataset(self, dataset: TrajectoryDataset) -> list[dict[str, float]]:
+        """The summary of every batch, in order, counted from 1."""
+        return [self.summarize_batch(batch, number) for number, batch in enumerate(dataset, start=1)]
+
+    def inspect(self, path: Path) -> ReplayInspectDTO:
+        """What a recording holds."""
+        source = self.resolve_manifest(path)
+        replay = open_replay(source)
+        rows: list[dict[str, float]] = []
+        survey = Survey.of(
+            replay.blocks()
+            if isinstance(replay, Store)
+            else replay.blocks(visit=lambda sample: rows.append(self.summarize_sample(sample)))
+        )
+        layout = survey.layout
+        if layout is None:
+            raise DataError(f"{source} holds no frames.")
+        returns = survey.episode_sums / int(replay.metadata.get("n_agents", 1))
+        manifest = None if isinstance(replay, Store) else replay.manifest
+        return ReplayInspectDTO(
+            warnings=tuple(doubts(replay)),
+            path=str(source),
+            store="memmap" if isinstance(replay, Store) else "npz",
+            layout=describe_features(layout.feature_names),
+            n_features=len(layout.feature_names),
+            map_shape=survey.map_shape,
+            action_names=tuple(survey.action_counts) if layout.action_names else (),
+            has_masks=survey.masked_frames == survey.frames,
+            frames=survey.frames,
+            trajectories=survey.trajectories,
+            episodes=len(returns),
+            seeds=recorded_seeds(replay),
+            policy=replay.metadata.get("policy"),
+            action_counts=survey.action_counts,
+            action_entropy=entropy(survey.counts),
+            majority_share=survey.majority_share,
+            reward_mean=survey.reward_sum / survey.frames,
+            episode_return_mean=float(returns.mean()),
+            episode_return_std=float(returns.std()),
+            episode_return_min=float(returns.min()),
+            episode_return_max=float(returns.max()),
+            terminations=survey.terminations,
+            truncations=survey.truncations,
+            forced_share=survey.forced_frames / survey.masked_frames if survey.masked_frames else None,
+            mask_violations=survey.mask_violations,
+            non_finite=survey.non_finite,
+            conflict=survey.conflict,
+            baseline=baseline_metrics(rows) if rows else {},
+            rejected=len(manifest.rejected) if manifest else 0,
+            duplicates=len(manifest.duplicates) if manifest else 0,
+        )
+
+    def validate(self, path: Path) -> ReplayValidateDTO:
+        """Every problem of a recording, as a sentence each; reading goes on after the first."""
+        source = self.resolve_manifest(path)
+        problems: list[str] = []
+        survey = Survey()
+        warnings: tuple[str, ...] = ()
+        try:
+            warnings = _survey_with_problems(source, survey, problems)
+        except DataError as error:
+            problems.append(str(error))
+        problems += _problems_of(survey, source)
+        return ReplayValidateDTO(
+            warnings=warnings,
+            path=str(source),
+            valid=not problems,
+            problems=tuple(problems),
+            frames=survey.frames,
+        )
+
+    def split(self, path: Path, *, fraction: float, seed: int, output: Path | None = None) -> ReplaySplitDTO:
+        """Write two manifests beside the recording (or into `output`) that share no episode and copy no data."""
+        if not 0 < fraction < 1:
+            raise UsageError(f"The held-out share is {fraction}; expected a number between 0 and 1.")
+        source = self.resolve_manifest(path)
+        replay = open_replay(source)
+        directory = output or source.parent
+        survey = Survey()
+        episode_of: dict[str, int] = {}  # the episode each sample is part of
+        for block in replay.blocks(with_maps=False):
+            survey.feed(block)
+            episode_of[block.source] = int(block.episode[0])
+        frames = survey.frames_in_episodes
+        episodes = np.array(sorted(frames), np.int64)
+        held_out = set(choose_episodes(episodes, fraction, np.random.default_rng(seed), str(source)).tolist())
+        train = set(frames) - held_out
+        stem = source.name.removesuffix(SUFFIX).removesuffix(".json")
+        paths = {}
+        for name, chosen in (("train", train), ("held_out", held_out)):
+            paths[name] = directory / f"{stem}_{name}.json"
+            body, seeds = (
+                _store_part(replay, chosen, directory)
+                if isinstance(replay, Store)
+                else _samples_part(
+                    replay, {path for path, number in episode_of.items() if number in chosen}, directory
+                )
+            )
+            about = {
+                "seeds": seeds,
+                "split": {"part": name, "of": source.name, "seed": seed, "fraction": fraction},
+            }
+            write_bytes(paths[name], encode_manifest({**replay.metadata, **about}, body))
+        return ReplaySplitDTO(
+            warnings=tuple(doubts(replay)),
+            path=str(source),
+            train=str(paths["train"]),
+            held_out=str(paths["held_out"]),
+            seed=seed,
+            fraction=fraction,
+            train_episodes=len(train),
+            held_out_episodes=len(held_out),
+            train_frames=sum(frames[number] for number in train),
+            held_out_frames=sum(frames[number] for number in held_out),
+        )
+
+
+def _survey_with_problems(source: Path, survey: Survey, problems: list[str]) -> tuple[str, ...]:
+    """Feed everything readable to `survey`, note what is not, and return what is merely doubtful."""
+    document = load_document(source) if source.suffix != ".npz" else None
+    if source.suffix == ".npz" or (isinstance(document, dict) and "arrays" in document):
+        replay = open_replay(source)
+    else:
+        replay = SampleReplay(parse_manifest(source, document, lambda error: problems.append(str(error))))
+    if isinstance(replay, Store):
+        problems += replay.check_sums()
+        for block in replay.blocks():
+            survey.feed(block)
+        return ()
+
+    def refuse(entry: Entry, error: DataError) -> None:
+        problems.append(str(error) if entry.sample == source else f"{source}, entry {entry.number}: {error}")
+
+    for sample in replay.samples(refuse=refuse):
+        dead = sample.trajectory.n_dead
+        if dead:
+            problems.append(
+                f"{sample.path}: {dead} of {sample.trajectory.n_steps} frames come after the agent's life ended."
+            )
+        if not sample.layout.action_names:
+            problems.append(
+                f"{sample.path} has no `action_lookup`, so its action ids have no names to learn."
+            )
+        survey.feed(block_of(sample))
+    return tuple(doubts(replay))
+
+
+def _problems_of(survey: Survey, source: Path) -> Iterator[str]:
+    """What is wrong with a recording as a whole."""
+    if survey.frames == 0:
+        return
+    if survey.non_finite:
+        yield f"{source}: {survey.non_finite} values of features or rewards are NaN or infinite."
+    if survey.mask_violations:
+        yield f"{source}: {survey.mask_violations} actions are forbidden by the mask of their own frame."
+    used = [name for name, count in survey.action_counts.items() if count]
+    if len(used) == 1:
+        yield f"{source}: every one of {survey.frames} actions is {used[0]!r}, so there is nothing to learn."
+
+
+def _store_part(store: Store, chosen: set[int], directory: Path) -> tuple[dict[str, Any], list[int]]:
+    """A store's manifest that selects some episodes of the same arrays, and their seeds."""
+    arrays = {
+        name: {**row, "file": _relative(store.path.parent / str(row["file"]), directory)}
+        for name, row in store.records.items()
+    }
+    episodes = [asdict(episode) for episode in store.episodes]
+    seeds = sorted({store.episodes[number].seed for number in chosen})
+    return {"arrays": arrays, "episodes": episodes, "selected": sorted(chosen)}, seeds
+
+
+def _samples_part(
+    replay: SampleReplay, chosen: set[str], directory: Path
+) -> tuple[dict[str, Any], list[int]]:
+    """A manifest of some samples, and the seeds of their episodes where they say."""
+    rows: list[Mapping[str, str]] = []
+    seeds: set[int] = set()
+    for entry in replay.manifest.entries:
+        if str(entry.sample) in chosen:
+            rows.append(
+                {"sample": _relative(entry.sample, directory), "meta": _relative(entry.metadata, directory)}
+            )
+            episode = load_json(entry.metadata, "Metadata").get("episode")
+            seeds |= {int(episode["seed"])} if episode else set()
+    return {"samples": rows}, sorted(seeds)
+
+
+def _relative(path: Path, directory: Path) -> str:
+    """`path` as written in a manifest in `directory`."""
+    return os.path.relpath(path.resolve(), directory.resolve())
