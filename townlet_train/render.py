@@ -1,4 +1,7 @@
-"""How results look: any result model becomes tables for a person or a plain document for a program."""
+"""How results look: any result model becomes tables for a person or a plain document for a program.
+
+Rich is imported where tables are made; a program that asks for JSON does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from townlet_train.contract import Progress
 
 DATACLASS_SCHEMA = "1.0.0"
@@ -49,6 +51,7 @@ def render(result: Any, stream: TextIO) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
     """A function that draws progress on standard error, one bar for each phase."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -95,7 +98,7 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Seque
     single: dict[str, str] = {}
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     for name, value in document.items():
-        if name in HIDDEN:
+        if name in HIDDEN or value in ("", [], ()):
             continue
         if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
             tables[name] = value
@@ -109,6 +112,9 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Seque
 
 
 def _pairs(single: Mapping[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", overflow="fold")
     table.add_column(overflow="fold")
@@ -119,6 +125,9 @@ def _pairs(single: Mapping[str, str]) -> Table:
 
 def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per record; a column nobody filled is left out."""
+    from rich.table import Table
+    from rich.text import Text
+
     names = list(dict.fromkeys(name for row in rows for name in row))
     filled = [name for name in names if any(row.get(name) not in (None, "", (), []) for row in rows)]
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -132,6 +141,8 @@ def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
     if stream.isatty():
         return Console(file=stream)
     columns = os.environ.get("COLUMNS", "")

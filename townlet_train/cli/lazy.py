@@ -13,7 +13,34 @@ from townlet_train.cli.session import session_listing, session_registry
 from townlet_train.errors import UnknownNameError
 
 
-class LazyGroup(TyperGroup):
+def _without_adapters(params: list[Any]) -> list[Any]:
+    """Flags that Typer acts on itself (--help and its kin), given False for a default instead of None.
+
+    Typer reads None through a pydantic adapter, whose import would double the start-up of a command.
+    """
+    for param in params:
+        if param.default is None and not param.expose_value and getattr(param, "is_flag", False):
+            param.default = False
+    return params
+
+
+class QuickCommand(TyperCommand):
+    """A command that starts without pydantic as long as none of its options needs it."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]  # as LazyGroup
+        """The options, Typer's own included."""
+        return _without_adapters(super().get_params(ctx))
+
+
+class QuickGroup(TyperGroup):
+    """A group that starts so."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]  # as LazyGroup
+        """The options, Typer's own included."""
+        return _without_adapters(super().get_params(ctx))
+
+
+class LazyGroup(QuickGroup):
     """Commands of the table and of the registry. Help and completion see stand-ins; a call loads the real one."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # Typer hands its public Context
@@ -45,12 +72,10 @@ class LazyGroup(TyperGroup):
         return strategy_command(registry.find(name))
 
     def _help_lines(self, context: typer.Context) -> dict[str, str]:
-        records = session_listing(context).strategies
-        strategies = {
-            record.name: record.summary + ("" if record.available else " (not available here)")
-            for record in records
-            if not record.clash
-        }
+        strategies: dict[str, str] = {}
+        for record in session_listing(context).strategies:
+            line = record.summary if record.available else f"{record.summary} (not available here)"
+            strategies.setdefault(record.name, line)
         return strategies | {name: entry.help for name, entry in COMMANDS.items()}
 
 
@@ -59,10 +84,13 @@ def _load_entry(name: str) -> Any:
     module = import_module(entry.module)
     if hasattr(module, "command"):
         single = typer.Typer(rich_markup_mode=None, add_completion=False)
-        single.command(name)(module.command)
+        single.command(name, cls=QuickCommand)(module.command)
         return typer.main.get_command(single)
     module.app.rich_markup_mode = None
     module.app.info.help = entry.help
+    module.app.info.cls = QuickGroup
+    for info in module.app.registered_commands:
+        info.cls = QuickCommand
     group = typer.main.get_group(module.app)
     group.name = name
     return group

@@ -9,7 +9,9 @@ import typer
 
 ConfigFiles = Annotated[
     list[Path] | None,
-    typer.Option("--config", help="YAML, TOML or JSON file of settings; repeat it, later files win."),
+    typer.Option(
+        "--config", metavar="<path>", help="YAML, TOML or JSON file of settings; repeat it, later files win."
+    ),
 ]
 Sets = Annotated[
     list[str] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -66,6 +65,8 @@ def close_quietly() -> None:
 
 def log_to_stderr(*, verbose: bool) -> None:
     """One line per log record on standard error: warnings, and with `verbose` what happens too."""
+    import logging
+
     level = logging.INFO if verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(level)  # a run's log file takes more than standard error does

@@ -74,7 +74,8 @@ def option_annotation(name: str, field: FieldInfo) -> Any:
     """
     cli_type = option_type(field.annotation)
     flag = f"{option_name(name)}/--no-{name.replace('_', '-')}" if cli_type is bool else option_name(name)
-    option = typer.Option(flag, help=_help(field), show_default=False)
+    metavar = f"<{type_name(_item(field.annotation))}>" if get_origin(cli_type) is list else None
+    option = typer.Option(flag, help=_help(field), metavar=metavar, show_default=False)
     return Annotated[cli_type | None, option]
 
 
@@ -82,7 +83,7 @@ def option_type(annotation: Any) -> Any:
     """The type a command line value is first read as; what has no counterpart there is read as text.
 
     >>> option_type(int | None), option_type(tuple[int, ...])
-    (<class 'int'>, list[int])
+    (<class 'int'>, list[str])
     """
     plain = _without_none(annotation)
     if plain in (bool, int, float, str, Path) or (isinstance(plain, type) and issubclass(plain, enum.Enum)):
@@ -90,9 +91,9 @@ def option_type(annotation: Any) -> Any:
     origin, arguments = get_origin(plain), get_args(plain)
     if origin is Literal and all(isinstance(choice, str) for choice in arguments):
         return plain
-    if origin in (list, set, frozenset) or (origin is tuple and arguments[-1:] == (Ellipsis,)):
-        item = option_type(arguments[0])
-        return types.GenericAlias(list, (item,)) if item in (int, float, str, Path) else str
+    item = _item(plain)
+    if item is not None:
+        return list[str] if item in (int, float, str, Path) else str
     if origin is tuple and all(item in (int, float, str, Path) for item in arguments):
         return plain
     return str
@@ -107,8 +108,12 @@ def given_values(params: type[BaseModel], options: Mapping[str, object]) -> dict
         if value is None:
             continue
         plain = _without_none(params.model_fields[name].annotation)
-        is_text = plain is str or option_type(plain) is not str
-        values[name] = parse_value(value) if isinstance(value, str) and not is_text else value
+        if isinstance(value, list) and _item(plain) in (int, float):
+            values[name] = [parse_value(item) for text in value for item in str(text).split(",")]
+        elif isinstance(value, str) and plain is not str and option_type(plain) is str:
+            values[name] = parse_value(value)
+        else:
+            values[name] = value
     return values
 
 
@@ -147,8 +152,8 @@ def type_name(annotation: Any) -> str:
         return "|".join(str(choice) for choice in arguments)
     if origin is Annotated:
         return type_name(arguments[0])
-    if origin in (list, set, frozenset) or (origin is tuple and arguments[-1:] == (Ellipsis,)):
-        return f"list of {type_name(arguments[0])}"
+    if _item(annotation) is not None:
+        return f"list of {type_name(_item(annotation))}"
     if origin is tuple:
         return ", ".join(type_name(item) for item in arguments)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
@@ -158,6 +163,8 @@ def type_name(annotation: Any) -> str:
 
 def _help(field: FieldInfo) -> str:
     facts = [limits(field)] if limits(field) else []
+    if _item(field.annotation) is not None:
+        facts.append("repeatable")
     if field.is_required():
         facts.append("required")
     else:
@@ -183,6 +190,14 @@ def limits(field: FieldInfo) -> str:
         if getattr(constraint, limit, None) is not None
     ]
     return ", ".join(found)
+
+
+def _item(annotation: Any) -> Any:
+    """X of a list, set or tuple of any number of X, or None."""
+    plain = _without_none(annotation)
+    origin, arguments = get_origin(plain), get_args(plain)
+    of_any_length = origin in (list, set, frozenset) or (origin is tuple and arguments[-1:] == (Ellipsis,))
+    return arguments[0] if of_any_length and arguments else None
 
 
 def _without_none(annotation: Any) -> Any:

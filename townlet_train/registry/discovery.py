@@ -213,7 +213,6 @@ def _record(
         reason=reason,
         distribution=plugin.distribution,
         version=plugin.version,
-        clash=holder is not None,
     )
 
 

@@ -56,7 +56,6 @@ class StrategyRecord:
     reason: str
     distribution: str
     version: str
-    clash: bool = False
 
     def __str__(self) -> str:
         return f"Strategy {self.name!r} of {self.distribution} {self.version}: {self.reason}"
@@ -73,8 +72,15 @@ class Listing:
     def problems(self) -> tuple[str, ...]:
         """A sentence for each broken plugin and each name claimed twice."""
         broken = [str(plugin) for plugin in self.plugins if plugin.broken]
-        clashes = [str(strategy) for strategy in self.strategies if strategy.clash]
-        return (*broken, *clashes)
+        return (*broken, *(str(strategy) for strategy in self.clashes))
+
+    @property
+    def clashes(self) -> tuple[StrategyRecord, ...]:
+        """Strategies whose name an earlier one holds."""
+        names = [strategy.name for strategy in self.strategies]
+        return tuple(
+            strategy for index, strategy in enumerate(self.strategies) if strategy.name in names[:index]
+        )
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class Registry:
             UnknownNameError: as `find`.
         """
         strategy = self.find(name)
-        record = next(record for record in self.strategies if record.name == name and not record.clash)
-        if not record.available:
+        holder = next(record for record in self.strategies if record.name == name)
+        if not holder.available:
             raise TorchNotAvailableError(name)
         return strategy
