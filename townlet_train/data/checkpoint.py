@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +72,21 @@ class Lineage(_Document):
     def trained_on(self, seeds: Sequence[int]) -> tuple[int, ...]:
         """Those of `seeds` that training saw."""
         return tuple(s for s in seeds if any(first <= s <= last for first, last in self.training_seeds))
+
+
+def seed_ranges(seeds: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Seeds as (first, last) runs of consecutive numbers, in order.
+
+    >>> seed_ranges([3, 1, 2, 9])
+    ((1, 3), (9, 9))
+    """
+    ranges: list[tuple[int, int]] = []
+    for seed in sorted(set(seeds)):
+        if ranges and ranges[-1][1] == seed - 1:
+            ranges[-1] = (ranges[-1][0], seed)
+        else:
+            ranges.append((seed, seed))
+    return tuple(ranges)
 
 
 class CheckpointInfo(_Document):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from townlet_train.data.checkpoint import Arrays
 from townlet_train.data.dataset import Demonstrations
+from townlet_train.errors import TrainingError
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, measure_imitation
 from townlet_train.learners.networks import FlatParameters, build_network, export_weights
@@ -51,6 +53,16 @@ class BCStats:
     samples_per_sec: float  # of the update loop
 
 
+@dataclass(frozen=True)
+class Clone:
+    """A network as it was at some moment of its training."""
+
+    epoch: int
+    timestep: int
+    weights: Mapping[str, NDArray[np.float32]]
+    held_out: ImitationMetrics
+
+
 class BCLearner:
     """One network learning from one split of demonstrations; an equal `rng` gives equal weights, bit for bit."""
 
@@ -66,8 +78,9 @@ class BCLearner:
         self.settings = settings
         self.epoch = 0
         self.timestep = 0
-        self._demonstrations = demonstrations
-        self._train, self._val = split
+        self._best: Clone | None = None
+        self.demonstrations = demonstrations
+        self.train, self.val = split
         self._rng = rng
         self._network = build_network(spec, rng).to(settings.device)
         self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
@@ -77,9 +90,25 @@ class BCLearner:
         )
         self._frames = self._standardise()
 
-    def train_epoch(self, on_frames: Callable[[int], None] = lambda done: None) -> BCStats:
-        """One pass over the training frames; `on_frames` hears now and then how many are done, and may raise."""
-        started, loss, done = time.perf_counter(), 0.0, 0
+    @property
+    def epochs_since_best(self) -> int:
+        """How long the held-out loss has not fallen."""
+        return self.epoch - self._best.epoch if self._best else self.epoch
+
+    @property
+    def best(self) -> Clone:
+        """The clone with the lowest held-out loss at the end of an epoch; there is none before the first."""
+        if self._best is None:
+            raise TrainingError("No epoch has ended yet, so there is no best clone.")
+        return self._best
+
+    def n_episodes(self, index: Index) -> int:
+        """How many episodes the frames in `index` come from."""
+        return len(np.unique(self.demonstrations.episode[index]))
+
+    def train_epoch(self, on_progress: Callable[[], None] = lambda: None) -> BCStats:
+        """One pass over the training frames; `on_progress` is called every few thousand frames and may raise."""
+        started, loss = time.perf_counter(), 0.0
         with torch_threads(self.settings.n_threads):
             for chunk in self._shuffled_chunks():
                 for batch in chunk.batches(self.settings.batch_size):
@@ -87,42 +116,45 @@ class BCLearner:
                     self._adam.param_groups[0]["lr"] = self._learning_rate()
                     self._adam.step()
                     self.timestep += len(batch.actions)
-                done += len(chunk.actions)
-                on_frames(done)
+                on_progress()
         elapsed = time.perf_counter() - started
         self.epoch += 1
-        held_out = self.measure_held_out()
+        now = self.clone()
+        if not math.isfinite(now.held_out.loss):
+            raise TrainingError(
+                f"The held-out loss is {now.held_out.loss} after epoch {self.epoch}, expected a number. "
+                f"Lower the learning rate, it is {self.settings.learning_rate:g}."
+            )
+        if self._best is None or now.held_out.loss < self._best.held_out.loss:
+            self._best = now
         return BCStats(
             epoch=self.epoch,
             timestep=self.timestep,
-            loss=loss / len(self._train),
-            val_loss=held_out.loss,
-            val_accuracy=held_out.accuracy,
-            val_accuracy_unforced=held_out.accuracy_unforced,
+            loss=loss / len(self.train),
+            val_loss=now.held_out.loss,
+            val_accuracy=now.held_out.accuracy,
+            val_accuracy_unforced=now.held_out.accuracy_unforced,
             learning_rate=self._learning_rate(),
-            samples_per_sec=len(self._train) / elapsed,
+            samples_per_sec=len(self.train) / elapsed,
         )
 
-    def measure_held_out(self) -> ImitationMetrics:
-        """Agreement on the held-out episodes."""
-        return measure_imitation(self.spec, self.weights(), self._demonstrations, self._val)
+    def clone(self) -> Clone:
+        """The network as it is now, with its agreement on the held-out episodes."""
+        weights = export_weights(self._network)
+        return Clone(self.epoch, self.timestep, weights, self.measure(weights, self.val))
 
-    def measure_training(self) -> ImitationMetrics:
-        """Agreement on the training episodes."""
-        return measure_imitation(self.spec, self.weights(), self._demonstrations, self._train)
-
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        """The network's arrays and its normaliser, by name; copies."""
-        return export_weights(self._network)
+    def measure(self, weights: Arrays, index: Index) -> ImitationMetrics:
+        """Agreement of some weights on the frames in `index`, usually `train` or `val`."""
+        return measure_imitation(self.spec, weights, self.demonstrations, index)
 
     def _learning_rate(self) -> float:
         """Falls linearly with the frames done."""
-        return self.settings.learning_rate * (1 - self.timestep / (self.settings.n_epochs * len(self._train)))
+        return self.settings.learning_rate * (1 - self.timestep / (self.settings.n_epochs * len(self.train)))
 
     def _shuffled_chunks(self) -> Iterator[Frames]:
         """Every training frame once in random order, some batches' worth at a time."""
         chunk_size = self.settings.batch_size * math.ceil(CHUNK / self.settings.batch_size)
-        order = self._rng.permutation(len(self._train))
+        order = self._rng.permutation(len(self.train))
         for start in range(0, len(order), chunk_size):
             yield self._gather(order[start : start + chunk_size])
 
@@ -138,8 +170,8 @@ class BCLearner:
 
     def _standardise(self) -> Frames:
         """The training frames with standardised features; freezes the normaliser. Masks are (n, n_actions) here."""
-        frames, normaliser = self._demonstrations, self._network.normaliser
-        features = frames.features[self._train]
+        frames, normaliser = self.demonstrations, self._network.normaliser
+        features = frames.features[self.train]
         mean = features.mean(axis=0, dtype=np.float64)
         std = features.std(axis=0, dtype=np.float64)
         std[std < SMALLEST_STD] = 1.0
@@ -147,11 +179,11 @@ class BCLearner:
         normaliser.std.copy_(torch.from_numpy(std))
         return Frames(
             normalise(features, mean.astype(np.float32), std.astype(np.float32), self.spec.feature_clip),
-            frames.maps[self._train]
+            frames.maps[self.train]
             if frames.maps is not None and self.spec.kind == "conflict_aware"
             else None,
-            ~frames.action_mask[self._train],
-            frames.actions[self._train],
+            ~frames.action_mask[self.train],
+            frames.actions[self.train],
         )
 
     def _build_gradient(self) -> Gradient:

@@ -1,0 +1,129 @@
+"""The two documents a finished run leaves for other programs: results and time series, as pipelines expect them.
+
+Names are those of Stable-Baselines3. What a method does not define is null, never a made-up number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from townlet_train.data.checkpoint import CheckpointInfo, load_checkpoint
+from townlet_train.files import write_json
+from townlet_train.results import TrainingResultDTO
+from townlet_train.services.runs import Run, now
+
+Line = Mapping[str, Any]
+HYPERPARAMETERS = ("learning_rate", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda")
+MEASURED = ("final_reward_mean", "final_reward_std", "episode_length_mean", "total_episodes", "converged")
+SERIES = ("timestep", "episode", "reward", "episode_length", "loss", "timestamp")
+POLICIES = {"mlp": "MlpPolicy", "conflict_aware": "ConflictAwarePolicyNetwork"}
+
+
+def close_experiment(run: Run, result: TrainingResultDTO) -> TrainingResultDTO:
+    """Leave what a finished run owes: the model file, both documents, the lineage in run.json.
+
+    Returns the result with the checkpoint it names replaced by the model file, a copy of it.
+    """
+    info: CheckpointInfo | None = None
+    if result.checkpoint is not None:
+        run.publish_model(Path(result.checkpoint))
+        result = result.model_copy(update={"checkpoint": str(run.model_path)})
+        info = load_checkpoint(run.model_path).info
+        run.update(lineage=info.lineage.model_dump(mode="json"))
+    write_json(run.path / f"{run.id}_metrics.json", metrics_document(run))
+    write_json(run.path / f"{run.id}_results.json", results_document(run, result, info))
+    return result
+
+
+def results_document(run: Run, result: TrainingResultDTO, info: CheckpointInfo | None) -> dict[str, Any]:
+    """What the run reached; `info` describes its checkpoint, when it left one."""
+    reached, params = result.model_dump(mode="json"), run["params"]
+    algorithm = run["strategy"].upper()
+    environment = run["config"]["env"]
+    document = {
+        "metadata": {
+            "experiment_id": run.id,
+            "algorithm": algorithm,
+            "environment": environment,
+            "seed": run["seed"],
+            "start_time": run["started_at"],
+            "end_time": now(),
+            "total_timesteps": total_timesteps(run.lines()),
+            "conda_environment": os.environ.get("CONDA_DEFAULT_ENV"),
+        },
+        "model": {
+            "algorithm": algorithm,
+            "policy": POLICIES.get(info.network.get("kind", "")) if info else None,
+            "model_file": run.model_path.name if info else None,
+            "model_path": f"{run.path}/",
+            "checkpoint_interval": params.get("checkpoint_interval"),
+            "checkpoints": [path.name for path in sorted_checkpoints(run.path)],
+        },
+        "metrics": {
+            **{name: reached.get(name) for name in MEASURED},
+            "training_time_seconds": result.duration_sec,
+        },
+        "hyperparameters": {name: params.get(name) for name in HYPERPARAMETERS} | dict(params),
+        "environment": {
+            "name": environment,
+            "observation_space": f"Box({len(info.feature_names)},)" if info else None,
+            "action_space": f"Discrete({len(info.action_names)})" if info else None,
+            "reward_threshold": None,
+        },
+        "result": reached,
+        "warnings": list(result.warnings),
+    }
+    return {"experiment_results": document}
+
+
+def metrics_document(run: Run) -> dict[str, Any]:
+    """The run's time series, from the lines it recorded."""
+    lines = run.lines()
+    rewards = [line["reward"] for line in lines if line.get("reward") is not None]
+    lengths = [line["episode_length"] for line in lines if line.get("episode_length") is not None]
+    document = {
+        "metadata": {
+            "experiment_id": run.id,
+            "algorithm": run["strategy"].upper(),
+            "environment": run["config"]["env"],
+            "seed": run["seed"],
+            "recording_interval": recording_interval(lines),
+        },
+        "time_series": [{name: line.get(name) for name in SERIES} | dict(line) for line in lines],
+        "aggregated": {
+            "reward_mean": float(np.mean(rewards)) if rewards else None,
+            "reward_std": float(np.std(rewards)) if rewards else None,
+            "reward_min": min(rewards, default=None),
+            "reward_max": max(rewards, default=None),
+            "episode_length_mean": float(np.mean(lengths)) if lengths else None,
+            "total_timesteps": total_timesteps(lines),
+        },
+    }
+    return {"training_metrics": document}
+
+
+def total_timesteps(lines: Sequence[Line]) -> int | None:
+    """The largest timestep recorded."""
+    return max((line["timestep"] for line in lines if line.get("timestep") is not None), default=None)
+
+
+def recording_interval(lines: Sequence[Line]) -> int | None:
+    """Timesteps from line to line, when they are always the same."""
+    steps = [0, *(line["timestep"] for line in lines if line.get("timestep") is not None)]
+    distances = {later - earlier for earlier, later in pairwise(steps)}
+    return distances.pop() if len(distances) == 1 else None
+
+
+def sorted_checkpoints(path: Path) -> list[Path]:
+    """checkpoint_<step>.zip in the order of their steps."""
+    steps = {
+        checkpoint: checkpoint.stem.removeprefix("checkpoint_")
+        for checkpoint in path.glob("checkpoint_*.zip")
+    }
+    return sorted((c for c, step in steps.items() if step.isdigit()), key=lambda c: int(steps[c]))

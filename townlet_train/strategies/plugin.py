@@ -1,0 +1,14 @@
+"""The built-in plugin: it comes in through the same door as everybody's."""
+
+from __future__ import annotations
+
+from townlet_train.api import TrainingStrategy, hookimpl
+from townlet_train.strategies.bc import BCStrategy
+
+TOWNLET_TRAIN_API = 1
+
+
+@hookimpl
+def townlet_train_strategies() -> list[type[TrainingStrategy]]:
+    """The strategies of this distribution."""
+    return [BCStrategy]
