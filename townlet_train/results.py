@@ -151,12 +151,20 @@ class ReplayInspectDTO(ResultDTO):
     duplicates: int = Field(0, description="entries naming a sample again, left out")
 
 
+class ReplayProblem(BaseModel):
+    """One thing that is wrong with a recording."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problem: str = Field(description="what is wrong and where, in a sentence")
+
+
 class ReplayValidateDTO(ResultDTO):
     """Whether a recording can be trusted."""
 
     path: str
     valid: bool = Field(description="True when there is no problem")
-    problems: tuple[str, ...] = Field(description="one sentence each")
+    problems: tuple[ReplayProblem, ...] = ()
     frames: int = Field(description="frames that could be read")
 
 

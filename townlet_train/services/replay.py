@@ -34,7 +34,7 @@ from townlet_train.data.storage import Sample, load_json
 from townlet_train.data.survey import Survey
 from townlet_train.errors import DataError, UsageError
 from townlet_train.files import write_bytes
-from townlet_train.results import ReplayInspectDTO, ReplaySplitDTO, ReplayValidateDTO
+from townlet_train.results import ReplayInspectDTO, ReplayProblem, ReplaySplitDTO, ReplayValidateDTO
 
 HOW_TO_CAPTURE = "Capture one with `townlet-train rollout capture --output DIR`."
 
@@ -150,7 +150,7 @@ class ReplayDatasetService:
             warnings=warnings,
             path=str(source),
             valid=not problems,
-            problems=tuple(problems),
+            problems=tuple(ReplayProblem(problem=sentence) for sentence in problems),
             frames=survey.frames,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from townlet_train.config import RunConfig, TownConfig
 from townlet_train.data.episodes import EpisodeSpan
 from townlet_train.data.layout import Layout
 from townlet_train.data.manifest import SUFFIX
 from townlet_train.data.memmap import StoreWriter, frame_bytes
-from townlet_train.data.metrics import entropy
+from townlet_train.data.metrics import action_metrics, entropy
 from townlet_train.data.sample_writer import SampleWriter
 from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv
 from townlet_train.envs.streams import stream
@@ -25,8 +25,6 @@ from townlet_train.errors import DataError, UsageError
 from townlet_train.files import PARTIAL, atomic_directory
 from townlet_train.policies.protocol import Policy
 from townlet_train.results import RolloutCaptureDTO
-
-logger = logging.getLogger(__name__)
 
 StoreName = Literal["npz", "memmap"]
 Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interrupted` to stop
@@ -121,9 +119,8 @@ class RolloutCaptureService:
                     )
                 with closing(writer):
                     record(env, policy, writer, tally, ticks=ticks, seeds=seeds, report=report)
-                    events = {name: float(counts.sum()) for name, counts in env.event_counts().items()}
                     manifest = writer.finish(
-                        self._metadata(env, policy, ticks, seeds, layout, with_maps, events)
+                        self._metadata(env, policy, ticks, seeds, layout, with_maps, tally)
                     )
                 size = sum(path.stat().st_size for path in partial.iterdir())
         except OSError as error:
@@ -151,7 +148,7 @@ class RolloutCaptureService:
             action_counts=dict(zip(env.spec.action_names, tally.actions.tolist(), strict=True)),
             action_entropy=entropy(tally.actions),
             illegal_actions=tally.illegal,
-            events=events,
+            events=event_totals(env),
             bytes=size,
             duration_sec=duration,
             agent_ticks_per_sec=n_frames / duration,
@@ -165,7 +162,7 @@ class RolloutCaptureService:
         seeds: Sequence[int],
         layout: Layout,
         with_maps: bool,
-        events: Mapping[str, float],
+        tally: Tally,
     ) -> dict[str, Any]:
         """What the manifest says about the capture as a whole; nothing in it changes when it is captured again."""
         return {
@@ -182,7 +179,8 @@ class RolloutCaptureService:
             "map_channels": list(layout.map_channels),
             "map_size": layout.map_size,
             "maps": with_maps,
-            "events": dict(events),
+            "events": event_totals(env),
+            "metrics": tally.metrics(env.spec.action_names),
         }
 
 
@@ -201,6 +199,18 @@ class Tally:
     def mean_episode_return(self) -> float | None:
         """Mean over complete episodes; None when none was completed."""
         return float(np.mean(self._episode_returns)) if self._episode_returns else None
+
+    def metrics(self, action_names: Sequence[str]) -> dict[str, float | None]:
+        """Townlet's metrics of the capture as a whole, and what ends lives and episodes."""
+        frames = int(self.actions.sum())
+        return {
+            "timesteps": float(frames),
+            "reward_sum": self.reward_sum,
+            "reward_mean": self.reward_sum / frames,
+            "mean_episode_return": self.mean_episode_return,
+            "terminations": float(self.terminations),
+            **action_metrics(self.actions, action_names),
+        }
 
     def count_decision(self, actions: NDArray[np.int64], mask: NDArray[np.bool_]) -> None:
         self.actions += np.bincount(actions.reshape(-1), minlength=len(self.actions))
@@ -240,6 +250,11 @@ def record(
         observation = step.observation
         if report is not None and (tick + 1) % every == 0:
             report(tick + 1, ticks)
+
+
+def event_totals(env: VectorEnv) -> dict[str, float]:
+    """Events by name, summed over environments."""
+    return {name: float(counts.sum()) for name, counts in env.event_counts().items()}
 
 
 def policy_uniforms(seeds: Sequence[int], n_agents: int, ticks: int) -> Iterator[NDArray[np.float64]]:
@@ -283,6 +298,22 @@ def check_room(output: Path, n_bytes: int) -> None:
         )
 
 
+def populated(config: RunConfig) -> RunConfig:
+    """The config with agents in its town: the usual number where it has none and `auto_seed_agents` asks for them.
+
+    Raises `UsageError` when the town has no agents and nobody asked for any.
+    """
+    if config.env != "town" or config.town.n_agents > 0:
+        return config
+    usual = TownConfig().n_agents
+    if not config.rollout.auto_seed_agents:
+        raise UsageError(
+            f"The town has no agents (town.n_agents is 0), so there is nobody to record. "
+            f"Pass --auto-seed-agents to put {usual} into it."
+        )
+    return config.model_copy(update={"town": config.town.model_copy(update={"n_agents": usual})})
+
+
 def leftovers(output: Path) -> list[Path]:
     """What captures of the same output left behind when they were killed."""
     return sorted(output.resolve().parent.glob(f".{output.name}.*{PARTIAL}"))
@@ -307,12 +338,10 @@ def _check_arguments(env: VectorEnv, ticks: int, seeds: Sequence[int], prefix: s
 
 def _warnings(policy: Policy, output: Path, tally: Tally) -> Iterator[str]:
     if policy.name in STUB_POLICIES:
-        warning = (
+        yield (
             f"capture_rollout_stub_policy provider={policy.name}: this policy decides nothing, "
             f"so there is nothing to learn from the capture."
         )
-        logger.warning(warning)
-        yield warning
     if tally.illegal:
         yield f"{tally.illegal} actions were taken although their mask forbade them."
     for path in leftovers(output):

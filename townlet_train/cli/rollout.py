@@ -1,0 +1,89 @@
+"""`townlet-train rollout`: capture demonstrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Overwrite, Preset, Seed, Sets
+from townlet_train.cli.output import emit, reporting
+
+app = typer.Typer()
+
+
+@app.callback()
+def rollout() -> None:
+    """Capture demonstrations."""
+
+
+@app.command()
+def capture(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", help="Directory to leave the capture in.")],
+    policy: Annotated[str, typer.Option("--policy", help="Who acts: expert, random or idle.")] = "expert",
+    ticks: Annotated[int | None, typer.Option("--ticks", help="Ticks in every town.")] = None,
+    towns: Annotated[
+        int | None, typer.Option("--towns", help="Towns, their seeds counting up from --seed.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", help="npz: one file per life; memmap: arrays for large captures.")
+    ] = None,
+    compress: Annotated[
+        bool | None, typer.Option("--compress/--no-compress", help="Compress npz files.")
+    ] = None,
+    maps: Annotated[bool, typer.Option("--maps/--no-maps", help="Store the local maps.")] = True,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="Start of every file name.")] = None,
+    auto_seed_agents: Annotated[
+        bool | None, typer.Option("--auto-seed-agents", help="Put agents into a town that has none.")
+    ] = None,
+    env: Env = None,
+    seed: Seed = None,
+    config: ConfigFiles = None,
+    sets: Sets = None,
+    preset: Preset = None,
+    overwrite: Overwrite = False,
+    json_output: JsonOutput = False,
+) -> int:
+    """Let a policy act in towns and keep what it saw, did and got; the capture lands whole or not at all."""
+    from townlet_train.cli.session import load_settings
+    from townlet_train.contract import Progress
+    from townlet_train.services.rollout import RolloutCaptureService, check_output, populated
+
+    named = {
+        "env": env,
+        "seed": seed,
+        "rollout.ticks": ticks,
+        "rollout.towns": towns,
+        "rollout.store": store,
+        "rollout.compress": compress,
+        "rollout.prefix": prefix,
+        "rollout.auto_seed_agents": auto_seed_agents,
+    }
+    settings = load_settings(context, files=config, preset=preset, sets=sets, named=named).config
+    check_output(output, overwrite=overwrite)
+    run = populated(settings)
+
+    from townlet_train.config import config_hash
+    from townlet_train.envs.build import build_env
+    from townlet_train.policies.scripted import scripted_policy
+
+    world = build_env(run, run.rollout.towns)
+    actor = scripted_policy(policy, world.spec)
+    service = RolloutCaptureService(config_sha256=config_hash(run))
+    with reporting() as report:
+        result = service.capture(
+            world,
+            actor,
+            ticks=run.rollout.ticks,
+            seeds=range(run.seed, run.seed + run.rollout.towns),
+            output=output,
+            store=run.rollout.store,
+            compress=run.rollout.compress,
+            prefix=run.rollout.prefix,
+            with_maps=maps,
+            overwrite=overwrite,
+            report=lambda done, total: report(Progress("capture", done, total, {})),
+        )
+    return emit(result, json_output=json_output)
