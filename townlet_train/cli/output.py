@@ -64,15 +64,13 @@ def close_quietly() -> None:
 
 
 def log_to_stderr(*, verbose: bool) -> None:
-    """One line per log record on standard error: warnings, and with `verbose` what happens too."""
+    """One line per log record on standard error: what happens, and with `verbose` every detail of ours."""
     import logging
 
-    level = logging.INFO if verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(level)  # a run's log file takes more than standard error does
-    logging.basicConfig(
-        level=level, format="%(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
-    )
+    handler.setLevel(logging.DEBUG if verbose else logging.INFO)  # a run's log file takes more than this
+    logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler], force=True)
+    logging.getLogger("townlet_train").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 @contextmanager

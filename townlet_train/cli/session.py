@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from townlet_train.cli.commands import COMMANDS
 from townlet_train.registry import Listing, PluginPolicy, Registry, catalogue, discover
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _LISTING = "townlet_train.listing"
 def plugin_policy(context: typer.Context) -> PluginPolicy:
     """Which plugins may load, by the environment and `--strict-plugins`."""
     strict = bool(context.find_root().params.get("strict_plugins"))
-    return PluginPolicy.from_environment(os.environ, strict=strict)
+    return PluginPolicy.from_environment(os.environ, strict=strict, reserved=COMMANDS)
 
 
 def session_registry(context: typer.Context) -> Registry:

@@ -36,19 +36,23 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 class PluginPolicy:
     """Which plugins may load. Names are those of entry points or distributions.
 
-    `allowed` None allows all; otherwise only those named, and ours, which only `denied` keeps out.
+    `allowed` None allows all; otherwise only those named, and ours, which only `denied` keeps out. A strategy must
+    not take a `reserved` name.
     """
 
     allowed: frozenset[str] | None = None
     denied: frozenset[str] = frozenset()
     strict: bool = False
+    reserved: frozenset[str] = frozenset()
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], *, strict: bool = False) -> PluginPolicy:
+    def from_environment(
+        cls, environ: Mapping[str, str], *, strict: bool = False, reserved: Iterable[str] = ()
+    ) -> PluginPolicy:
         """The policy of the three TOWNLET_TRAIN_..._PLUGINS variables; an empty allow-list allows none."""
         allowed = _names(environ[ALLOW]) if ALLOW in environ else None
         strict_flag = environ.get(STRICT, "").strip().lower() not in ("", "0", "false", "no", "off")
-        return cls(allowed, _names(environ.get(DENY, "")), strict or strict_flag)
+        return cls(allowed, _names(environ.get(DENY, "")), strict or strict_flag, frozenset(reserved))
 
     def objection(self, name: str, distribution: str) -> str:
         """Why a plugin must not load, or an empty string."""
@@ -123,7 +127,7 @@ def _load(
         return record(PluginStatus.DISABLED, objection), []
     try:
         with redirect_stdout(sys.stderr):
-            return record(PluginStatus.OK), _strategies(manager, entry_point)
+            return record(PluginStatus.OK), _strategies(manager, entry_point, policy.reserved)
     except _Incompatible as error:
         return record(PluginStatus.INCOMPATIBLE, str(error)), []
     except _Nonsense as error:
@@ -132,7 +136,9 @@ def _load(
         return record(PluginStatus.FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()), []
 
 
-def _strategies(manager: pluggy.PluginManager, entry_point: EntryPoint) -> list[type[TrainingStrategy]]:
+def _strategies(
+    manager: pluggy.PluginManager, entry_point: EntryPoint, reserved: frozenset[str]
+) -> list[type[TrainingStrategy]]:
     """Import a plugin, register it and ask its hook; when anything is raised it is unregistered."""
     from townlet_train.hookspecs import API_VERSION
 
@@ -155,6 +161,8 @@ def _strategies(manager: pluggy.PluginManager, entry_point: EntryPoint) -> list[
             broken_rule = contract_violation(strategy)
             if broken_rule:
                 raise _Nonsense(broken_rule)
+            if strategy.name in reserved:
+                raise _Nonsense(f"its strategy {strategy.name!r} is named like a command of townlet-train")
     except BaseException:
         manager.unregister(plugin)
         raise

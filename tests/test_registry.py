@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from plugin_distributions import COIN, install
+
+from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
+from townlet_train.registry import (
+    Listing,
+    PluginPolicy,
+    PluginRecord,
+    PluginStatus,
+    Registry,
+    catalogue,
+    discover,
+)
+from townlet_train.registry import discovery as discovery_module
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the search path, whose modules are forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def plugin(registry: Registry, distribution: str) -> PluginRecord:
+    return next(record for record in registry.plugins if record.distribution == distribution)
+
+
+def test_a_third_party_strategy_is_found_with_its_distribution_and_version(site: Path) -> None:
+    install(site, "coin-dist", COIN)
+    registry = discover()
+    record = next(record for record in registry.strategies if record.name == "coin")
+    assert (record.distribution, record.version, record.available) == ("coin-dist", "1.2", True)
+    assert registry.select("coin").summary == "Flip a coin and report it"
+
+
+BROKEN = {
+    "raises": ("1 / 0", PluginStatus.FAILED, "ZeroDivisionError: division by zero"),
+    "exits": ("raise SystemExit('bye')", PluginStatus.FAILED, "SystemExit: bye"),
+    "lacks a module": ("import no_such_module", PluginStatus.FAILED, "No module named 'no_such_module'"),
+    "has no hook": ("x = 1", PluginStatus.FAILED, "no function townlet_train_strategies"),
+    "is too new": (
+        f"TOWNLET_TRAIN_API = 2\n{textwrap.dedent(COIN)}",
+        PluginStatus.INCOMPATIBLE,
+        "API version 2",
+    ),
+    "hook raises": (
+        textwrap.dedent(COIN).replace("return [Coin]", "raise KeyError('lost')"),
+        PluginStatus.FAILED,
+        "KeyError: 'lost'",
+    ),
+    "returns a word": (
+        textwrap.dedent(COIN).replace("return [Coin]", "return 'coin'"),
+        PluginStatus.FAILED,
+        "returned a str, expected a list of strategy classes",
+    ),
+    "returns an object": (
+        textwrap.dedent(COIN).replace("return [Coin]", "return [Coin(None)]"),
+        PluginStatus.FAILED,
+        "expected a strategy class",
+    ),
+    "bad name": (
+        textwrap.dedent(COIN).replace('"coin"', '"Coin!"', 1),
+        PluginStatus.FAILED,
+        "Coin.name is 'Coin!', expected a lower-case word",
+    ),
+    "no params": (
+        textwrap.dedent(COIN).replace("Params = StrategyParams", "Params = dict"),
+        PluginStatus.FAILED,
+        "Coin.Params is <class 'dict'>, expected a subclass of StrategyParams",
+    ),
+    "no run": (
+        textwrap.dedent(COIN).replace("def run", "def walk"),
+        PluginStatus.FAILED,
+        "Coin has no run, expected a method",
+    ),
+    "wrong hook argument": (
+        textwrap.dedent(COIN).replace("strategies():", "strategies(app):"),
+        PluginStatus.FAILED,
+        "PluginValidationError",
+    ),
+    "misspelt hook": (
+        textwrap.dedent(COIN).replace("townlet_train_strategies", "townlet_train_stratgies"),
+        PluginStatus.FAILED,
+        "unknown hook",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_one_broken_plugin_is_reported_and_does_not_hide_the_others(site: Path, kind: str) -> None:
+    source, status, reason = BROKEN[kind]
+    install(site, "broken-dist", source, version="0.3")
+    install(site, "zz-coin", COIN)
+    registry = discover()
+    broken = plugin(registry, "broken-dist")
+    assert (broken.status, broken.version) == (status, "0.3")
+    assert reason in broken.reason
+    assert registry.select("coin").__module__ == "zz_coin"
+    assert plugin(registry, "townlet-train").status is PluginStatus.OK
+
+
+def test_a_broken_plugin_keeps_its_traceback_for_who_wants_it(site: Path) -> None:
+    install(site, "broken-dist", "1 / 0")
+    assert "broken_dist.py" in plugin(discover(), "broken-dist").traceback
+
+
+def test_a_name_taken_twice_stays_with_the_first_and_the_reason_names_both(site: Path) -> None:
+    install(site, "aa-coin", COIN)
+    install(site, "zz-coin", COIN)
+    registry = discover()
+    first, second = (record for record in registry.strategies if record.name == "coin")
+    assert (first.distribution, first.available) == ("aa-coin", True)
+    assert (second.distribution, second.available) == ("zz-coin", False)
+    assert "aa-coin 1.2" in second.reason
+    assert "zz-coin 1.2" in second.reason
+    assert registry.select("coin").__module__ == "aa_coin"
+
+
+def test_no_plugin_takes_a_built_in_name(site: Path) -> None:
+    install(site, "aa-bc", COIN.replace('"coin"', '"bc"'))
+    registry = discover()
+    assert registry.find("bc").__module__.startswith("townlet_train.")
+    assert next(record for record in registry.strategies if record.distribution == "aa-bc").available is False
+
+
+def test_a_strategy_named_like_a_command_is_refused(site: Path) -> None:
+    install(site, "evaluate-dist", COIN.replace('"coin"', '"evaluate"'))
+    record = plugin(discover(PluginPolicy(reserved=frozenset({"evaluate"}))), "evaluate-dist")
+    assert record.status is PluginStatus.FAILED
+    assert "named like a command" in record.reason
+
+
+def test_what_a_plugin_prints_while_loading_never_reaches_stdout(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "loud-dist", f"print('hello')\n{textwrap.dedent(COIN)}")
+    discover()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "hello" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("variables", "loaded"),
+    [
+        ({}, {"townlet-train", "aa-coin", "zz-dice"}),
+        ({"TOWNLET_TRAIN_PLUGINS": ""}, {"townlet-train"}),
+        ({"TOWNLET_TRAIN_PLUGINS": "zz_dice"}, {"townlet-train", "zz-dice"}),
+        ({"TOWNLET_TRAIN_DISABLE_PLUGINS": "AA.coin, other"}, {"townlet-train", "zz-dice"}),
+        ({"TOWNLET_TRAIN_DISABLE_PLUGINS": "builtin"}, {"aa-coin", "zz-dice"}),
+    ],
+)
+def test_the_environment_says_which_plugins_load(
+    site: Path, variables: dict[str, str], loaded: set[str]
+) -> None:
+    install(site, "aa-coin", COIN)
+    install(site, "zz-dice", COIN.replace('"coin"', '"dice"'))
+    registry = discover(PluginPolicy.from_environment(variables))
+    status = {record.distribution: record.status for record in registry.plugins}
+    assert {name for name in status if status[name] is PluginStatus.OK} == loaded
+    assert all(status[name] is PluginStatus.DISABLED for name in status.keys() - loaded)
+
+
+@pytest.mark.parametrize("variables", [{"TOWNLET_TRAIN_STRICT_PLUGINS": "1"}])
+def test_strict_mode_turns_a_broken_plugin_into_an_error(site: Path, variables: dict[str, str]) -> None:
+    install(site, "broken-dist", "1 / 0")
+    with pytest.raises(PluginError, match=r"'broken_dist' of broken-dist 1\.2: ZeroDivisionError"):
+        discover(PluginPolicy.from_environment(variables))
+
+
+def test_strict_mode_objects_to_a_name_taken_twice(site: Path) -> None:
+    install(site, "aa-coin", COIN)
+    install(site, "zz-coin", COIN)
+    with pytest.raises(PluginError, match="already taken by aa-coin"):
+        discover(PluginPolicy(strict=True))
+
+
+def test_without_torch_a_torch_strategy_is_listed_and_refused(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "torch-coin", COIN.replace("requires_torch = False", "requires_torch = True"))
+    monkeypatch.setattr(discovery_module, "torch_installed", lambda: False)
+    registry = discover()
+    record = next(record for record in registry.strategies if record.name == "coin")
+    assert not record.available
+    assert "pip install 'townlet-train[torch]'" in record.reason
+    assert registry.find("coin").name == "coin"
+    with pytest.raises(TorchNotAvailableError, match="pip install"):
+        registry.select("coin")
+
+
+def test_an_unknown_strategy_is_refused_with_the_likely_name(site: Path) -> None:
+    install(site, "coin-dist", COIN)
+    with pytest.raises(UnknownNameError, match="Did you mean 'coin'"):
+        discover().select("coyn")
+
+
+def test_asking_for_a_broken_plugin_tells_its_cause(site: Path) -> None:
+    install(site, "broken-dist", "1 / 0")
+    with pytest.raises(PluginError, match="ZeroDivisionError"):
+        discover().select("broken_dist")
+
+
+def test_an_entry_point_without_a_distribution_is_handled() -> None:
+    registry = discover(entry_points=[EntryPoint("stray", "no_such_module", "townlet_train")])
+    assert plugin(registry, "unknown").status is PluginStatus.FAILED
+
+
+class TestCatalogue:
+    """The remembered listing is used as long as nothing changed, and no longer."""
+
+    @pytest.fixture
+    def loads(self) -> list[PluginPolicy]:
+        return []
+
+    @pytest.fixture
+    def ask(self, tmp_path_factory: pytest.TempPathFactory, loads: list[PluginPolicy]):
+        path = tmp_path_factory.mktemp("cache") / "strategies.json"
+
+        def load(policy: PluginPolicy) -> Registry:
+            loads.append(policy)
+            return discover(policy)
+
+        def ask(policy: PluginPolicy | None = None) -> Listing:
+            return catalogue(policy or PluginPolicy(), path=path, load=load)
+
+        ask.path = path
+        return ask
+
+    def test_it_is_the_listing_itself(self, site: Path, ask, loads) -> None:
+        install(site, "coin-dist", COIN)
+        assert ask() == ask() == discover().listing
+        assert len(loads) == 1
+
+    def test_a_changed_plugin_is_loaded_again(self, site: Path, ask, loads) -> None:
+        install(site, "coin-dist", COIN)
+        ask()
+        module = site / "coin_dist.py"
+        module.write_text(module.read_text().replace("Flip", "Toss"))
+        os.utime(module, ns=(1, 1))
+        ask()
+        assert len(loads) == 2
+
+    def test_a_plugin_that_arrives_or_leaves_is_noticed(self, site: Path, ask, loads) -> None:
+        ask()
+        install(site, "coin-dist", COIN)
+        assert "coin" in {record.name for record in ask().strategies}
+        assert len(loads) == 2
+
+    def test_another_policy_has_another_listing(self, site: Path, ask) -> None:
+        install(site, "coin-dist", COIN)
+        ask()
+        names = {record.name for record in ask(PluginPolicy(denied=frozenset({"coin-dist"}))).strategies}
+        assert "coin" not in names
+
+    def test_a_broken_plugin_is_tried_again_each_time(self, site: Path, ask, loads) -> None:
+        install(site, "broken-dist", "1 / 0")
+        ask()
+        ask()
+        assert len(loads) == 2
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"conditions": 1}', b"\xff"])
+    def test_a_damaged_memory_is_no_memory(self, ask, loads, content: bytes) -> None:
+        ask()
+        ask.path.write_bytes(content)
+        ask()
+        assert len(loads) == 2
+
+    def test_a_folder_that_cannot_be_written_is_no_failure(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        listing = catalogue(PluginPolicy(), path=tmp_path / "file" / "strategies.json")
+        assert listing == discover().listing
