@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from townlet_train.sim.layout import ACTIONS, EVENTS, FEATURES, MAP_CHANNELS, MA
 from townlet_train.sim.observe import MAX_SET_CELLS, observe_town
 from townlet_train.sim.rules import begin_episode, tick
 from townlet_train.sim.state import TOWN, build_params
+
+logger = logging.getLogger(__name__)
 
 MAP_CELLS = len(MAP_CHANNELS) * MAP_SIZE * MAP_SIZE
 
@@ -37,6 +41,7 @@ class TownVectorEnv:
         budget = compute_budget(config)
         if not budget.feasible and not config.allow_infeasible:
             raise InfeasibleTownError(f"{budget.verdict} Set town.allow_infeasible=true to run it anyway.")
+        _announce(budget.verdict)
         self.config = config
         self.n_envs = n_envs
         self.n_agents = config.n_agents
@@ -117,6 +122,12 @@ class TownVectorEnv:
     def event_counts(self) -> dict[str, NDArray[np.float64]]:
         """Events since `reset` by name, each (n_envs,)."""
         return {name: self._towns["events"][:, index].copy() for index, name in enumerate(EVENTS)}
+
+
+@cache
+def _announce(verdict: str) -> None:
+    """Log a town's budget the first time a process builds it."""
+    logger.info(verdict)
 
 
 def warm_up() -> None:

@@ -55,17 +55,22 @@ def compute_budget(config: TownConfig) -> FeasibilityBudget:
     hours = sum(end - start for start, end in config.employment.shifts) / len(config.employment.shifts)
     income = config.economy.wage * hours / config.day_ticks
     share = service + cook + walk
+    parts = f"{service:.0%} service, {cook:.0%} cooking, {walk:.0%} travel"
+    living = f"living takes {share:.0%} of an agent's ticks ({parts})"
     problems = []
     if share > MAX_SHARE:
-        problems.append(
-            f"living takes {share:.0%} of an agent's ticks, at most {MAX_SHARE:.0%} leave room to live"
-        )
+        problems.append(f"{living}, at most {MAX_SHARE:.0%} leave room to live")
     crowded = [f"{kind} {rho:.2f}" for kind, rho in utilisation.items() if rho > MAX_UTILISATION]
     if crowded:
         problems.append(f"objects are asked for more time than there is ({', '.join(crowded)})")
     if income < cost:
         problems.append(f"a full shift earns {income:.4f} a tick and living costs {cost:.4f}")
-    verdict = f"This town is infeasible: {'; '.join(problems)}." if problems else "This town is feasible."
+    busiest = max(utilisation, key=lambda kind: utilisation[kind])
+    verdict = (
+        f"This town is infeasible: {'; '.join(problems)}."
+        if problems
+        else f"This town is feasible: {living}, its {busiest} is asked for {utilisation[busiest]:.0%} of the time."
+    )
     return FeasibilityBudget(service, cook, walk, utilisation, income, cost, not problems, verdict)
 
 
