@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from townlet_train.config import RunConfig
+from townlet_train.data.checkpoint import Lineage, load_checkpoint
+from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import VectorEnv
 from townlet_train.envs.streams import stream
 from townlet_train.errors import UsageError
+from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
+from townlet_train.policies.scripted import scripted_policy
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.statistics import bootstrap_interval, iqm
 
+MOST_ENVS = 64
 INTERVAL_SEED = 20251013  # the interval's resampling is fixed, so that equal returns give equal intervals
 
 
@@ -48,6 +55,45 @@ def evaluate(
         ci_high=interval.high,
         events={name: float(counts.sum()) / thousands for name, counts in episodes.events.items()},
         warnings=tuple(warnings),
+    )
+
+
+def evaluate_as_configured(
+    config: RunConfig,
+    *,
+    checkpoint: Path | None = None,
+    scripted: str | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> EvaluationDTO:
+    """Evaluate one checkpoint or one scripted policy in `config.env` on the seeds of `config.evaluation`.
+
+    Seeds the checkpoint was trained on give a warning. Raises `CheckpointError` when it was trained on other features
+    or actions than the environment has.
+    """
+    wanted = config.evaluation
+    seeds = range(wanted.seed, wanted.seed + wanted.episodes)
+    env = build_env(config, min(len(seeds), MOST_ENVS))
+    policy: Policy
+    if checkpoint is not None:
+        loaded = load_checkpoint(checkpoint)
+        loaded.info.check_matches(env.spec)
+        policy = NetworkPolicy(loaded, deterministic=wanted.deterministic, name=str(checkpoint))
+        warnings = warn_of_seen_seeds(loaded.info.lineage, seeds)
+    elif scripted is not None:
+        policy, warnings = scripted_policy(scripted, env.spec), ()
+    else:
+        raise UsageError("Name one thing to evaluate: a checkpoint or a scripted policy.")
+    return evaluate(policy, env, seeds, deterministic=wanted.deterministic, report=report, warnings=warnings)
+
+
+def warn_of_seen_seeds(lineage: Lineage, seeds: Sequence[int]) -> tuple[str, ...]:
+    """A sentence when training saw some of `seeds`, so that the returns are not held-out ones."""
+    seen = lineage.trained_on(seeds)
+    if not seen:
+        return ()
+    return (
+        f"{len(seen)} of {len(seeds)} evaluation seeds were trained on ({seen[0]} to {seen[-1]}), so these are no "
+        f"held-out returns. Choose another --seed.",
     )
 
 

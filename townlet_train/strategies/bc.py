@@ -92,7 +92,7 @@ class BCStrategy:
         result = self._result(learner, epochs, manifest, context)
         if learner.best.held_out.accuracy < LOW_ACCURACY:
             warnings.append(
-                f"Held-out accuracy is {learner.best.held_out.accuracy:.3f}, below {LOW_ACCURACY}: a clone this far off "
+                f"Held-out accuracy is {learner.best.held_out.accuracy:.3f}, below {LOW_ACCURACY}: a clone so far off "
                 f"can lose much of the return. Evaluate it beside the demonstrator."
             )
         return result.model_copy(
