@@ -12,8 +12,7 @@ from townlet_train.config.town import TownConfig
 from townlet_train.services.doctor import examine_town
 from townlet_train.services.leaks import probe_leaks
 
-
-PAID = ("hunger_weight", "hygiene_weight", "energy_weight", "punctuality", "faint_penalty")
+PAID = ("survival", "hunger_weight", "hygiene_weight", "energy_weight", "punctuality", "faint_penalty")
 
 
 def failed_checks(**sections: object) -> list[str]:
