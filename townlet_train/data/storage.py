@@ -160,15 +160,16 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of an npz, none of them unpickled."""
     if not path.is_file():
         raise DataError(f"Sample {path} does not exist.")
+    arrays = {}
     try:
+        # Opened here, because NumPy leaves a file that turns out to be no zip open.
         with path.open("rb") as stream:
-            magic = stream.read(4)
-        if not magic.startswith(b"PK"):
-            raise DataError(f"{path} is not an npz file (no zip signature at its start).")
-        arrays = {}
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                arrays[name] = _load_member(path, archive, name)
+            if not stream.read(4).startswith(b"PK"):
+                raise DataError(f"{path} is not an npz file (no zip signature at its start).")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                for name in archive.files:
+                    arrays[name] = _load_member(path, archive, name)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, MemoryError) as error:
         raise DataError(f"{path} is truncated or damaged ({error}). Capture or copy it again.") from error
     return arrays
