@@ -17,8 +17,9 @@ from townlet_train.sim.expert import expert_actions
 from townlet_train.sim.feasibility import compute_budget
 from townlet_train.sim.kernels import compile_once, kernel
 from townlet_train.sim.layout import ACTIONS, EVENTS, FEATURES, MAP_CHANNELS, MAP_SIZE, N_ACTIONS, N_FEATURES
+from townlet_train.sim.lives import begin_episode
 from townlet_train.sim.observe import MAX_SET_CELLS, observe_town
-from townlet_train.sim.rules import begin_episode, tick
+from townlet_train.sim.rules import tick
 from townlet_train.sim.state import TOWN, build_params
 
 logger = logging.getLogger(__name__)

@@ -20,9 +20,8 @@ import platformdirs
 
 logger = logging.getLogger(__name__)
 
+Record = Any  # a numba record; mypy cannot see its fields
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-SOURCES = ("sim/layout.py", "sim/state.py", "sim/rules.py", "sim/observe.py", "sim/expert.py", "envs/town.py")
 
 
 def kernel(function: Function) -> Function:
@@ -37,8 +36,9 @@ def cache_folder() -> Path:
     """Where this version's compiled kernels are kept."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in SOURCES:
-        digest.update((package / source).read_bytes())
+    for source in sorted((package / "sim").glob("*.py")):
+        digest.update(source.read_bytes())
+    digest.update((package / "envs" / "town.py").read_bytes())
     return platformdirs.user_cache_path("townlet-train") / f"kernels-{digest.hexdigest()[:16]}"
 
 

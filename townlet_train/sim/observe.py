@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from townlet_train.sim.kernels import kernel
+from townlet_train.sim.geometry import (
+    agent_distance,
+    best_object,
+    job_distance,
+    nearest_agent,
+    object_distance,
+)
+from townlet_train.sim.jobs import in_shift_hours, job_calls
+from townlet_train.sim.kernels import Record, kernel
 from townlet_train.sim.layout import (
     ACTIONS,
     CHAT,
@@ -36,21 +44,9 @@ from townlet_train.sim.layout import (
     WAIT,
     WEST,
 )
-from townlet_train.sim.rules import (
-    STEP_AWAY_DISTANCE,
-    Record,
-    agent_distance,
-    best_object,
-    can_start,
-    chat_target,
-    in_shift_hours,
-    job_calls,
-    job_distance,
-    nearest_agent,
-    object_distance,
-    price_now,
-    rival_at,
-)
+from townlet_train.sim.objects import can_start, price_now, rival_at
+from townlet_train.sim.rules import STEP_AWAY_DISTANCE
+from townlet_train.sim.ties import chat_target
 
 WALLET = FEATURE_INDEX["wallet"]
 TIME = FEATURE_INDEX["time_sin"]
