@@ -250,3 +250,41 @@ class KernelCacheDTO(ResultDTO):
     """Where the town's compiled rules are kept."""
 
     folder: str
+
+
+class PolicyScoreDTO(BaseModel):
+    """One policy's mean return on the held-out seeds, beside the expert's and the random policy's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: str
+    mean_return: float
+    ci_low: float
+    ci_high: float
+    score: float = Field(description="(mean - random) / (expert - random): random is 0, the expert is 1")
+    faints_per_10k: float = Field(description="per 10 000 agent-ticks")
+
+
+class DemoStepDTO(BaseModel):
+    """One step of the demo as the command a user would type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: float
+    command: str
+
+
+class DemoDTO(ResultDTO):
+    """From nothing to a cloned villager: what the clone reached on episodes nobody trained on."""
+
+    run_dir: str
+    checkpoint: str
+    checkpoint_sha256: str
+    frames: int = Field(description="demonstrated agent-ticks")
+    val_accuracy: float | None
+    val_accuracy_unforced: float
+    majority_share: float
+    first_seed: int = Field(description="of the held-out episodes, one seed each")
+    episodes: int
+    policies: tuple[PolicyScoreDTO, ...]
+    steps: tuple[DemoStepDTO, ...]
