@@ -48,7 +48,9 @@ class NeedsConfig(TownModel):
     hunger_decay: float = Field(0.006, ge=0, le=1, description="lost per tick")
     hygiene_decay: float = Field(0.003, ge=0, le=1, description="lost per tick")
     energy_decay: float = Field(0.005, ge=0, le=1, description="lost per tick")
-    start_low: float = Field(0.4, ge=0, le=1, description="lower end of the uniform draw at an episode's start")
+    start_low: float = Field(
+        0.4, ge=0, le=1, description="lower end of the uniform draw at an episode's start"
+    )
     start_high: float = Field(0.9, ge=0, le=1, description="upper end of that draw")
     respawn: float = Field(0.5, ge=0, le=1, description="every need of a respawned agent")
     faint_below: float = Field(0.03, ge=0, le=1, description="hunger at or below this ends the life")
@@ -78,20 +80,27 @@ class EconomyConfig(TownModel):
 class QueueConfig(TownModel):
     """Who may use an object next, and what waiting does."""
 
-    cooldown_ticks: int = Field(20, ge=0, le=600, description="after a completed use, for the same agent and object")
+    cooldown_ticks: int = Field(
+        20, ge=0, le=600, description="after a completed use, for the same agent and object"
+    )
     ghost_step_after: int = Field(3, ge=1, le=100, description="stalled ticks between two conflicts")
-    age_priority_weight: float = Field(0.1, ge=0, le=1, description="how waiting time counts against queue position")
+    age_priority_weight: float = Field(
+        0.1, ge=0, le=1, description="how waiting time counts against queue position"
+    )
     ghost_step_boost: float = Field(1.5, ge=0)
-    handover_boost: float = Field(0.4, ge=0)
     queue_length_boost: float = Field(0.25, ge=0)
 
 
 class TiesConfig(TownModel):
     """How rivalry, trust and familiarity move. Numbers are upstream's."""
 
-    rivalry_per_conflict: float = Field(0.15, ge=0, description="ledger gain per unit of intensity, both ways")
+    rivalry_per_conflict: float = Field(
+        0.15, ge=0, description="ledger gain per unit of intensity, both ways"
+    )
     rivalry_decay: float = Field(0.005, ge=0, description="ledger loss per tick")
-    avoid_threshold: float = Field(0.7, ge=0, le=1, description="ledger at or above: the two avoid each other")
+    avoid_threshold: float = Field(
+        0.7, ge=0, le=1, description="ledger at or above: the two avoid each other"
+    )
     drop_threshold: float = Field(0.05, ge=0, le=1, description="ledger at or below: the edge is forgotten")
     tie_rivalry_decay: float = Field(0.01, ge=0, description="loss per tick of the rivalry in a relationship")
     chat_distance: int = Field(1, ge=0, description="tiles")
@@ -111,7 +120,9 @@ class EmploymentConfig(TownModel):
     late_penalty: float = Field(0.1, ge=0, description="money, once per late shift")
     late_tick_penalty: float = Field(0.005, ge=0, description="money per tick away while late")
     absent_penalty: float = Field(0.2, ge=0, description="money, once per missed shift")
-    max_absent: int = Field(3, ge=1, description="missed shifts that cost the home; an attended shift takes one off")
+    max_absent: int = Field(
+        3, ge=1, description="missed shifts that cost the home; an attended shift takes one off"
+    )
 
 
 class RewardConfig(TownModel):
@@ -125,12 +136,16 @@ class RewardConfig(TownModel):
     faint_penalty: float = Field(-5.0, le=0, description="added after the clip")
     eviction_penalty: float = Field(-2.0, le=0, description="added after the clip")
     clip_per_tick: float = Field(1.0, gt=0)
-    social_stage: SocialStage = Field("OFF", description="OFF, C1 chats pay, C2 avoidance too, C3 chats weighted by the tie")
+    social_stage: SocialStage = Field(
+        "OFF", description="OFF, C1 chats pay, C2 avoidance too, C3 chats weighted by the tie"
+    )
     chat_base: float = Field(0.01, ge=0)
     chat_trust: float = Field(0.3, ge=0)
     chat_familiarity: float = Field(0.2, ge=0)
     avoid_conflict: float = Field(0.005, ge=0)
-    tie_quality: float = Field(0.2, ge=0, description="C3: chats are worth 1 + this * (trust - rivalry) times as much")
+    tie_quality: float = Field(
+        0.2, ge=0, description="C3: chats are worth 1 + this * (trust - rivalry) times as much"
+    )
 
 
 class ObservationConfig(TownModel):
@@ -159,7 +174,9 @@ class TownConfig(TownModel):
     grid_size: int = Field(10, ge=4, le=64, description="tiles on a side")
     day_ticks: int = Field(160, gt=0)
     episode_ticks: int = Field(640, gt=0)
-    allow_infeasible: bool = Field(False, description="run although the feasibility budget says nobody can live")
+    allow_infeasible: bool = Field(
+        False, description="run although the feasibility budget says nobody can live"
+    )
     objects: ObjectCounts = ObjectCounts()
     needs: NeedsConfig = NeedsConfig()
     eat: AffordanceConfig = AffordanceConfig(duration=3, hunger=0.4, energy=0.05, price=0.4)
@@ -178,9 +195,13 @@ class TownConfig(TownModel):
     def _consistent(self) -> TownConfig:
         for start, end in self.employment.shifts:
             if not 0 <= start < end <= self.day_ticks:
-                raise ValueError(f"shift [{start}, {end}) does not lie within a day of {self.day_ticks} ticks")
+                raise ValueError(
+                    f"shift [{start}, {end}) does not lie within a day of {self.day_ticks} ticks"
+                )
         if self.needs.start_low > self.needs.start_high:
-            raise ValueError(f"needs.start_low {self.needs.start_low} is above needs.start_high {self.needs.start_high}")
+            raise ValueError(
+                f"needs.start_low {self.needs.start_low} is above needs.start_high {self.needs.start_high}"
+            )
         return self
 
     @classmethod

@@ -65,7 +65,7 @@ TOWN = np.dtype(
 _NUMBERS = (
     *("hunger_decay", "hygiene_decay", "energy_decay", "start_low", "start_high", "respawn", "faint_below"),
     *("starter_wallet", "wallet_cap", "wage"),
-    *("age_priority_weight", "ghost_step_boost", "handover_boost", "queue_length_boost"),
+    *("age_priority_weight", "ghost_step_boost", "queue_length_boost"),
     *("rivalry_per_conflict", "rivalry_decay", "avoid_threshold", "drop_threshold", "tie_rivalry_decay"),
     *("chat_quality", "late_penalty", "late_tick_penalty", "absent_penalty"),
     *("hunger_weight", "hygiene_weight", "energy_weight", "survival", "punctuality"),
