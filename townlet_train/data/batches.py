@@ -16,7 +16,6 @@ from townlet_train.data.manifest import Entry
 from townlet_train.data.metrics import baseline_metrics, conflict_stats, sample_metrics
 from townlet_train.data.replay import SampleReplay, check_same_features
 from townlet_train.data.storage import Sample, load_sample
-from townlet_train.errors import DataError
 
 Shape = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -108,10 +107,7 @@ class TrajectoryDataset:
 
 
 def build_batch(samples: list[Sample]) -> TrajectoryBatch:
-    """Stack trajectories of one shape and one set of action names."""
-    names = {sample.layout.action_names for sample in samples}
-    if len(names) > 1:
-        raise DataError(f"{samples[0].path} and samples beside it number their actions differently.")
+    """Stack trajectories that agree in shape and in the names of their actions."""
     parts = [sample.trajectory for sample in samples]
     maps = [part.maps for part in parts if part.maps is not None]
     masks = [part.action_mask for part in parts if part.action_mask is not None]
