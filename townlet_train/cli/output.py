@@ -63,7 +63,7 @@ def close_quietly() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def log_to_stderr(*, verbose: bool) -> None:
+def log_to_stderr(*, verbose: bool = False) -> None:
     """One line per log record on standard error: what happens, and with `verbose` every detail of ours."""
     import logging
 
@@ -77,8 +77,13 @@ def log_to_stderr(*, verbose: bool) -> None:
 def reporting() -> Iterator[Callable[[Progress], None]]:
     """A function that takes progress: a bar on a terminal, elsewhere one line for each report with metrics.
 
-    It raises `Interrupted` once Ctrl-C or SIGTERM has arrived; a second signal interrupts at once.
+    Log lines go to standard error from here on, too. It raises `Interrupted` once Ctrl-C or SIGTERM has arrived; a second
+    signal interrupts at once.
     """
+    import logging
+
+    if not logging.getLogger().handlers:
+        log_to_stderr()
     with stop_requests() as request:
         if sys.stderr.isatty():
             from townlet_train.render import progress_bar

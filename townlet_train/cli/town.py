@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from townlet_train.cli.options import ConfigFiles, JsonOutput, Preset, Sets
-from townlet_train.cli.output import emit
+from townlet_train.cli.output import emit, log_to_stderr
 
 app = typer.Typer()
 
@@ -33,5 +33,6 @@ def warm_up(json_output: JsonOutput = False) -> int:
     from townlet_train.results import KernelCacheDTO
     from townlet_train.sim.kernels import cache_folder
 
+    log_to_stderr()
     compile_kernels()
     return emit(KernelCacheDTO(folder=str(cache_folder())), json_output=json_output)
