@@ -51,7 +51,7 @@ class NetworkSpec:
 
     def to_document(self) -> dict[str, Any]:
         """Plain JSON types, for a checkpoint's manifest."""
-        return asdict(self)
+        return asdict(self) | {"hidden_sizes": [*self.hidden_sizes], "map_shape": [*self.map_shape]}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> NetworkSpec:
