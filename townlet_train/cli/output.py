@@ -77,8 +77,8 @@ def log_to_stderr(*, verbose: bool = False) -> None:
 def reporting() -> Iterator[Callable[[Progress], None]]:
     """A function that takes progress: a bar on a terminal, elsewhere one line for each report with metrics.
 
-    Log lines go to standard error from here on, too. It raises `Interrupted` once Ctrl-C or SIGTERM has arrived; a second
-    signal interrupts at once.
+    Log lines go to standard error from here on, too. The function raises `Interrupted` once Ctrl-C or SIGTERM has
+    arrived; a second signal interrupts at once.
     """
     import logging
 
