@@ -66,7 +66,7 @@ def test_agents_of_one_town_episode_share_its_number(tmp_path: Path, store: str)
     demonstrations = load_demonstrations(tmp_path / "capture", with_maps=False)
 
     env, episode = demonstrations.features[:, 1], demonstrations.features[:, 4]
-    pairs = {(int(e), int(k)): set() for e in (0, 1) for k in (0, 1)}  # type: dict[tuple[int, int], set[int]]
+    pairs: dict[tuple[int, int], set[int]] = {(e, k): set() for e in (0, 1) for k in (0, 1)}
     for e, k, number in zip(env, episode, demonstrations.episode, strict=True):
         pairs[int(e), int(k)].add(int(number))
     assert all(len(numbers) == 1 for numbers in pairs.values())

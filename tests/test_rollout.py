@@ -60,7 +60,7 @@ def test_a_capture_reports_what_happened(tmp_path: Path, store: str) -> None:
     assert result.action_counts == {"wait": 12, "north": 12, "chat": 24}
     assert result.events == {"chat_success": 24}
     assert result.illegal_actions == 0
-    # Agent 0 gains 1 on even ticks: 3. Agent 1 gains 2 a tick but -1 on the one it dies in: 9. The mean over slots is 6.
+    # Agent 0 gains 1 on each even tick, 3 in all; agent 1 gains 2 a tick, but -1 when it dies: 9. The mean is 6.
     assert result.mean_episode_return == 6
     assert result.reward_mean == 1
     assert result.bytes == sum(len(part) for part in content(tmp_path / "capture").values())
@@ -115,10 +115,6 @@ def test_a_capture_may_stop_in_the_middle_of_an_episode(tmp_path: Path, store: s
 
     assert (result.episodes, result.complete_episodes) == (4, 2)
     assert len(demonstrations) == 32
-    assert (
-        np.unique(demonstrations.episode, return_counts=True)[1].tolist() == [12, 4, 12, 4]
-        or store == "memmap"
-    )
     assert sorted(np.unique(demonstrations.episode, return_counts=True)[1].tolist()) == [4, 4, 12, 12]
 
 
@@ -285,7 +281,7 @@ def test_a_town_without_agents_is_refused_unless_agents_are_asked_for() -> None:
     empty = RunConfig.model_validate({"town": {"n_agents": 0}})
     seeded = RunConfig.model_validate({"town": {"n_agents": 0}, "rollout": {"auto_seed_agents": True}})
 
-    with pytest.raises(UsageError, match="nobody to record. Pass --auto-seed-agents to put 6 into it"):
+    with pytest.raises(UsageError, match=r"nobody to record\. Pass --auto-seed-agents to put 6 into it"):
         populated(empty)
     assert populated(seeded).town.n_agents == 6
     assert populated(RunConfig()) == RunConfig()
