@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.data.dataset import Demonstrations
@@ -109,7 +110,7 @@ class BCLearner:
     def train_epoch(self, on_progress: Callable[[], None] = lambda: None) -> BCStats:
         """One pass over the training frames; `on_progress` is called every few thousand frames and may raise."""
         started, loss = time.perf_counter(), 0.0
-        with torch_threads(self.settings.n_threads):
+        with limited_threads(self.settings.n_threads):
             for chunk in self._shuffled_chunks():
                 for batch in chunk.batches(self.settings.batch_size):
                     loss += self._gradient(batch)
@@ -145,7 +146,8 @@ class BCLearner:
 
     def measure(self, weights: Arrays, index: Index) -> ImitationMetrics:
         """Agreement of some weights on the frames in `index`, usually `train` or `val`."""
-        return measure_imitation(self.spec, weights, self.demonstrations, index)
+        with limited_threads(self.settings.n_threads):
+            return measure_imitation(self.spec, weights, self.demonstrations, index)
 
     def _learning_rate(self) -> float:
         """Falls linearly with the frames done."""
@@ -193,11 +195,15 @@ class BCLearner:
 
 
 @contextmanager
-def torch_threads(n_threads: int) -> Iterator[None]:
-    """Run with that many torch threads and restore the number that was set."""
+def limited_threads(n_threads: int) -> Iterator[None]:
+    """Run with that many threads of torch and of NumPy's matrix products, and restore the numbers that were set.
+
+    More than one rarely pays at these sizes, and on a busy machine costs dearly: the threads wait for each other.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
-        yield
+        with threadpool_limits(n_threads, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import Lineage, load_checkpoint
@@ -115,10 +116,13 @@ def run_episodes(
         raise UsageError("An evaluation needs at least one episode, 0 were asked for.")
     blocks = [seeds[start : start + env.n_envs] for start in range(0, len(seeds), env.n_envs)]
     total = len(blocks) * env.spec.episode_ticks
-    runs = [
-        _run_block(policy, env, block, _from_tick(index * env.spec.episode_ticks, total, report))
-        for index, block in enumerate(blocks)
-    ]
+    with threadpool_limits(
+        1, user_api="blas"
+    ):  # products this small only wait for each other on a busy machine
+        runs = [
+            _run_block(policy, env, block, _from_tick(index * env.spec.episode_ticks, total, report))
+            for index, block in enumerate(blocks)
+        ]
     returns = np.concatenate([run.returns for run in runs])
     names = runs[0].events
     return Episodes(returns, {name: np.concatenate([run.events[name] for run in runs]) for name in names})
