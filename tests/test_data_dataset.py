@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -238,10 +240,29 @@ def test_an_action_its_own_mask_forbids_is_refused(tmp_path: Path) -> None:
         load_demonstrations(path)
 
 
+def end_features_with(folder: Path, value: float, *, keep_checksum: bool) -> None:
+    """Change the last feature of a store; without `keep_checksum` the manifest is made to agree."""
+    path = folder / "features.npy"
+    path.write_bytes(path.read_bytes()[:-4] + np.float32(value).tobytes())
+    if not keep_checksum:
+        manifest = folder / "rollout_sample_manifest.json"
+        document = json.loads(manifest.read_text())
+        features = np.load(path, allow_pickle=False)
+        document["arrays"]["features"]["crc32"] = f"{zlib.crc32(features.tobytes()):08x}"
+        manifest.write_text(json.dumps(document))
+
+
+def test_a_store_that_was_changed_is_refused(tmp_path: Path) -> None:
+    capture(tmp_path / "capture", store="memmap")
+    end_features_with(tmp_path / "capture", 3.0, keep_checksum=True)
+
+    with pytest.raises(DataError, match=r"features\.npy: the bytes are not those that were captured"):
+        load_demonstrations(tmp_path / "capture")
+
+
 def test_a_store_with_nan_features_is_refused(tmp_path: Path) -> None:
     capture(tmp_path / "capture", store="memmap")
-    path = tmp_path / "capture/features.npy"
-    path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes())
+    end_features_with(tmp_path / "capture", np.nan, keep_checksum=False)
 
     with pytest.raises(DataError, match="1 frames have features that are NaN or infinite"):
         load_demonstrations(tmp_path / "capture")
@@ -261,7 +282,7 @@ def test_townlets_old_layout_is_refused_by_name(townlet_data: Path) -> None:
         load_demonstrations(samples, feature_names=names)
 
     assert "the 36-feature layout of early Townlet samples" in str(refusal.value)
-    assert "expected a layout of 81 features" in str(refusal.value)
+    assert "expected 81 features" in str(refusal.value)
 
 
 def test_samples_without_action_names_cannot_be_cloned(townlet_data: Path) -> None:

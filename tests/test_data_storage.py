@@ -259,6 +259,25 @@ def test_damage_in_the_middle_of_an_npz_is_noticed(tmp_path: Path) -> None:
         load_sample(path)
 
 
+def test_no_damage_ends_in_anything_but_a_refusal(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = townlet_sample(tmp_path / "one.npz")
+    whole = path.read_bytes()
+    refusals: list[str] = []
+
+    for _ in range(400):
+        content = bytearray(whole[: rng.integers(len(whole))] if rng.random() < 0.2 else whole)
+        for place in rng.integers(len(content), size=2) if content else []:
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            load_sample(path)
+        except DataError as refusal:
+            refusals.append(str(refusal))
+
+    assert len(refusals) > 200
+    assert all(str(path) in sentence for sentence in refusals)
+
+
 def test_a_file_that_is_no_npz_is_refused_by_name(tmp_path: Path) -> None:
     path = townlet_sample(tmp_path / "text.npz")
     path.write_bytes(b"not a zip")

@@ -186,6 +186,25 @@ def test_a_damaged_store_is_refused_by_name(manifest: Path, damage: Any, sentenc
     assert str(manifest.parent) in str(refusal.value)
 
 
+def test_no_damage_ends_in_anything_but_a_refusal(manifest: Path, rng: np.random.Generator) -> None:
+    whole = {path: path.read_bytes() for path in sorted(manifest.parent.iterdir())}
+    refusals: list[str] = []
+
+    for _ in range(300):
+        path = list(whole)[rng.integers(len(whole))]
+        content = bytearray(whole[path])
+        content[rng.integers(min(len(content), 200))] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            list(load_store(manifest).blocks())
+        except DataError as refusal:
+            refusals.append(str(refusal))
+        path.write_bytes(whole[path])
+
+    assert len(refusals) > 100
+    assert all(str(manifest.parent) in sentence for sentence in refusals)
+
+
 def test_a_flipped_bit_is_found_by_the_checksum(manifest: Path) -> None:
     flip_last_byte(manifest.parent / "features.npy")
 

@@ -43,7 +43,7 @@ def test_inspection_counts_what_is_in_a_recording(recording: Path) -> None:
     assert found.forced_share == 0.25  # agent 0 on odd ticks can only wait
     assert (found.episode_return_mean, found.episode_return_std) == (6, 0)
     assert (found.seeds, found.policy) == ((5, 6), "last_legal")
-    assert found.layout == "a layout of 5 features"
+    assert found.layout == "the 5-feature layout of environment 'counting'"
     assert found.warnings == ()
 
 

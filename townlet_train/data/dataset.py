@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
 from townlet_train.data.layout import check_features
+from townlet_train.data.memmap import Store
 from townlet_train.data.replay import Replay, SampleReplay, open_replay
 from townlet_train.data.trajectory import Maps
 from townlet_train.errors import DataError
@@ -66,6 +67,7 @@ def load_demonstrations(
     expected.
     """
     replay = open_replay(path)
+    check_sums(replay)
     blocks = [block.copy() for block in replay.blocks(n_frames=BLOCK_FRAMES, with_maps=with_maps)]
     layout = blocks[0].layout
     if feature_names is not None:
@@ -90,6 +92,13 @@ def load_demonstrations(
         label=label_of(replay.path),
         warnings=tuple(doubts(replay)),
     )
+
+
+def check_sums(replay: Replay) -> None:
+    """Refuse a store whose bytes are not those that were captured; an npz checks its own when it is read."""
+    if isinstance(replay, Store):
+        for problem in replay.check_sums():
+            raise DataError(f"{problem} Copy or capture it again.")
 
 
 def check_frames(

@@ -39,12 +39,14 @@ class Layout:
         return (len(self.map_channels), self.map_size, self.map_size)
 
 
-def describe_features(names: Sequence[str]) -> str:
-    """A feature layout in words, for messages."""
+def describe_features(names: Sequence[str], env_id: str = "") -> str:
+    """A feature layout in words; `env_id` tells whose it is when it is none of Townlet's."""
     known = UPSTREAM_LAYOUTS.get(len(names))
     if known is not None and "need_hunger" in names:
         return known
-    return f"a layout of {len(names)} features"
+    return (
+        f"the {len(names)}-feature layout of environment {env_id!r}" if env_id else f"{len(names)} features"
+    )
 
 
 def check_features(found: Sequence[str], expected: Sequence[str], where: str) -> None:

@@ -345,12 +345,15 @@ def _array_file(manifest: Path, name: str, row: Mapping[str, Any]) -> _ArrayFile
         raise DataError(
             f"{path} has {size} bytes; the manifest says {row['bytes']}. Capture or copy it again."
         )
-    with path.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise DataError(f"{path} is npy version {version}; expected (1, 0).")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        offset = stream.tell()
+    try:
+        with path.open("rb") as stream:
+            np.lib.format.read_magic(stream)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            offset = stream.tell()
+    except Exception as error:  # NumPy lets the errors of its header's parser through
+        raise DataError(
+            f"{path} does not begin with the header of an npy array. Capture it again."
+        ) from error
     if fortran or dtype.hasobject or list(shape) != list(row["shape"]) or dtype != np.dtype(row["dtype"]):
         raise DataError(
             f"{path} holds {dtype} {shape}; the manifest says {row['dtype']} {tuple(row['shape'])}."

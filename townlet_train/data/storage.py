@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,7 +169,11 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             with np.load(stream, allow_pickle=False) as archive:
                 for name in archive.files:
                     arrays[name] = _load_member(path, archive, name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, MemoryError) as error:
+    except DataError:
+        raise
+    except (
+        Exception
+    ) as error:  # a damaged zip makes zipfile, zlib and NumPy's header parser raise almost anything
         raise DataError(f"{path} is truncated or damaged ({error}). Capture or copy it again.") from error
     return arrays
 

@@ -106,7 +106,7 @@ class ReplayDatasetService:
             warnings=tuple(doubts(replay)),
             path=str(source),
             store="memmap" if isinstance(replay, Store) else "npz",
-            layout=describe_features(layout.feature_names),
+            layout=describe_features(layout.feature_names, layout.env_id),
             n_features=len(layout.feature_names),
             map_shape=survey.map_shape,
             action_names=tuple(survey.action_counts) if layout.action_names else (),
