@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -77,7 +78,8 @@ def load(
         leaves |= {key: _Setting(value, document.source(key)) for key, value in flatten(document.values)}
     leaves |= _environment(os.environ if environ is None else environ)
     leaves |= _sets(sets)
-    leaves |= {key: _Setting(value, "option") for key, value in (named or {}).items() if value is not None}
+    for key, value in (named or {}).items():
+        leaves |= {} if value is None else _spread(key, value, "option")
 
     models: dict[str, type[BaseModel]] = {}
     if any(_top(key) not in RunConfig.model_fields for key in leaves):
@@ -109,8 +111,12 @@ def check_key(key: str, source: str, sections: Mapping[str, type[BaseModel]]) ->
             likely = suggestion(path, [".".join([*walked, name]) for name in known])
             raise ConfigError(f"Unknown setting {path!r} ({source}).{likely}{hint}")
         walked.append(part)
-        is_section = model is RunConfig and part in sections
-        model = sections[part] if is_section else _submodel(model, part)
+        if model is RunConfig and part in sections:
+            model = sections[part]
+        elif _takes_any_key(model.model_fields[part].annotation):
+            return None
+        else:
+            model = _submodel(model.model_fields[part].annotation)
     return model
 
 
@@ -217,9 +223,24 @@ def _top(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _submodel(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    annotation = model.model_fields[name].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+def _submodel(annotation: object) -> type[BaseModel] | None:
+    """The model an annotation names, alone or beside None."""
+    models = [
+        option
+        for option in _options(annotation)
+        if isinstance(option, type) and issubclass(option, BaseModel)
+    ]
+    return models[0] if len(models) == 1 else None
+
+
+def _takes_any_key(annotation: object) -> bool:
+    """Whether a field is a mapping whose keys are its own business."""
+    return any(get_origin(option) is dict or option is dict for option in _options(annotation))
+
+
+def _options(annotation: object) -> tuple[object, ...]:
+    """The members of a union, or the annotation itself."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _sentences(
