@@ -20,12 +20,13 @@ from tests.recordings import capture
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.data.dataset import load_demonstrations
+from townlet_train.data.landing import check_room
 from townlet_train.data.storage import load_sample
 from townlet_train.envs.protocol import Observation
 from townlet_train.envs.streams import stream
 from townlet_train.errors import DataError, ExitCode, Interrupted, TownletTrainError, UsageError
 from townlet_train.services import TrainingServices
-from townlet_train.services.rollout import RolloutCaptureService, check_room, policy_uniforms, populated
+from townlet_train.services.rollout import RolloutCaptureService, policy_uniforms, populated
 
 STORES = ("npz", "memmap")
 

@@ -49,7 +49,8 @@ def capture(
     """Let a policy act in towns and keep what it saw, did and got; the capture lands whole or not at all."""
     from townlet_train.cli.session import load_settings
     from townlet_train.contract import Progress
-    from townlet_train.services.rollout import RolloutCaptureService, check_output, populated
+    from townlet_train.data.landing import check_output
+    from townlet_train.services.rollout import RolloutCaptureService, populated
 
     named = {
         "env": env,

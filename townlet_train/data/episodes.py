@@ -22,11 +22,7 @@ class EpisodeSpan:
 
 
 class EpisodeClock:
-    """Turns the flags of each tick into episodes.
-
-    An episode of an environment ends when it is cut for any agent, or when every agent's life ends with the same tick
-    (so an environment with one agent starts a new episode with each life).
-    """
+    """Turns the flags of each tick into episodes."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.tick = 0
@@ -40,8 +36,7 @@ class EpisodeClock:
     def advance(self, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_]) -> None:
         """Count one tick; the flags are (n_envs, n_agents)."""
         self.tick += 1
-        ended = truncated.any(axis=1) | (terminated | truncated).all(axis=1)
-        for env in np.flatnonzero(ended).tolist():
+        for env in np.flatnonzero(episodes_ended(terminated, truncated)).tolist():
             done = self._open[env]
             self.finished.append(EpisodeSpan(env, done.index, done.seed, done.start, self.tick, True))
             self._open[env] = EpisodeSpan(env, done.index + 1, done.seed, self.tick, 0, False)
@@ -54,3 +49,12 @@ class EpisodeClock:
             if span.start < self.tick
         ]
         return sorted([*self.finished, *running], key=lambda span: (span.env, span.start))
+
+
+def episodes_ended(terminated: NDArray[np.bool_], truncated: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n_envs,): whose episode ends with a tick, from flags (n_envs, n_agents).
+
+    It ends when it is cut for any agent, or when every agent's life ends at once (so an environment with one agent
+    starts a new episode with each life).
+    """
+    return np.asarray(truncated.any(axis=1) | (terminated | truncated).all(axis=1), np.bool_)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,110 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
-from townlet_train.data.episodes import EpisodeClock, EpisodeSpan
+from townlet_train.data.episodes import EpisodeSpan
 from townlet_train.data.layout import Layout
-from townlet_train.data.manifest import SUFFIX, check_format, encode_manifest, load_document
+from townlet_train.data.manifest import check_format, load_document
 from townlet_train.errors import DataError
 
 Array = NDArray[Any]
 
-WRITE_BUFFER = 1 << 20
-
-
-class ArrayWriter:
-    """One `.npy` file, appended to tick by tick; its length is fixed when it is opened."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.shape, self.dtype = path, shape, dtype
-        self._checksum = 0
-        self._ticks = 0
-        self._stream: BinaryIO = path.open("wb", buffering=WRITE_BUFFER)
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
-    def append(self, tick: Array) -> None:
-        """Write one tick, shape `shape[1:]`."""
-        if tick.shape != self.shape[1:] or tick.dtype != self.dtype:
-            raise DataError(
-                f"A tick of {self.path.name} is {tick.dtype} {tick.shape}; expected {self.dtype} {self.shape[1:]}."
-            )
-        content = np.ascontiguousarray(tick).data.cast("B") if tick.size else b""
-        self._stream.write(content)
-        self._checksum = zlib.crc32(content, self._checksum)
-        self._ticks += 1
-
-    def finish(self) -> dict[str, Any]:
-        """Complete the file; returns what the manifest says about it."""
-        self._stream.close()
-        if self._ticks != self.shape[0]:
-            raise DataError(f"{self.path.name} was opened for {self.shape[0]} ticks and got {self._ticks}.")
-        return {
-            "file": self.path.name,
-            "dtype": self.dtype.str,
-            "shape": list(self.shape),
-            "bytes": self.path.stat().st_size,
-            "crc32": f"{self._checksum:08x}",
-        }
-
-    def close(self) -> None:
-        """Let go of the file, finished or not."""
-        self._stream.close()
-
-
-class StoreWriter:
-    """Appends a capture to a directory, tick by tick, in constant memory; `finish` writes the manifest last."""
-
-    def __init__(
-        self,
-        directory: Path,
-        layout: Layout,
-        *,
-        seeds: Sequence[int],
-        n_agents: int,
-        n_steps: int,
-        prefix: str,
-        with_maps: bool,
-    ) -> None:
-        self._directory, self._prefix = directory, prefix
-        self._clock = EpisodeClock(seeds)
-        self._arrays = {
-            name: ArrayWriter(directory / f"{name}.npy", (n_steps, len(seeds), n_agents, *tail), dtype)
-            for name, (tail, dtype) in stored_arrays(layout, with_maps=with_maps).items()
-        }
-
-    @property
-    def episodes(self) -> list[EpisodeSpan]:
-        return self._clock.spans()
-
-    def append_decision(self, *, features: Array, maps: Array, action_mask: Array, actions: Array) -> None:
-        """What every agent saw and did, before the step; (n_envs, n_agents, ...)."""
-        self._arrays["features"].append(features)
-        self._arrays["action_mask"].append(action_mask)
-        self._arrays["actions"].append(actions)
-        if "maps" in self._arrays:
-            self._arrays["maps"].append(maps)
-
-    def append_outcome(self, *, rewards: Array, terminated: Array, truncated: Array) -> None:
-        """What the step brought; (n_envs, n_agents)."""
-        self._arrays["rewards"].append(rewards)
-        self._arrays["terminated"].append(terminated)
-        self._arrays["truncated"].append(truncated)
-        self._clock.advance(terminated, truncated)
-
-    def finish(self, metadata: Mapping[str, Any]) -> Path:
-        """Complete the arrays and write the manifest; returns its path."""
-        body = {
-            "arrays": {name: writer.finish() for name, writer in self._arrays.items()},
-            "episodes": [asdict(episode) for episode in self.episodes],
-        }
-        path = self._directory / f"{self._prefix}{SUFFIX}"
-        path.write_bytes(encode_manifest(metadata, body))
-        return path
-
-    def close(self) -> None:
-        """Let go of the files, finished or not."""
-        for writer in self._arrays.values():
-            writer.close()
+READ_BUFFER = 1 << 20
 
 
 def stored_arrays(layout: Layout, *, with_maps: bool) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -136,14 +40,8 @@ def stored_arrays(layout: Layout, *, with_maps: bool) -> dict[str, tuple[tuple[i
     return arrays | ({"maps": (layout.map_shape, np.dtype("|u1"))} if with_maps else {})
 
 
-def frame_bytes(layout: Layout, *, with_maps: bool) -> int:
-    """Bytes one agent-tick takes in a store."""
-    arrays = stored_arrays(layout, with_maps=with_maps).values()
-    return sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in arrays)
-
-
 class Store:
-    """A capture written by `StoreWriter`, read in blocks of ticks.
+    """A capture made by `store_writer`, read in blocks of ticks.
 
     Opening checks the manifest against every file's size and header. Raises `DataError` for what does not fit.
     """
@@ -187,13 +85,10 @@ class Store:
         n_steps, n_envs, n_agents = self.shape
         width = max(1, n_frames // (n_envs * n_agents))
         starts = np.arange(0, n_steps, width)
-        lives = (
-            None
-            if rng is not None
-            else np.arange(n_envs * n_agents, dtype=np.int64).reshape(n_envs, n_agents)
-        )
+        lives: NDArray[np.int64] | None = np.arange(n_envs * n_agents).reshape(n_envs, n_agents)
         if rng is not None:
             rng.shuffle(starts)
+            lives = None  # out of order, nobody knows how many lives went before
         names = [name for name in self._files if with_maps or name != "maps"]
         buffers = {name: self._files[name].buffer(width) for name in names}
         streams = {name: self._files[name].open() for name in names}
@@ -272,6 +167,9 @@ class Store:
                 raise DataError(
                     f"{file.path} holds {file.dtype} {file.shape}; expected {dtype} {(*self.shape, *tail)}."
                 )
+        self._check_episodes()
+
+    def _check_episodes(self) -> None:
         covered = np.zeros(self.shape[1], np.int64)
         for episode in self.episodes:
             if not (
@@ -330,7 +228,7 @@ class _ArrayFile:
         checksum = 0
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
-            while chunk := stream.read(WRITE_BUFFER):
+            while chunk := stream.read(READ_BUFFER):
                 checksum = zlib.crc32(chunk, checksum)
         return f"{checksum:08x}"
 

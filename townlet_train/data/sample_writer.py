@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.episodes import EpisodeClock, EpisodeSpan
-from townlet_train.data.layout import Layout
 from townlet_train.data.manifest import SUFFIX, encode_manifest
+from townlet_train.data.memmap import stored_arrays
 from townlet_train.data.metrics import sample_metrics
+from townlet_train.data.plan import CapturePlan
 from townlet_train.data.storage import EpisodeKey, describe_sample, encode_arrays
 from townlet_train.data.trajectory import Trajectory
 from townlet_train.files import to_json
@@ -28,41 +29,23 @@ class SampleWriter:
     Files are written plainly: the directory they are in becomes visible only when it is complete.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        layout: Layout,
-        *,
-        seeds: Sequence[int],
-        n_agents: int,
-        prefix: str,
-        compress: bool,
-        with_maps: bool,
-    ) -> None:
-        self._directory, self._layout, self._prefix, self._compress = directory, layout, prefix, compress
-        shape = (len(seeds), n_agents)
-        tails: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-            "features": ((len(layout.feature_names),), np.float32),
-            "action_mask": ((len(layout.action_names),), np.bool_),
-            "actions": ((), np.int64),
-            "rewards": ((), np.float32),
-            "terminated": ((), np.bool_),
-            "truncated": ((), np.bool_),
-        }
-        if with_maps:
-            tails["maps"] = (layout.map_shape, np.uint8)
+    def __init__(self, directory: Path, plan: CapturePlan) -> None:
+        self._directory, self._plan = directory, plan
+        shape = (plan.n_envs, plan.n_agents)
+        arrays = stored_arrays(plan.layout, with_maps=plan.with_maps).items()
         self._ticks: dict[str, Array] = {
-            name: np.empty((START_CAPACITY, *shape, *tail), dtype) for name, (tail, dtype) in tails.items()
+            name: np.empty((START_CAPACITY, *shape, *tail), dtype) for name, (tail, dtype) in arrays
         }
         self._length = 0
         self._starts = np.zeros(shape, np.int64)  # row where each slot's life began
         self._lives = np.zeros(shape, np.int64)  # lives each slot has written
-        self._clock = EpisodeClock(seeds)
+        self._clock = EpisodeClock(plan.seeds)
         self._rows: list[dict[str, Any]] = []
         self._metrics: dict[str, dict[str, float]] = {}
 
     @property
     def episodes(self) -> list[EpisodeSpan]:
+        """Every episode so far."""
         return self._clock.spans()
 
     def append_decision(self, *, features: Array, maps: Array, action_mask: Array, actions: Array) -> None:
@@ -85,8 +68,8 @@ class SampleWriter:
             self._write_life(self._clock.current(env), agent)
         self._rows.sort(key=lambda row: str(row["sample"]))
         metrics = {"metadata": metadata, "samples": dict(sorted(self._metrics.items()))}
-        (self._directory / f"{self._prefix}_metrics.json").write_text(to_json(metrics, indent=1) + "\n")
-        path = self._directory / f"{self._prefix}{SUFFIX}"
+        (self._directory / f"{self._plan.prefix}_metrics.json").write_text(to_json(metrics, indent=1) + "\n")
+        path = self._directory / f"{self._plan.prefix}{SUFFIX}"
         path.write_bytes(encode_manifest(metadata, {"samples": self._rows}))
         return path
 
@@ -123,16 +106,16 @@ class SampleWriter:
         n_steps = rows.stop - rows.start
         trajectory = Trajectory(**arrays)
         agent_id = f"seed{span.seed}_agent{agent}"
-        name = f"{self._prefix}_{agent_id}_{self._lives[env, agent]:03d}"
+        name = f"{self._plan.prefix}_{agent_id}_{self._lives[env, agent]:03d}"
         description = describe_sample(
             trajectory,
-            self._layout,
+            self._plan.layout,
             agent_id=agent_id,
             episode=EpisodeKey(env, span.index, span.seed),
             start_tick=self._clock.tick - n_steps - span.start,
         )
-        metrics = sample_metrics(trajectory, self._layout)
-        (self._directory / f"{name}.npz").write_bytes(encode_arrays(trajectory, compress=self._compress))
+        metrics = sample_metrics(trajectory, self._plan.layout)
+        (self._directory / f"{name}.npz").write_bytes(encode_arrays(trajectory, compress=self._plan.compress))
         (self._directory / f"{name}.json").write_text(to_json(description | {"metrics": metrics}) + "\n")
         self._rows.append(
             {

@@ -36,6 +36,7 @@ from townlet_train.errors import DataError, UsageError
 from townlet_train.files import write_bytes
 from townlet_train.results import ReplayInspectDTO, ReplayProblem, ReplaySplitDTO, ReplayValidateDTO
 
+OF_THE_WHOLE = ("events", "metrics")  # what a manifest says of all its episodes, and no part of it may repeat
 HOW_TO_CAPTURE = "Capture one with `townlet-train rollout capture --output DIR`."
 
 
@@ -185,7 +186,8 @@ class ReplayDatasetService:
                 "seeds": seeds,
                 "split": {"part": name, "of": source.name, "seed": seed, "fraction": fraction},
             }
-            write_bytes(paths[name], encode_manifest({**replay.metadata, **about}, body))
+            whole = {key: value for key, value in replay.metadata.items() if key not in OF_THE_WHOLE}
+            write_bytes(paths[name], encode_manifest({**whole, **about}, body))
         return ReplaySplitDTO(
             warnings=tuple(doubts(replay)),
             path=str(source),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.config import RunConfig, TownConfig
-from townlet_train.data.episodes import EpisodeSpan
+from townlet_train.data.episodes import EpisodeSpan, episodes_ended
+from townlet_train.data.landing import check_output, check_room, leftovers
 from townlet_train.data.layout import Layout
-from townlet_train.data.manifest import SUFFIX
-from townlet_train.data.memmap import StoreWriter, frame_bytes
 from townlet_train.data.metrics import action_metrics, entropy
+from townlet_train.data.plan import CapturePlan
 from townlet_train.data.sample_writer import SampleWriter
+from townlet_train.data.store_writer import StoreWriter, store_bytes
 from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv
 from townlet_train.envs.streams import stream
 from townlet_train.errors import DataError, UsageError
-from townlet_train.files import PARTIAL, atomic_directory
+from townlet_train.files import atomic_directory
 from townlet_train.policies.protocol import Policy
 from townlet_train.results import RolloutCaptureDTO
 
@@ -88,41 +88,26 @@ class RolloutCaptureService:
         _check_arguments(env, ticks, seeds, prefix)
         check_output(output, overwrite=overwrite)
         layout = layout_of(env.spec)
-        with_maps = with_maps and 0 not in layout.map_shape
-        n_frames = ticks * env.n_envs * env.n_agents
+        plan = CapturePlan(
+            layout=layout,
+            seeds=tuple(int(seed) for seed in seeds),
+            n_agents=env.n_agents,
+            n_steps=ticks,
+            prefix=prefix,
+            with_maps=with_maps and 0 not in layout.map_shape,
+            compress=compress,
+        )
         if store == "memmap":
-            check_room(output, n_frames * frame_bytes(layout, with_maps=with_maps))
+            check_room(output, store_bytes(plan))
         started = time.perf_counter()
         tally = Tally(env)
         try:
-            with atomic_directory(output) as partial:
-                writer: Writer
-                if store == "memmap":
-                    writer = StoreWriter(
-                        partial,
-                        layout,
-                        seeds=seeds,
-                        n_agents=env.n_agents,
-                        n_steps=ticks,
-                        prefix=prefix,
-                        with_maps=with_maps,
-                    )
-                else:
-                    writer = SampleWriter(
-                        partial,
-                        layout,
-                        seeds=seeds,
-                        n_agents=env.n_agents,
-                        prefix=prefix,
-                        compress=compress,
-                        with_maps=with_maps,
-                    )
+            with atomic_directory(output) as directory:
+                writer = StoreWriter(directory, plan) if store == "memmap" else SampleWriter(directory, plan)
                 with closing(writer):
-                    record(env, policy, writer, tally, ticks=ticks, seeds=seeds, report=report)
-                    manifest = writer.finish(
-                        self._metadata(env, policy, ticks, seeds, layout, with_maps, tally)
-                    )
-                size = sum(path.stat().st_size for path in partial.iterdir())
+                    record(env, policy, writer, tally, plan, report)
+                    manifest = writer.finish(self._metadata(env, policy, plan, tally))
+                size = sum(path.stat().st_size for path in directory.iterdir())
         except OSError as error:
             raise DataError(
                 f"The capture could not be written to {output}: {error}. Nothing was left there."
@@ -138,47 +123,38 @@ class RolloutCaptureService:
             ticks=ticks,
             towns=env.n_envs,
             agents=env.n_agents,
-            frames=n_frames,
-            seeds=tuple(int(seed) for seed in seeds),
+            frames=plan.n_frames,
+            seeds=plan.seeds,
             episodes=len(writer.episodes),
             complete_episodes=sum(episode.complete for episode in writer.episodes),
             terminations=tally.terminations,
             mean_episode_return=tally.mean_episode_return,
-            reward_mean=tally.reward_sum / n_frames,
+            reward_mean=tally.reward_sum / plan.n_frames,
             action_counts=dict(zip(env.spec.action_names, tally.actions.tolist(), strict=True)),
             action_entropy=entropy(tally.actions),
             illegal_actions=tally.illegal,
             events=event_totals(env),
             bytes=size,
             duration_sec=duration,
-            agent_ticks_per_sec=n_frames / duration,
+            agent_ticks_per_sec=plan.n_frames / duration,
         )
 
-    def _metadata(
-        self,
-        env: VectorEnv,
-        policy: Policy,
-        ticks: int,
-        seeds: Sequence[int],
-        layout: Layout,
-        with_maps: bool,
-        tally: Tally,
-    ) -> dict[str, Any]:
+    def _metadata(self, env: VectorEnv, policy: Policy, plan: CapturePlan, tally: Tally) -> dict[str, Any]:
         """What the manifest says about the capture as a whole; nothing in it changes when it is captured again."""
         return {
-            "env_id": layout.env_id,
+            "env_id": plan.layout.env_id,
             "policy": policy.name,
-            "ticks": ticks,
-            "n_envs": env.n_envs,
-            "n_agents": env.n_agents,
+            "ticks": plan.n_steps,
+            "n_envs": plan.n_envs,
+            "n_agents": plan.n_agents,
             "episode_ticks": env.spec.episode_ticks,
-            "seeds": [int(seed) for seed in seeds],
+            "seeds": list(plan.seeds),
             "config_sha256": self._config_sha256,
-            "feature_names": list(layout.feature_names),
-            "action_names": list(layout.action_names),
-            "map_channels": list(layout.map_channels),
-            "map_size": layout.map_size,
-            "maps": with_maps,
+            "feature_names": list(plan.layout.feature_names),
+            "action_names": list(plan.layout.action_names),
+            "map_channels": list(plan.layout.map_channels),
+            "map_size": plan.layout.map_size,
+            "maps": plan.with_maps,
             "events": event_totals(env),
             "metrics": tally.metrics(env.spec.action_names),
         }
@@ -221,26 +197,19 @@ class Tally:
         rewards = step.rewards.sum(axis=1, dtype=np.float64)
         self.reward_sum += float(rewards.sum())
         self._returns += rewards / step.rewards.shape[1]
-        ended = step.truncated.any(axis=1) | (step.terminated | step.truncated).all(axis=1)
+        ended = episodes_ended(step.terminated, step.truncated)
         if ended.any():
             self._episode_returns += self._returns[ended].tolist()
             self._returns[ended] = 0
 
 
 def record(
-    env: VectorEnv,
-    policy: Policy,
-    writer: Writer,
-    tally: Tally,
-    *,
-    ticks: int,
-    seeds: Sequence[int],
-    report: Report | None,
+    env: VectorEnv, policy: Policy, writer: Writer, tally: Tally, plan: CapturePlan, report: Report | None
 ) -> None:
     """Act, write, step, write: what was seen goes to disk before the step overwrites it."""
-    observation = env.reset(np.asarray(seeds, np.int64))
-    every = max(1, ticks // REPORTS)
-    for tick, uniforms in enumerate(policy_uniforms(seeds, env.n_agents, ticks)):
+    observation = env.reset(np.array(plan.seeds, np.int64))
+    every = max(1, plan.n_steps // REPORTS)
+    for tick, uniforms in enumerate(policy_uniforms(plan.seeds, plan.n_agents, plan.n_steps), start=1):
         actions = policy.act(observation, uniforms)
         writer.append_decision(**observation._asdict(), actions=actions)
         tally.count_decision(actions, observation.action_mask)
@@ -248,8 +217,8 @@ def record(
         writer.append_outcome(rewards=step.rewards, terminated=step.terminated, truncated=step.truncated)
         tally.count_outcome(step)
         observation = step.observation
-        if report is not None and (tick + 1) % every == 0:
-            report(tick + 1, ticks)
+        if report is not None and tick % every == 0:
+            report(tick, plan.n_steps)
 
 
 def event_totals(env: VectorEnv) -> dict[str, float]:
@@ -270,34 +239,6 @@ def layout_of(spec: EnvSpec) -> Layout:
     return Layout(spec.feature_names, spec.action_names, spec.map_channels, spec.map_size, spec.env_id)
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse to write over anything but, when asked to, an earlier capture."""
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise UsageError(f"--output {output} is a file; expected a directory to create.")
-    content = list(output.iterdir())
-    if content and not overwrite:
-        raise UsageError(
-            f"{output} already holds {len(content)} files. Choose another --output or pass --overwrite."
-        )
-    if content and not list(output.glob(f"*{SUFFIX}")):
-        raise UsageError(
-            f"{output} holds no capture, so --overwrite does not delete it. Choose another --output."
-        )
-
-
-def check_room(output: Path, n_bytes: int) -> None:
-    """Refuse a capture that cannot fit on the disk, before the first tick."""
-    parent = next(path for path in output.resolve().parents if path.exists())
-    free = shutil.disk_usage(parent).free
-    if n_bytes > free:
-        raise DataError(
-            f"The capture takes {n_bytes / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free. "
-            f"Ask for fewer ticks or towns, or pass --no-maps."
-        )
-
-
 def populated(config: RunConfig) -> RunConfig:
     """The config with agents in its town: the usual number where it has none and `auto_seed_agents` asks for them.
 
@@ -312,11 +253,6 @@ def populated(config: RunConfig) -> RunConfig:
             f"Pass --auto-seed-agents to put {usual} into it."
         )
     return config.model_copy(update={"town": config.town.model_copy(update={"n_agents": usual})})
-
-
-def leftovers(output: Path) -> list[Path]:
-    """What captures of the same output left behind when they were killed."""
-    return sorted(output.resolve().parent.glob(f".{output.name}.*{PARTIAL}"))
 
 
 def _check_arguments(env: VectorEnv, ticks: int, seeds: Sequence[int], prefix: str) -> None:
