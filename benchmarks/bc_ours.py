@@ -8,9 +8,7 @@ import sys
 import numpy as np
 
 from townlet_train.data.dataset import Demonstrations
-from townlet_train.learners.bc import BCLearner, BCSettings
-from townlet_train.policies.network import NetworkSpec
-from townlet_train.strategies.bc import HIDDEN_SIZES
+from townlet_train.learners.bc import BCLearner, BCSettings, network_for
 
 
 def main(frames: str, n_threads: str, *batch_sizes: str) -> None:
@@ -31,7 +29,7 @@ def main(frames: str, n_threads: str, *batch_sizes: str) -> None:
         label="benchmark",
     )
     everything, few = np.arange(n_frames), np.arange(1024)
-    spec = NetworkSpec("mlp", n_features, n_actions, HIDDEN_SIZES["mlp"])
+    spec = network_for(demonstrations, "mlp")
     rates = {}
     for batch_size in map(int, batch_sizes):
         settings = BCSettings(2e-3, batch_size, n_epochs=2, n_threads=int(n_threads))

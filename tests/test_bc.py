@@ -262,9 +262,10 @@ def never_a_choice() -> Demonstrations:
             DataError,
             "holds no maps",
         ),
+        (rule_demonstrations, {"device": "cuda:99"}, TrainingError, "Device 'cuda:99' does not work here"),
         (rule_demonstrations, {"learning_rate": 1e39}, TrainingError, "Lower the learning rate"),
     ],
-    ids=["forbidden labels", "no choice", "one episode", "no maps", "divergence"],
+    ids=["forbidden labels", "no choice", "one episode", "no maps", "no such device", "divergence"],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_cannot_teach_is_refused(

@@ -17,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from townlet_train.data.checkpoint import Arrays
+from townlet_train.data.checkpoint import Arrays, CheckpointInfo, Lineage, seed_ranges
 from townlet_train.data.dataset import Demonstrations
-from townlet_train.errors import TrainingError
+from townlet_train.errors import DataError, TrainingError
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, measure_imitation
 from townlet_train.learners.networks import FlatParameters, build_network, export_weights
-from townlet_train.policies.network import NetworkSpec, normalise
+from townlet_train.policies.network import NetworkKind, NetworkSpec, normalise
 
+HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
 SMALLEST_STD = 1e-3  # a feature that varies less is taken as constant
 
 
@@ -83,7 +84,7 @@ class BCLearner:
         self.demonstrations = demonstrations
         self.train, self.val = split
         self._rng = rng
-        self._network = build_network(spec, rng).to(settings.device)
+        self._network = build_network(spec, rng).to(select_device(settings.device))
         self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
         self._gradient = self._build_gradient()
         self._adam = torch.optim.Adam(
@@ -149,6 +150,33 @@ class BCLearner:
         with limited_threads(self.settings.n_threads):
             return measure_imitation(self.spec, weights, self.demonstrations, index)
 
+    def describe(
+        self,
+        *,
+        algorithm: str,
+        env_id: str,
+        demonstrations: tuple[str, str],
+        config_hash: str,
+        versions: dict[str, str],
+    ) -> CheckpointInfo:
+        """What a checkpoint says about a clone; `demonstrations` are the manifest's path and sha256."""
+        frames, reads_maps = self.demonstrations, self.spec.kind == "conflict_aware"
+        path, digest = demonstrations
+        return CheckpointInfo(
+            algorithm=algorithm,
+            env_id=env_id,
+            feature_names=frames.feature_names,
+            action_names=frames.action_names,
+            map_channels=frames.map_channels if reads_maps else (),
+            map_size=self.spec.map_shape[-1],
+            network=self.spec.to_document(),
+            lineage=Lineage(
+                demonstrations=path, demonstrations_sha256=digest, training_seeds=seed_ranges(frames.seeds)
+            ),
+            config_hash=config_hash,
+            versions=versions,
+        )
+
     def _learning_rate(self) -> float:
         """Falls linearly with the frames done."""
         return self.settings.learning_rate * (1 - self.timestep / (self.settings.n_epochs * len(self.train)))
@@ -192,6 +220,34 @@ class BCLearner:
         if self.spec.kind == "mlp" and self.settings.device == "cpu":
             return MlpGradient(self.spec, self._parameters)
         return AutogradGradient(self._network, self._parameters)
+
+
+def network_for(
+    demonstrations: Demonstrations, kind: NetworkKind, hidden_sizes: tuple[int, ...] | None = None
+) -> NetworkSpec:
+    """The network of that kind these demonstrations need, of the usual width unless told."""
+    maps = demonstrations.maps
+    if kind == "conflict_aware" and maps is None:
+        raise DataError(
+            f"{demonstrations.label} holds no maps, which a conflict_aware network reads. Use mlp."
+        )
+    return NetworkSpec(
+        kind=kind,
+        n_features=len(demonstrations.feature_names),
+        n_actions=len(demonstrations.action_names),
+        hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
+        activation="tanh" if kind == "mlp" else "relu",
+        map_shape=(0, 0, 0) if kind == "mlp" or maps is None else maps.shape[1:],
+    )
+
+
+def select_device(name: str) -> torch.device:
+    """A torch device that works here, by name."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an assertion is how a torch built without CUDA says no
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"Device {name!r} does not work here ({reason}). Use --device cpu.") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from townlet_train.api import (
     BCTrainingResultDTO,
@@ -25,10 +25,8 @@ from townlet_train.api import (
 if TYPE_CHECKING:
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.learners.bc import BCLearner, BCSettings, BCStats, Clone
-    from townlet_train.policies.network import NetworkSpec
 
 LOW_ACCURACY = 0.95
-HIDDEN_SIZES: dict[str, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +53,15 @@ class BCParams(StrategyParams):
     )
     allow_degenerate: bool = Field(False, description="train although one action is nearly everything")
     device: str = Field("cpu", min_length=1, description="torch device")
-    n_threads: int = Field(1, gt=0, description="torch threads; another number changes the last bits")
+    n_threads: int = Field(
+        1, gt=0, description="threads; another number changes the last bits of the weights"
+    )
+
+    @model_validator(mode="after")
+    def _one_width_for_two_encoders(self) -> BCParams:
+        if self.network == "conflict_aware" and self.hidden_sizes is not None and len(self.hidden_sizes) != 1:
+            raise ValueError("network conflict_aware has one hidden size")
+        return self
 
 
 class BCStrategy:
@@ -70,13 +76,13 @@ class BCStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse a run whose demonstrations are not there, or whose network cannot be."""
+        """Refuse a run whose demonstrations are not there."""
         context.services.replay.resolve_manifest(self.params.manifest)
 
     def run(self, context: TrainingContext) -> BCTrainingResultDTO:
         """Clone the demonstrator; the epoch with the lowest held-out loss becomes the checkpoint."""
         from townlet_train.data.dataset import split_by_episode
-        from townlet_train.learners.bc import BCLearner
+        from townlet_train.learners.bc import BCLearner, network_for
 
         started = time.perf_counter()
         manifest = context.services.replay.resolve_manifest(self.params.manifest)
@@ -85,15 +91,15 @@ class BCStrategy:
         )
         warnings = [*demonstrations.warnings, *self._check_learnable(demonstrations)]
         split = split_by_episode(demonstrations, self.params.val_fraction, context.rng)
-        learner = BCLearner(
-            self._network(demonstrations), self._settings(), demonstrations, split, context.rng
-        )
+        spec = network_for(demonstrations, self.params.network, self.params.hidden_sizes)
+        learner = BCLearner(spec, self._settings(), demonstrations, split, context.rng)
         epochs = self._train(learner, partial(self._save, learner, manifest, context), context)
         result = self._result(learner, epochs, manifest, context)
-        if learner.best.held_out.accuracy < LOW_ACCURACY:
+        accuracy = learner.best.held_out.accuracy
+        if accuracy < LOW_ACCURACY:
             warnings.append(
-                f"Held-out accuracy is {learner.best.held_out.accuracy:.3f}, below {LOW_ACCURACY}: a clone so far off "
-                f"can lose much of the return. Evaluate it beside the demonstrator."
+                f"Held-out accuracy is {accuracy:.3f}, below {LOW_ACCURACY}: a clone so far off can lose much of the "
+                f"return. Evaluate it beside the demonstrator."
             )
         return result.model_copy(
             update={"warnings": tuple(warnings), "duration_sec": time.perf_counter() - started}
@@ -108,24 +114,6 @@ class BCStrategy:
         if degeneracy and not self.params.allow_degenerate:
             raise DataError(f"{degeneracy} Capture other demonstrations, or insist with --allow-degenerate.")
         return [degeneracy] if degeneracy else []
-
-    def _network(self, demonstrations: Demonstrations) -> NetworkSpec:
-        """The network these demonstrations need."""
-        from townlet_train.policies.network import NetworkSpec
-
-        mlp, maps = self.params.network == "mlp", demonstrations.maps
-        if not mlp and maps is None:
-            raise DataError(
-                f"{demonstrations.label} holds no maps, which a conflict_aware network reads. Use mlp."
-            )
-        return NetworkSpec(
-            kind=self.params.network,
-            n_features=len(demonstrations.feature_names),
-            n_actions=len(demonstrations.action_names),
-            hidden_sizes=self.params.hidden_sizes or HIDDEN_SIZES[self.params.network],
-            activation="tanh" if mlp else "relu",
-            map_shape=(0, 0, 0) if mlp or maps is None else maps.shape[1:],
-        )
 
     def _settings(self) -> BCSettings:
         from townlet_train.learners.bc import BCSettings
@@ -158,30 +146,14 @@ class BCStrategy:
     def _save(self, learner: BCLearner, manifest: Path, context: TrainingContext, clone: Clone) -> Path:
         """Write a clone as checkpoint_<frames learned from>.zip."""
         from townlet_train.config import config_hash
-        from townlet_train.data.checkpoint import (
-            Checkpoint,
-            CheckpointInfo,
-            Lineage,
-            save_checkpoint,
-            seed_ranges,
-        )
+        from townlet_train.data.checkpoint import Checkpoint, save_checkpoint
         from townlet_train.files import sha256_of
         from townlet_train.services.runs import versions
 
-        demonstrations, maps = learner.demonstrations, learner.demonstrations.maps
-        info = CheckpointInfo(
+        info = learner.describe(
             algorithm=self.name,
             env_id=context.config.env,
-            feature_names=demonstrations.feature_names,
-            action_names=demonstrations.action_names,
-            map_channels=demonstrations.map_channels,
-            map_size=0 if maps is None else maps.shape[-1],
-            network=learner.spec.to_document(),
-            lineage=Lineage(
-                demonstrations=str(manifest),
-                demonstrations_sha256=sha256_of(manifest),
-                training_seeds=seed_ranges(demonstrations.seeds),
-            ),
+            demonstrations=(str(manifest), sha256_of(manifest)),
             config_hash=config_hash(context.config, {self.name: self.params.model_dump(mode="json")}),
             versions=versions(),
         )

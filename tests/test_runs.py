@@ -1,0 +1,143 @@
+"""A run directory: one run at a time, nothing lost, nothing foreign deleted, and its end written down."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from townlet_train.errors import Interrupted, UsageError
+from townlet_train.services.experiment import recording_interval, sorted_checkpoints
+from townlet_train.services.runs import check_run_dir, default_run_dir, open_run
+
+DETAILS = {"config": {"env": "town"}, "params": {}}
+
+
+def opened(path: Path, *, overwrite: bool = False) -> Any:
+    return open_run(path, strategy="bc", seed=3, details=DETAILS, overwrite=overwrite)
+
+
+def described(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((path / "run.json").read_text())
+    return document
+
+
+def test_a_run_says_it_is_running_and_then_that_it_finished(tmp_path: Path) -> None:
+    with opened(tmp_path / "run") as run:
+        assert described(run.path)["status"] == "running"
+    document = described(tmp_path / "run")
+    assert (document["status"], document["id"], document["seed"]) == ("finished", "bc_seed3", 3)
+    assert document["started_at"] <= document["ended_at"]
+    assert document["versions"]["numpy"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("no"), "failed"),
+        (Interrupted("stop"), "interrupted"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_a_run_that_breaks_says_why(error: BaseException, status: str, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), opened(tmp_path):
+        raise error
+    document = described(tmp_path)
+    assert document["status"] == status
+    assert document["error"] == {"type": type(error).__name__, "message": str(error)}
+
+
+def test_lines_are_on_disk_as_soon_as_they_are_recorded(tmp_path: Path) -> None:
+    with opened(tmp_path) as run:
+        run.record({"epoch": 1, "loss": float("nan")})
+        line = json.loads((tmp_path / "metrics.jsonl").read_text())
+        assert line["loss"] is None
+        assert line["non_finite"] == ["/loss"]
+        assert line["timestamp"].endswith("Z")
+        assert run.lines() == [line]
+
+
+def test_what_is_logged_meanwhile_is_in_the_runs_log(tmp_path: Path) -> None:
+    logger = logging.getLogger("townlet_train.somewhere")
+    with opened(tmp_path):
+        logger.debug("within")
+    logger.warning("after")
+    (log,) = (tmp_path / "logs").glob("training_*.log")
+    assert "DEBUG townlet_train.somewhere within" in log.read_text()
+    assert "after" not in log.read_text()
+
+
+def hold(path: Path, ready: Any, release: Any) -> None:
+    with opened(path):
+        ready.set()
+        release.wait(30)
+
+
+def test_two_runs_never_share_a_directory(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    ready, release = spawn.Event(), spawn.Event()
+    other = spawn.Process(target=hold, args=(tmp_path / "run", ready, release))
+    other.start()
+    try:
+        assert ready.wait(30)
+        before = (tmp_path / "run/run.json").read_bytes()
+        with (
+            pytest.raises(UsageError, match=r"Another run is at work in .*/run"),
+            opened(tmp_path / "run", overwrite=True),
+        ):
+            pass
+        assert (tmp_path / "run/run.json").read_bytes() == before
+    finally:
+        release.set()
+        other.join()
+    assert described(tmp_path / "run")["status"] == "finished"
+
+
+def test_an_earlier_run_is_kept_unless_it_may_be_overwritten(tmp_path: Path) -> None:
+    with opened(tmp_path) as run:
+        run.record({"epoch": 1})
+        (tmp_path / "checkpoint_7.zip").write_text("old")
+        (tmp_path / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(UsageError, match=r"already holds a run \(finished\)\. Pass --overwrite") as refusal,
+        opened(tmp_path),
+    ):
+        pass
+    assert refusal.value.exit_code == 3
+    assert (tmp_path / "checkpoint_7.zip").exists()
+    with opened(tmp_path, overwrite=True) as run:
+        assert run.lines() == []
+        assert not (tmp_path / "checkpoint_7.zip").exists()
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_directory_of_other_things_is_never_taken(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(UsageError, match="is not empty and holds no run"), opened(tmp_path, overwrite=True):
+        pass
+    with pytest.raises(UsageError, match="is a file"):
+        check_run_dir(tmp_path / "thesis.tex", overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_runs_lie_where_their_strategy_and_seed_say() -> None:
+    assert default_run_dir("bc", 42) == Path("results/experiments/bc_seed42")
+
+
+def test_checkpoints_are_listed_by_step(tmp_path: Path) -> None:
+    for name in ("checkpoint_1000.zip", "checkpoint_200.zip", "checkpoint_best.zip"):
+        (tmp_path / name).touch()
+    assert [path.name for path in sorted_checkpoints(tmp_path)] == [
+        "checkpoint_200.zip",
+        "checkpoint_1000.zip",
+    ]
+
+
+def test_a_recording_interval_is_only_claimed_when_it_is_one() -> None:
+    assert recording_interval([{"timestep": 10}, {"timestep": 20}]) == 10
+    assert recording_interval([{"timestep": 10}, {"timestep": 30}]) is None
+    assert recording_interval([{"epoch": 1}]) is None
