@@ -97,6 +97,15 @@ def test_the_same_seed_splits_the_same_way(recording: Path, tmp_path: Path) -> N
     assert Path(one.held_out).read_bytes() == Path(two.held_out).read_bytes()
 
 
+def test_a_split_is_not_written_over_unless_asked(recording: Path) -> None:
+    SERVICE.split(recording, fraction=0.5, seed=1)
+
+    with pytest.raises(UsageError, match=r"rollout_sample_train\.json exists\. Choose another --output"):
+        SERVICE.split(recording, fraction=0.5, seed=2)
+    again = SERVICE.split(recording, fraction=0.5, seed=2, overwrite=True)
+    assert json.loads(Path(again.train).read_text())["metadata"]["split"]["seed"] == 2
+
+
 def test_a_part_can_be_split_again(recording: Path) -> None:
     first = SERVICE.split(recording, fraction=0.3, seed=3)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from townlet_train.cli.options import JsonOutput
+from townlet_train.cli.options import JsonOutput, Overwrite
 from townlet_train.cli.output import emit
 from townlet_train.errors import ExitCode
 
@@ -43,10 +43,12 @@ def split(
         Path | None,
         typer.Option("--output", help="Directory for the two manifests; unset: beside the recording."),
     ] = None,
+    overwrite: Overwrite = False,
     json_output: JsonOutput = False,
 ) -> int:
     """Write two manifests that share no episode: one to train on, one held out."""
     from townlet_train.services.replay import ReplayDatasetService
 
-    result = ReplayDatasetService().split(path, fraction=fraction, seed=seed, output=output)
+    service = ReplayDatasetService()
+    result = service.split(path, fraction=fraction, seed=seed, output=output, overwrite=overwrite)
     return emit(result, json_output=json_output)

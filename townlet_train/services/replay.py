@@ -155,13 +155,19 @@ class ReplayDatasetService:
             frames=survey.frames,
         )
 
-    def split(self, path: Path, *, fraction: float, seed: int, output: Path | None = None) -> ReplaySplitDTO:
+    def split(
+        self, path: Path, *, fraction: float, seed: int, output: Path | None = None, overwrite: bool = False
+    ) -> ReplaySplitDTO:
         """Write two manifests beside the recording (or into `output`) that share no episode and copy no data."""
         if not 0 < fraction < 1:
             raise UsageError(f"The held-out share is {fraction}; expected a number between 0 and 1.")
         source = self.resolve_manifest(path)
+        stem = source.name.removesuffix(SUFFIX).removesuffix(".json")
+        paths = {name: (output or source.parent) / f"{stem}_{name}.json" for name in ("train", "held_out")}
+        for target in paths.values():
+            if target.exists() and not overwrite:
+                raise UsageError(f"{target} exists. Choose another --output or pass --overwrite.")
         replay = open_replay(source)
-        directory = output or source.parent
         survey = Survey()
         episode_of: dict[str, int] = {}  # the episode each sample is part of
         for block in replay.blocks(with_maps=False):
@@ -170,24 +176,16 @@ class ReplayDatasetService:
         frames = survey.frames_in_episodes
         episodes = np.array(sorted(frames), np.int64)
         held_out = set(choose_episodes(episodes, fraction, np.random.default_rng(seed), str(source)).tolist())
-        train = set(frames) - held_out
-        stem = source.name.removesuffix(SUFFIX).removesuffix(".json")
-        paths = {}
-        for name, chosen in (("train", train), ("held_out", held_out)):
-            paths[name] = directory / f"{stem}_{name}.json"
+        parts = {"train": set(frames) - held_out, "held_out": held_out}
+        for name, chosen in parts.items():
             body, seeds = (
-                _store_part(replay, chosen, directory)
+                _store_part(replay, chosen, paths[name].parent)
                 if isinstance(replay, Store)
-                else _samples_part(
-                    replay, {path for path, number in episode_of.items() if number in chosen}, directory
-                )
+                else _samples_part(replay, chosen, episode_of, paths[name].parent)
             )
-            about = {
-                "seeds": seeds,
-                "split": {"part": name, "of": source.name, "seed": seed, "fraction": fraction},
-            }
             whole = {key: value for key, value in replay.metadata.items() if key not in OF_THE_WHOLE}
-            write_bytes(paths[name], encode_manifest({**whole, **about}, body))
+            about = {"part": name, "of": source.name, "seed": seed, "fraction": fraction}
+            write_bytes(paths[name], encode_manifest({**whole, "seeds": seeds, "split": about}, body))
         return ReplaySplitDTO(
             warnings=tuple(doubts(replay)),
             path=str(source),
@@ -195,10 +193,10 @@ class ReplayDatasetService:
             held_out=str(paths["held_out"]),
             seed=seed,
             fraction=fraction,
-            train_episodes=len(train),
-            held_out_episodes=len(held_out),
-            train_frames=sum(frames[number] for number in train),
-            held_out_frames=sum(frames[number] for number in held_out),
+            train_episodes=len(parts["train"]),
+            held_out_episodes=len(parts["held_out"]),
+            train_frames=sum(frames[number] for number in parts["train"]),
+            held_out_frames=sum(frames[number] for number in parts["held_out"]),
         )
 
 
@@ -257,13 +255,13 @@ def _store_part(store: Store, chosen: set[int], directory: Path) -> tuple[dict[s
 
 
 def _samples_part(
-    replay: SampleReplay, chosen: set[str], directory: Path
+    replay: SampleReplay, chosen: set[int], episode_of: Mapping[str, int], directory: Path
 ) -> tuple[dict[str, Any], list[int]]:
     """A manifest of some samples, and the seeds of their episodes where they say."""
     rows: list[Mapping[str, str]] = []
     seeds: set[int] = set()
     for entry in replay.manifest.entries:
-        if str(entry.sample) in chosen:
+        if episode_of[str(entry.sample)] in chosen:
             rows.append(
                 {"sample": _relative(entry.sample, directory), "meta": _relative(entry.metadata, directory)}
             )
