@@ -40,10 +40,16 @@ def commands(page: Path) -> Iterator[str]:
                 yield command
 
 
-def documented(page: Path) -> set[str]:
-    """Everything a page names in the first cell of a table row, in backquotes; lists in one cell count one by one."""
-    rows = re.findall(r"^\| *(`[^|]*`)[^|]*\|", page.read_text(encoding="utf-8"), re.M)
-    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+def documented(page: Path) -> dict[str, set[str]]:
+    """What each section of a page explains: the names in backquotes in the first cells of its tables' rows."""
+    found: dict[str, set[str]] = {}
+    heading = ""
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif line.startswith("| `"):
+            found.setdefault(heading, set()).update(re.findall(r"`([^`]+)`", line.split("|")[1]))
+    return found
 
 
 def links(page: Path) -> list[str]:
