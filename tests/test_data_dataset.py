@@ -190,6 +190,16 @@ def test_actions_are_numbered_by_name_across_samples(tmp_path: Path) -> None:
     assert demonstrations.action_mask.shape == (8, 3)
 
 
+def test_samples_tell_their_seeds_even_when_the_manifest_does_not(tmp_path: Path) -> None:
+    capture(tmp_path / "capture")
+    names = [path.name for path in (tmp_path / "capture").glob("*seed6*.npz")]
+
+    demonstrations = load_demonstrations(write_manifest(tmp_path / "capture/some.json", names))
+
+    assert demonstrations.seeds == (6,)
+    assert demonstrations.n_episodes == 2
+
+
 def test_names_can_be_asked_for_in_an_order(tmp_path: Path) -> None:
     capture(tmp_path / "capture")
 

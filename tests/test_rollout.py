@@ -362,7 +362,7 @@ def start_long_capture(output: Path) -> subprocess.Popen[str]:
     """A capture that would take minutes, once it has begun to write."""
     command = [sys.executable, "-m", "townlet_train", "rollout", "capture", "--output", str(output)]
     process = subprocess.Popen(
-        [*command, "--ticks", "2000000", "--towns", "1", "--store", "memmap", "--no-maps"],
+        [*command, "--ticks", "400000", "--towns", "1", "--store", "memmap", "--no-maps"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -88,7 +88,7 @@ def load_demonstrations(
         feature_names=layout.feature_names,
         action_names=names,
         map_channels=layout.map_channels if maps is not None else (),
-        seeds=recorded_seeds(replay),
+        seeds=replay.seeds,
         label=label_of(replay.path),
         warnings=tuple(doubts(replay)),
     )
@@ -235,12 +235,6 @@ def renumbered(block: Block, names: Sequence[str]) -> FrameBatch:
     wide = np.full((len(block.actions), len(names)), block.action_mask is None)
     wide[:, columns] = mask
     return FrameBatch(block.features, block.maps, columns[block.actions], wide)
-
-
-def recorded_seeds(replay: Replay) -> tuple[int, ...]:
-    """What the recorded environments were reset with, each once; empty when the recording does not say."""
-    seeds = replay.metadata.get("seeds", ())
-    return tuple(dict.fromkeys(int(seed) for seed in seeds))
 
 
 def label_of(path: Path) -> str:

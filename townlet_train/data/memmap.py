@@ -75,6 +75,11 @@ class Store:
         chosen = (episode for number, episode in enumerate(self.episodes) if self._selected[number])
         return sum(episode.stop - episode.start for episode in chosen) * int(self.shape[2])
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """What the environments of the selected episodes were reset with, sorted, each once."""
+        return tuple(sorted({self.episodes[number].seed for number in np.flatnonzero(self._selected)}))
+
     def blocks(
         self, *, n_frames: int = 1 << 15, with_maps: bool = True, rng: np.random.Generator | None = None
     ) -> Iterator[Block]:

@@ -24,6 +24,11 @@ class Replay(Protocol):
     path: Path
     metadata: Mapping[str, Any]
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """What the environments of its episodes were reset with, each once; samples say it when they are read."""
+        ...
+
     def blocks(
         self, *, n_frames: int = ..., with_maps: bool = ..., rng: np.random.Generator | None = ...
     ) -> Iterator[Block]:
@@ -39,6 +44,12 @@ class SampleReplay:
         self.path = manifest.path
         self.metadata = manifest.metadata
         self.unplaced = 0  # samples of the last reading that did not say which town-episode they are part of
+        self._seeds: set[int] = set()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that the samples of the last reading named, sorted; empty when none did."""
+        return tuple(sorted(self._seeds))
 
     def samples(
         self, rng: np.random.Generator | None = None, refuse: Callable[[Entry, DataError], None] | None = None
@@ -51,7 +62,7 @@ class SampleReplay:
         entries = self.manifest.entries
         order = np.arange(len(entries)) if rng is None else rng.permutation(len(entries))
         first: Sample | None = None
-        self.unplaced = 0
+        self.unplaced, self._seeds = 0, set()
         for position in order.tolist():
             try:
                 sample = load_sample(entries[position].sample, entries[position].metadata)
@@ -62,7 +73,10 @@ class SampleReplay:
                     raise
                 refuse(entries[position], error)
                 continue
-            self.unplaced += sample.episode is None
+            if sample.episode is None:
+                self.unplaced += 1
+            else:
+                self._seeds.add(sample.episode.seed)
             yield sample
 
     def blocks(

@@ -16,7 +16,6 @@ from townlet_train.data.dataset import (
     choose_episodes,
     doubts,
     load_demonstrations,
-    recorded_seeds,
 )
 from townlet_train.data.layout import describe_features
 from townlet_train.data.manifest import (
@@ -115,7 +114,7 @@ class ReplayDatasetService:
             frames=survey.frames,
             trajectories=survey.trajectories,
             episodes=len(returns),
-            seeds=recorded_seeds(replay),
+            seeds=replay.seeds,
             policy=replay.metadata.get("policy"),
             action_counts=survey.action_counts,
             action_entropy=entropy(survey.counts),

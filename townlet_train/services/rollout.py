@@ -31,7 +31,7 @@ Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interru
 
 STUB_POLICIES = ("idle",)
 UNIFORM_TICKS = 64
-REPORTS = 100
+REPORTS = 1000
 
 
 class Writer(Protocol):
