@@ -17,6 +17,7 @@ from townlet_train.cli.commands import COMMANDS
 from townlet_train.errors import ExitCode
 
 ECHO = """
+    import os
     from enum import Enum
     from pathlib import Path
     from typing import Literal
@@ -56,6 +57,7 @@ ECHO = """
         def prepare(self, context): pass
         def run(self, context):
             print("noise on standard output")
+            os.system("echo noise of a child process")
             params = self.params.model_dump(mode="json")
             return EchoResult(strategy="echo", params=params, config_seed=context.config.seed)
 
@@ -127,7 +129,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 WRONG = {
     "unknown command": (["strategie"], "No command named 'strategie'. Did you mean 'strategies'? Known: "),
-    "unknown command of a group": (["config", "shw"], "shw"),
+    "unknown command of a group": (
+        ["config", "shw"],
+        "No command of townlet-train config named 'shw'. Did you mean 'show'? Known: import-upstream,",
+    ),
     "no command of a group": (["config"], "See: townlet-train config --help"),
     "unknown option": (
         ["strategies", "list", "--jsn"],
@@ -326,6 +331,13 @@ class TestGeneratedCommands:
         assert code == ExitCode.OK
         assert json.loads(out)["strategy"] == "echo"
         assert "noise on standard output" in err
+
+    def test_not_even_what_a_child_process_prints_reaches_the_json(self, site: Path) -> None:
+        install(site, "echo-dist", ECHO)
+        command = [sys.executable, "-m", "townlet_train", "echo", "--json"]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert json.loads(result.stdout)["strategy"] == "echo"
+        assert "noise of a child process" in result.stderr
 
     def test_a_dry_run_writes_nothing(
         self, site: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -85,6 +86,9 @@ def _end(error: BaseException, as_json: bool, *, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename is not None else ""
+        return _fail(TownletTrainError(f"{error.strerror or error}{where}."), as_json)
     return _fail(_unexpected(error, debug), as_json)
 
 
@@ -95,7 +99,8 @@ def _fail(error: TownletTrainError, as_json: bool) -> int:
 
         kind = type(error).__name__
         document = {"error": {"type": kind, "message": str(error), "exit_code": int(error.exit_code)}}
-        output.write(to_json(document))
+        with suppress(OSError):
+            output.write(to_json(document))
     return error.exit_code
 
 

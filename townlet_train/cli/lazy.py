@@ -39,6 +39,16 @@ class QuickGroup(TyperGroup):
         """The options, Typer's own included."""
         return _without_adapters(super().get_params(ctx))
 
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as LazyGroup
+        """The command a name stands for.
+
+        Raises:
+            UnknownNameError: the group has none of that name.
+        """
+        if args[0] not in self.commands:
+            raise UnknownNameError(f"command of {ctx.command_path}", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
 
 class LazyGroup(QuickGroup):
     """Commands of the table and of the registry. Help and completion see stand-ins; a call loads the real one."""

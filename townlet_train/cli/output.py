@@ -24,18 +24,38 @@ def guarded_stdout(as_json: bool) -> Iterator[None]:
     if not as_json:
         yield
         return
-    token = _stdout.set(sys.stdout)
-    try:
-        with redirect_stdout(sys.stderr):
+    with _own_stdout() as stream, redirect_stdout(sys.stderr):
+        token = _stdout.set(stream)
+        try:
             yield
+        finally:
+            _stdout.reset(token)
+
+
+@contextmanager
+def _own_stdout() -> Iterator[TextIO]:
+    """A stream to where standard output went, while its descriptor, which libraries in C write to, is stderr's."""
+    real = sys.__stdout__
+    if real is None or sys.stdout is not real:
+        yield sys.stdout
+        return
+    real.flush()
+    descriptor = real.fileno()
+    stream = os.fdopen(os.dup(descriptor), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), descriptor)
+    try:
+        yield stream
     finally:
-        _stdout.reset(token)
+        os.dup2(stream.fileno(), descriptor)
+        with suppress(OSError):  # `write` has flushed, and reported what went wrong
+            stream.close()
 
 
 def write(text: str) -> None:
     """Write a result to the program's standard output."""
     stream = _stdout.get() or sys.stdout
     stream.write(text if text.endswith("\n") else f"{text}\n")
+    stream.flush()
 
 
 def emit(result: Any, *, json_output: bool) -> int:
@@ -47,7 +67,9 @@ def emit(result: Any, *, json_output: bool) -> int:
 
         write(to_json(as_document(result)))
     else:
-        render(result, _stdout.get() or sys.stdout)
+        stream = _stdout.get() or sys.stdout
+        render(result, stream)
+        stream.flush()
     warnings = getattr(result, "warnings", ())
     for warning in warnings:
         sys.stderr.write(f"Warning: {warning}\n")
@@ -55,10 +77,10 @@ def emit(result: Any, *, json_output: bool) -> int:
 
 
 def close_quietly() -> None:
-    """Flush standard output; a reader that has gone away is no error worth a traceback."""
+    """Keep Python from complaining, at its own end, about a standard output that cannot be written."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
