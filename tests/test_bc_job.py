@@ -1,0 +1,188 @@
+"""The main job as a user does it: capture the expert, clone it, evaluate the clone in a process that has no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from townlet_train.cli import main
+from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.files import sha256_of
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+PROGRAM = [sys.executable, "-m", "townlet_train"]
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four towns of the expert, two days each."""
+    folder = tmp_path_factory.mktemp("captured") / "demos"
+    size = ["--towns", "24", "--ticks", "320", "--seed", "1", "--store", "memmap", "--no-maps"]
+    assert main(["rollout", "capture", "--output", str(folder), *size]) in (0, 1)
+    return folder
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    capsys.readouterr()
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_captured_expert_is_cloned_and_evaluated_by_another_process(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["--manifest", str(demonstrations), "--seed", "3", "--output-dir", str(run)]
+    code, result = answer(capsys, "bc", *arguments, "--batch-size", "64")
+    assert code in (0, 1)
+    assert result["n_train"] + result["n_val"] == 24 * 320 * 6
+    assert result["val_accuracy"] > 0.9
+    assert result["majority_share"] < 0.6
+    assert result["checkpoint_sha256"] == sha256_of(run / "bc_seed3_model.zip")
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+
+    program = "runpy.run_module('townlet_train', run_name='__main__')"
+    without_torch = f"import runpy, sys; sys.modules['torch'] = None; {program}"
+    arguments = ["evaluate", result["checkpoint"], "--episodes", "4", "--seed", "20001", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", without_torch, *arguments], capture_output=True, text=True, check=False
+    )
+    evaluation = json.loads(done.stdout)
+    assert (done.returncode, evaluation["warnings"]) == (0, [])
+    assert evaluation["mean"] > -150  # random earns about -236, the expert about 38
+
+
+def test_the_same_command_leaves_the_same_bytes(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "bc",
+        "--manifest",
+        str(demonstrations),
+        "--output-dir",
+        str(tmp_path / "run"),
+        "--n-epochs",
+        "2",
+    ]
+    digests = {answer(capsys, *arguments, "--overwrite")[1]["checkpoint_sha256"] for _ in range(2)}
+    assert len(digests) == 1
+    assert answer(capsys, *arguments, "--overwrite", "--seed", "8")[1]["checkpoint_sha256"] not in digests
+
+
+def test_a_dry_run_looks_and_touches_nothing(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert answer(capsys, "bc", "--manifest", str(demonstrations), "--output-dir", run, "--dry-run")[0] == 0
+    code, document = answer(
+        capsys, "bc", "--manifest", f"{tmp_path}/nothing", "--output-dir", run, "--dry-run"
+    )
+    assert code == 3
+    assert "does not exist" in document["error"]["message"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--batch-siez", "3"], 3, "--batch-size"),
+        (["--learning-rate", "0"], 3, "learning_rate"),
+        (["--network", "transformer"], 3, "transformer"),
+        (
+            ["--network", "conflict_aware", "--hidden-sizes", "64", "--hidden-sizes", "64"],
+            3,
+            "one hidden size",
+        ),
+        (["--majority-threshold", "0.3"], 2, "--allow-degenerate"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_words(
+    arguments: list[str],
+    code: int,
+    sentence: str,
+    demonstrations: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found, document = answer(
+        capsys, "bc", "--manifest", str(demonstrations), "--output-dir", str(tmp_path / "run"), *arguments
+    )
+    assert (found, document["error"]["exit_code"]) == (code, code)
+    assert sentence in document["error"]["message"]
+
+
+def started(demonstrations: Path, run: Path) -> subprocess.Popen[str]:
+    """A long run in a process of its own, once its first checkpoint is there."""
+    command = [*PROGRAM, "bc", "--manifest", str(demonstrations), "--output-dir", str(run), "--json"]
+    process = subprocess.Popen(
+        [*command, "--n-epochs", "100000", "--patience", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(run.glob("checkpoint_*.zip")):
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline, "the run never saved a checkpoint"
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_with_seven_and_a_checkpoint(
+    number: int, demonstrations: Path, tmp_path: Path
+) -> None:
+    process = started(demonstrations, tmp_path / "run")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    error = json.loads(output)["error"]
+    assert process.returncode == error["exit_code"] == 7
+    saved = error["message"].split("The best clone so far is ")[1].rstrip(".")
+    assert load_checkpoint(Path(saved)).info.algorithm == "bc"
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_killed_run_leaves_whole_checkpoints_and_a_free_directory(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = started(demonstrations, tmp_path / "run")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    for checkpoint in (tmp_path / "run").glob("checkpoint_*.zip"):
+        assert load_checkpoint(checkpoint).info.algorithm == "bc"
+    arguments = [
+        "bc",
+        "--manifest",
+        str(demonstrations),
+        "--output-dir",
+        str(tmp_path / "run"),
+        "--n-epochs",
+        "1",
+    ]
+    assert answer(capsys, *arguments)[0] == 3
+    assert answer(capsys, *arguments, "--overwrite")[0] in (0, 1)
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"), "--seed", "4")
+    scores = {score["policy"]: score["score"] for score in result["policies"]}
+    assert (code, result["warnings"]) == (0, [])
+    assert result["val_accuracy"] >= 0.95
+    assert result["majority_share"] <= 0.5
+    assert scores["clone, sampled"] >= 0.97
+    assert scores["clone, greedy"] >= 0.95
+    assert [step["command"].split()[1] for step in result["steps"]] == ["rollout", "bc", *["evaluate"] * 4]
+    code, document = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"), "--seed", "4")
+    assert code == 3
+    assert "--overwrite" in document["error"]["message"]
