@@ -357,6 +357,21 @@ class TestGeneratedCommands:
         assert "'rocm' is required and 'base' is active. Run: conda activate rocm" in err
         assert call(capsys, "echo", "--require-conda-env", "base")[0] == ExitCode.OK
 
+    def test_without_torch_a_torch_strategy_is_refused_and_nothing_is_written(
+        self,
+        site: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        monkeypatch.setattr("townlet_train.registry.discovery.torch_installed", lambda: False)
+        install(site, "coin-dist", COIN.replace("requires_torch = False", "requires_torch = True"))
+        code, failure = document(capsys, "coin")
+        assert code == ExitCode.FAILED
+        assert failure["error"]["type"] == "TorchNotAvailableError"
+        assert "pip install 'townlet-train[torch]'" in failure["error"]["message"]
+        assert not (tmp_path / "results").exists()
+
 
 class TestEndings:
     def test_warnings_end_with_1_and_are_told_on_stderr(

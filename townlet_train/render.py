@@ -68,7 +68,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         def show(progress: Progress) -> None:
             task = tasks.get(progress.phase)
             if task is None:
-                task = tasks[progress.phase] = bars.add_task(progress.phase, numbers="")
+                task = tasks[progress.phase] = bars.add_task(progress.phase, total=progress.total, numbers="")
             bars.update(task, completed=progress.done, total=progress.total)
             if progress.metrics:
                 numbers = " ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
@@ -85,7 +85,7 @@ def text(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.4g}"
+            return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
         case list() | tuple() if len(value) > SHOWN_VALUES:
             return f"{len(value)} values, {text(value[0])} to {text(value[-1])}"
         case list() | tuple():

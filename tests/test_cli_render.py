@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import pytest
+
+from townlet_train.contract import Progress
+from townlet_train.render import as_document, progress_bar, render, text
+from townlet_train.results import EvaluationDTO, ResultDTO
+
+
+class Table(ResultDTO):
+    title: str
+    rows: tuple[dict[str, object], ...] = ()
+    share: dict[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Plain:
+    seeds: tuple[int, ...]
+
+
+def rendered(result: object) -> str:
+    stream = io.StringIO()
+    render(result, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        (True, "yes"),
+        (False, "no"),
+        (0.123456, "0.1235"),
+        (137412.3, "137,412"),
+        (float("nan"), "nan"),
+        (7, "7"),
+        ([], "-"),
+        ([1, 2], "1, 2"),
+        (list(range(64)), "64 values, 0 to 63"),
+    ],
+)
+def test_a_value_is_shown_as_a_person_reads_it(value: object, shown: str) -> None:
+    assert text(value) == shown
+
+
+def test_records_become_a_table_and_nested_values_dotted_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    shown = rendered(
+        Table(
+            title="[bold]x",
+            rows=({"name": "a", "n": 1, "why": ""}, {"name": "b", "n": 20}),
+            share={"wait": 0.5},
+        )
+    )
+    assert shown.splitlines() == [
+        "title       [bold]x",
+        "share.wait  0.5",
+        "rows",
+        "name   n",
+        "a      1",
+        "b     20",
+    ]
+
+
+def test_off_a_terminal_a_row_is_one_line_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert rendered(Table(title="word " * 100)).count("\n") == 1
+    monkeypatch.setenv("COLUMNS", "40")
+    assert all(len(line) <= 40 for line in rendered(Table(title="word " * 100)).splitlines())
+
+
+def test_every_result_becomes_a_document_with_a_schema_version() -> None:
+    assert as_document(Plain((1, 2))) == {"schema_version": "1.0.0", "seeds": (1, 2)}
+    assert as_document(Table(title="x"))["schema_version"] == "1.0.0"
+
+
+def test_an_evaluation_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    shown = rendered(
+        EvaluationDTO(
+            policy="expert",
+            env="town",
+            deterministic=False,
+            seeds=tuple(range(64)),
+            episode_returns=tuple(float(i) for i in range(64)),
+            mean=31.5,
+            iqm=31.5,
+            ci_low=30.0,
+            ci_high=33.0,
+        )
+    )
+    assert "seeds            64 values, 0 to 63" in shown
+
+
+def test_the_bar_takes_reports_of_several_phases() -> None:
+    with progress_bar() as show:
+        for done in (1, 2):
+            show(Progress("capture", done, 2, {}))
+            show(Progress("epoch", done, 4, {"loss": 0.5}))
