@@ -128,6 +128,9 @@ def test_affordances_become_durations_and_effects(townlet_data: Path) -> None:
         ({"ppo": {"clip_param": 0.1}}, "ppo.clip_param", "no strategy 'ppo' is installed", True),
         ({"training": {"bc": {"learning_rate": 0}}}, "training.bc.learning_rate", "greater than 0", True),
         ({"wold": {"weather_seed": 1}}, "wold.weather_seed", "no setting of that name", True),
+        ({"scenario": {"agents": [1, 2]}}, "scenario.agents", "random tiles", False),
+        ({"jobs": {"night": 5}}, "jobs.night", "no shift within a day", True),
+        ({"world": {"grid_size": []}}, "world.grid_size", "a town here is square", True),
         ({"shaping": {"use_potential": True}}, "shaping.use_potential", "upstream reads it nowhere", False),
     ],
 )

@@ -214,7 +214,9 @@ def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
         *parents, last = key.split(".")
         branch = tree
         for part in parents:
-            branch = branch.setdefault(part, {})
+            if not isinstance(branch.get(part), dict):
+                branch[part] = {}
+            branch = branch[part]
         branch[last] = value
     return tree
 

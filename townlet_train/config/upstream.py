@@ -22,13 +22,17 @@ from townlet_train.errors import ConfigError
 UPSTREAM_DAY = 1440
 MAX_SHIFTS = 3
 
+_DAY = "observations_config.hybrid.time_ticks_per_day"
+_LATE = "town.employment.late_penalty"
+_WAGE = "town.economy.wage"
+
 _NEEDS = ("hunger", "hygiene", "energy")
 
 # Upstream key -> ours, where both mean the same.
 _SAME = {
     "seed": "seed",
     "features.stages.social_rewards": "town.reward.social_stage",
-    "observations_config.hybrid.time_ticks_per_day": "town.day_ticks",
+    _DAY: "town.day_ticks",
     **{f"rewards.needs_weights.{need}": f"town.reward.{need}_weight" for need in _NEEDS},
     **{f"rewards.decay_rates.{need}": f"town.needs.{need}_decay" for need in _NEEDS},
     "rewards.punctuality_bonus": "town.reward.punctuality",
@@ -231,7 +235,7 @@ def _fitting(
     refused: list[LeftOut] = []
     while problem := _problem(carried, sections):
         path, message = problem
-        out = [item for item in carried if _overlap(item.target, path)]
+        out = [item for item in carried if _overlap(item.target, path)] or carried
         refused += [LeftOut(item.key, item.value, f"{item.target}: {message}", lost=True) for item in out]
         carried = [item for item in carried if item not in out]
     return carried, refused
@@ -265,7 +269,7 @@ def _world(leaves: dict[str, Any]) -> Iterator[Carried | LeftOut]:
     size = leaves.pop("world.grid_size", None)
     if size is None:
         return
-    if isinstance(size, list) and len(set(size)) == 1:
+    if isinstance(size, list) and size and all(side == size[0] for side in size):
         yield Carried("world.grid_size", size[0], "town.grid_size", "a square's side")
     else:
         yield LeftOut("world.grid_size", size, "a town here is square", lost=True)
@@ -276,7 +280,8 @@ def _jobs(leaves: dict[str, Any]) -> Iterator[Carried | LeftOut]:
     names = list(dict.fromkeys(key.split(".")[1] for key in leaves if key.startswith("jobs.")))
     if not names:
         return
-    day = leaves.get("observations_config.hybrid.time_ticks_per_day") or UPSTREAM_DAY
+    day = leaves.get(_DAY)
+    day = day if isinstance(day, int) else UPSTREAM_DAY
     shifts: list[list[int]] = []
     for name in names:
         start, end = leaves.pop(f"jobs.{name}.start_tick", None), leaves.pop(f"jobs.{name}.end_tick", None)
@@ -290,7 +295,7 @@ def _jobs(leaves: dict[str, Any]) -> Iterator[Carried | LeftOut]:
     if shifts:
         note = "once, on the first day, upstream; every day here"
         yield Carried("jobs", shifts, "town.employment.shifts", note)
-        if "observations_config.hybrid.time_ticks_per_day" not in leaves:
+        if _DAY not in leaves:
             yield Carried("jobs", day, "town.day_ticks", "upstream's day, which the shifts are ticks of")
     yield from _one_for_all(leaves, [f"jobs.{name}.lateness_penalty" for name in names], _LATE, "jobs")
     yield from _one_for_all(leaves, [f"jobs.{name}.wage_rate" for name in names], _WAGE, "jobs")
@@ -305,24 +310,14 @@ def _thresholds(leaves: dict[str, Any]) -> Iterator[Carried | LeftOut]:
 
 def _scenario(leaves: dict[str, Any]) -> Iterator[Carried | LeftOut]:
     """How many agents and objects a scenario has."""
-    agents = leaves.pop("scenario.agents", None)
-    if isinstance(agents, list):
+    agents = _records(leaves, "scenario.agents")
+    if agents:
         yield Carried("scenario.agents", len(agents), "town.n_agents", "their number")
         yield from _details("scenario.agents", agents)
-    objects = leaves.pop("scenario.objects", None)
-    if isinstance(objects, list):
+    objects = _records(leaves, "scenario.objects")
+    if objects:
         yield from _object_counts("scenario.objects", objects, "type")
         yield from _details("scenario.objects", objects)
-
-
-_RULES: tuple[Callable[[dict[str, Any]], Iterator[Carried | LeftOut]], ...] = (
-    _world,
-    _jobs,
-    _thresholds,
-    _scenario,
-)
-_LATE = "town.employment.late_penalty"
-_WAGE = "town.economy.wage"
 
 
 def _affordances(items: list[dict[str, Any]]) -> Iterator[Carried | LeftOut]:
@@ -351,10 +346,19 @@ def _affordance_setting(path: str, key: str, value: Any, target: str | None) -> 
     effect = key.removeprefix("effects.")
     if effect in _NEEDS:
         return Carried(path, value, f"town.{target}.{effect}")
-    if effect == "money":
+    if effect == "money" and isinstance(value, int | float):
         return Carried(path, -value, f"town.{target}.price", "paid at the start here")
     reason = _MEANINGLESS.get(key.partition(".")[0])
     return LeftOut(path, value, reason or "no setting of that name is known", lost=reason is None)
+
+
+def _records(leaves: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Take a list of mappings out of the leaves; anything else stays there, to be told as it is."""
+    value = leaves.get(key)
+    if not value or not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        return []
+    records: list[dict[str, Any]] = leaves.pop(key)
+    return records
 
 
 def _object_counts(key: str, objects: list[dict[str, Any]], kind: str) -> Iterator[Carried | LeftOut]:
@@ -373,9 +377,9 @@ def _one_for_all(
 ) -> Iterator[Carried | LeftOut]:
     """Several upstream settings that are one here, carried over when they agree."""
     found = {key: leaves.pop(key) for key in keys if key in leaves}
-    if len(set(found.values())) == 1:
-        key, value = next(iter(found.items()))
-        yield Carried(", ".join(found) if len(found) > 1 else key, value, target)
+    values = list(found.values())
+    if values and all(value == values[0] for value in values):
+        yield Carried(", ".join(found), values[0], target)
     else:
         for key, value in found.items():
             yield LeftOut(key, value, f"{label} differ in it, and here {target} holds for all", lost=True)
@@ -391,3 +395,11 @@ def _one_per_target(carried: Iterable[Carried]) -> tuple[list[Carried], list[Lef
             reason = f"{item.target} is already set by {first.key}"
             doubled.append(LeftOut(item.key, item.value, reason, lost=item.value != first.value))
     return list(chosen.values()), doubled
+
+
+_RULES: tuple[Callable[[dict[str, Any]], Iterator[Carried | LeftOut]], ...] = (
+    _world,
+    _jobs,
+    _thresholds,
+    _scenario,
+)
