@@ -281,7 +281,7 @@ def test_training_restores_the_number_of_threads() -> None:
     import torch
 
     before = torch.get_num_threads()
-    with limited_threads(before + 1):
+    with limited_threads(torch_threads=before + 1, numpy_threads=1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

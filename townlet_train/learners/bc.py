@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +111,7 @@ class BCLearner:
     def train_epoch(self, on_progress: Callable[[], None] = lambda: None) -> BCStats:
         """One pass over the training frames; `on_progress` is called every few thousand frames and may raise."""
         started, loss = time.perf_counter(), 0.0
-        with limited_threads(self.settings.n_threads):
+        with self._limited_threads():
             for chunk in self._shuffled_chunks():
                 for batch in chunk.batches(self.settings.batch_size):
                     loss += self._gradient(batch)
@@ -147,7 +147,7 @@ class BCLearner:
 
     def measure(self, weights: Arrays, index: Index) -> ImitationMetrics:
         """Agreement of some weights on the frames in `index`, usually `train` or `val`."""
-        with limited_threads(self.settings.n_threads):
+        with limited_threads(torch_threads=1, numpy_threads=self.settings.n_threads):
             return measure_imitation(self.spec, weights, self.demonstrations, index)
 
     def describe(
@@ -216,6 +216,11 @@ class BCLearner:
             frames.actions[self.train],
         )
 
+    def _limited_threads(self) -> AbstractContextManager[None]:
+        """The threads go to whoever computes the gradient."""
+        n, written_out = self.settings.n_threads, isinstance(self._gradient, MlpGradient)
+        return limited_threads(torch_threads=1 if written_out else n, numpy_threads=n if written_out else 1)
+
     def _build_gradient(self) -> Gradient:
         if self.spec.kind == "mlp" and self.settings.device == "cpu":
             return MlpGradient(self.spec, self._parameters)
@@ -251,15 +256,15 @@ def select_device(name: str) -> torch.device:
 
 
 @contextmanager
-def limited_threads(n_threads: int) -> Iterator[None]:
-    """Run with that many threads of torch and of NumPy's matrix products, and restore the numbers that were set.
+def limited_threads(*, torch_threads: int, numpy_threads: int) -> Iterator[None]:
+    """Run with so many threads of torch and of NumPy's matrix products, and restore the numbers that were set.
 
-    More than one rarely pays at these sizes, and on a busy machine costs dearly: the threads wait for each other.
+    Give one of them more than 1, not both: the two pools spin while they wait and starve each other.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
+    torch.set_num_threads(torch_threads)
     try:
-        with threadpool_limits(n_threads, user_api="blas"):
+        with threadpool_limits(numpy_threads, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
