@@ -1,7 +1,7 @@
 """Every knob of the embedded town. The defaults are the parameter set "town-v1".
 
-Ticks are the unit of time, tiles of distance. A need runs from 0 (desperate) to 1 (satisfied). `docs/town.md` tells what
-the rules do with these numbers; `townlet_train.sim.feasibility` tells whether anyone could live by them.
+Ticks are the unit of time, tiles of distance. A need runs from 0 (desperate) to 1 (satisfied). `docs/town.md` tells
+what the rules do with these numbers; `townlet_train.sim.feasibility` tells whether anyone could live by them.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class EmploymentConfig(TownModel):
 
 
 class RewardConfig(TownModel):
-    """r = survival - sum_need weight * (1 - need)^2 + social + wage + punctuality, clipped; then the terminal penalty."""
+    """r = survival - sum of weight * (1 - need)^2 + social + wage + punctuality, clipped; then the terminal penalty."""
 
     hunger_weight: float = Field(0.5, ge=0)
     hygiene_weight: float = Field(0.3, ge=0)

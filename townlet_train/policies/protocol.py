@@ -13,8 +13,8 @@ from townlet_train.envs.protocol import Observation
 class Policy(Protocol):
     """A pure function of what the agents see and of one uniform draw each.
 
-    A sampling policy inverts its distribution with the draw, a deterministic one ignores it; so the same observation and
-    draw give the same action whatever else is in the batch.
+    A sampling policy inverts its distribution with the draw, a deterministic one ignores it; so the same observation
+    and draw give the same action whatever else is in the batch.
     """
 
     name: str
