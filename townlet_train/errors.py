@@ -81,7 +81,9 @@ class TorchNotAvailableError(TownletTrainError):
     """The strategy trains with torch, which is not installed."""
 
     def __init__(self, strategy: str) -> None:
-        super().__init__(f"Strategy {strategy!r} trains with torch, which is not installed. Run: {TORCH_INSTALL}")
+        super().__init__(
+            f"Strategy {strategy!r} trains with torch, which is not installed. Run: {TORCH_INSTALL}"
+        )
 
 
 class TrainingError(TownletTrainError):
