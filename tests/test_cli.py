@@ -178,6 +178,29 @@ def test_with_json_a_wrong_command_line_is_one_document_too(
     assert sentence in err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("townlet-train st", "strategies"),
+        ("townlet-train strategies s", "show"),
+        ("townlet-train bc --learn", "--learning-rate"),
+        ("townlet-train nonsense x", ""),
+        ("townlet-train config nonsense x", ""),
+    ],
+)
+def test_the_shell_completes_commands_and_options(words: str, expected: str) -> None:
+    variables = {
+        "_TOWNLET_TRAIN_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    command = [sys.executable, "-m", "townlet_train"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **variables}, check=True
+    )
+    assert (result.stdout.strip(), result.stderr) == (expected, "")
+
+
 class TestStrategies:
     def test_the_list_says_where_each_strategy_comes_from(
         self, site: Path, capsys: pytest.CaptureFixture[str]

@@ -50,6 +50,12 @@ BROKEN = {
     "raises": ("1 / 0", PluginStatus.FAILED, "ZeroDivisionError: division by zero"),
     "exits": ("raise SystemExit('bye')", PluginStatus.FAILED, "SystemExit: bye"),
     "lacks a module": ("import no_such_module", PluginStatus.FAILED, "No module named 'no_such_module'"),
+    "is no Python": ("def :", PluginStatus.FAILED, "SyntaxError: invalid syntax"),
+    "escapes Exception": (
+        "class Exit(BaseException):\n  def __str__(self): 1 / 0\nraise Exit",
+        PluginStatus.FAILED,
+        "Exit",
+    ),
     "has no hook": ("x = 1", PluginStatus.FAILED, "no function townlet_train_strategies"),
     "is too new": (
         f"TOWNLET_TRAIN_API = 2\n{textwrap.dedent(COIN)}",
@@ -217,6 +223,13 @@ def test_asking_for_a_broken_plugin_tells_its_cause(site: Path) -> None:
 def test_an_entry_point_without_a_distribution_is_handled() -> None:
     registry = discover(entry_points=[EntryPoint("stray", "no_such_module", "townlet_train")])
     assert plugin(registry, "unknown").status is PluginStatus.FAILED
+
+
+def test_a_distribution_that_lost_its_metadata_is_handled(site: Path) -> None:
+    install(site, "torn-dist", COIN)
+    (site / "torn_dist-1.2.dist-info" / "METADATA").unlink()
+    install(site, "zz-dice", COIN.replace('"coin"', '"dice"'))
+    assert {"coin", "dice"} <= discover().classes.keys()
 
 
 class TestCatalogue:

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _invoke(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
-    if COMPLETION in os.environ:
+    if os.environ.get(COMPLETION):
         command.main(args=arguments, prog_name=PROGRAM)
     with command.make_context(PROGRAM, arguments) as context:
         code: Any = command.invoke(context)

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from townlet_train.cli.commands import COMMANDS
 from townlet_train.cli.session import session_listing, session_registry
-from townlet_train.errors import UnknownNameError
+from townlet_train.errors import TownletTrainError, UnknownNameError
 
 
 def _without_adapters(params: list[Any]) -> list[Any]:
@@ -27,7 +27,7 @@ def _without_adapters(params: list[Any]) -> list[Any]:
 class QuickCommand(TyperCommand):
     """A command that starts without pydantic as long as none of its options needs it."""
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]  # as LazyGroup
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]  # Typer hands over its public Context
         """The options, Typer's own included."""
         return _without_adapters(super().get_params(ctx))
 
@@ -35,17 +35,17 @@ class QuickCommand(TyperCommand):
 class QuickGroup(TyperGroup):
     """A group that starts so."""
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]  # as LazyGroup
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]  # as above
         """The options, Typer's own included."""
         return _without_adapters(super().get_params(ctx))
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as LazyGroup
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as above
         """The command a name stands for.
 
         Raises:
             UnknownNameError: the group has none of that name.
         """
-        if args[0] not in self.commands:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
             raise UnknownNameError(f"command of {ctx.command_path}", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
@@ -53,7 +53,7 @@ class QuickGroup(TyperGroup):
 class LazyGroup(QuickGroup):
     """Commands of the table and of the registry. Help and completion see stand-ins; a call loads the real one."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # Typer hands its public Context
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # as above
         """Names of all commands, strategies first."""
         return list(self._help_lines(ctx))
 
@@ -63,13 +63,18 @@ class LazyGroup(QuickGroup):
         return None if line is None else TyperCommand(cmd_name, short_help=line, help=line)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as above
-        """The command itself.
+        """The command itself; while a shell completes, nothing where there is none.
 
         Raises:
             UnknownNameError: neither the table nor the registry knows the name.
         """
         name, rest = args[0], args[1:]
-        return name, self._load(ctx, name), rest
+        try:
+            return name, self._load(ctx, name), rest
+        except TownletTrainError:
+            if ctx.resilient_parsing:
+                return None, None, rest
+            raise
 
     def _load(self, context: typer.Context, name: str) -> Any:
         if name in COMMANDS:

@@ -132,8 +132,10 @@ def _load(
         return record(PluginStatus.INCOMPATIBLE, str(error)), []
     except _Nonsense as error:
         return record(PluginStatus.FAILED, str(error)), []
-    except (Exception, SystemExit) as error:
-        return record(PluginStatus.FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()), []
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return record(PluginStatus.FAILED, _one_line(error), traceback.format_exc()), []
 
 
 def _strategies(
@@ -167,6 +169,12 @@ def _strategies(
         manager.unregister(plugin)
         raise
     return strategies
+
+
+def _one_line(error: BaseException) -> str:
+    """An exception's type and message, also where its message cannot be made."""
+    lines = traceback.format_exception_only(error)
+    return " ".join((lines[-1] if isinstance(error, SyntaxError) else lines[0]).split())
 
 
 def _listed(answer: object) -> list[type[TrainingStrategy]]:
@@ -226,10 +234,13 @@ def _record(
 
 def _origin(entry_point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution an entry point belongs to."""
-    distribution = entry_point.dist
-    if distribution is None:
+    try:
+        distribution = entry_point.dist
+        if distribution is not None:
+            return str(distribution.name), str(distribution.version)
+    except Exception:  # a distribution whose metadata is gone or damaged, as a broken uninstall leaves it
         return "unknown", "unknown"
-    return distribution.name, distribution.version
+    return "unknown", "unknown"
 
 
 def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:
