@@ -121,6 +121,15 @@ def test_a_wrong_option_is_refused_in_words(
     assert sentence in document["error"]["message"]
 
 
+def test_townlets_own_dataset_of_one_action_is_refused(
+    townlet_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = str(townlet_data / "data/bc_datasets/manifests/idle_v1.json")
+    code, document = answer(capsys, "bc", "--manifest", manifest, "--output-dir", str(tmp_path / "run"))
+    assert code == 2
+    assert "frames shows the same action" in document["error"]["message"]
+
+
 def started(demonstrations: Path, run: Path) -> subprocess.Popen[str]:
     """A long run in a process of its own, once its first checkpoint is there."""
     command = [*PROGRAM, "bc", "--manifest", str(demonstrations), "--output-dir", str(run), "--json"]

@@ -81,15 +81,19 @@ def default_run_dir(strategy: str, seed: int) -> Path:
 
 
 def check_run_dir(path: Path, *, overwrite: bool) -> None:
-    """Raise `UsageError` when a run may not start in `path`; changes nothing."""
+    """Raise `UsageError` when a run may not start in `path`; changes nothing.
+
+    A run that failed before it saved any checkpoint is in nobody's way.
+    """
     if path.exists() and not path.is_dir():
         raise UsageError(f"The run directory {path} is a file. Choose another --output-dir.")
     if not path.exists() or all(entry.name == LOCK for entry in path.iterdir()):
         return
     if not (path / RUN).exists():
         raise UsageError(f"{path} is not empty and holds no run. Choose another --output-dir.")
-    if not overwrite:
-        status = json.loads((path / RUN).read_text(encoding="utf-8")).get("status")
+    status = json.loads((path / RUN).read_text(encoding="utf-8")).get("status")
+    nothing_to_lose = status == "failed" and not any(path.glob("*.zip"))
+    if not overwrite and not nothing_to_lose:
         raise UsageError(
             f"{path} already holds a run ({status}). Pass --overwrite to replace it or choose another --output-dir."
         )

@@ -109,10 +109,10 @@ class BCStrategy:
         """Refuse labels nobody can learn; a nearly constant demonstrator is refused too, or warned of when allowed."""
         from townlet_train.learners.imitation import check_labels, describe_degeneracy
 
-        check_labels(demonstrations)
         degeneracy = describe_degeneracy(demonstrations, self.params.majority_threshold)
         if degeneracy and not self.params.allow_degenerate:
             raise DataError(f"{degeneracy} Capture other demonstrations, or insist with --allow-degenerate.")
+        check_labels(demonstrations)
         return [degeneracy] if degeneracy else []
 
     def _settings(self) -> BCSettings:
