@@ -89,7 +89,12 @@ def text(value: Any) -> str:
         case list() | tuple() if len(value) > SHOWN_VALUES:
             return f"{len(value)} values, {text(value[0])} to {text(value[-1])}"
         case list() | tuple():
-            return ", ".join(text(item) for item in value) or "-"
+            return (
+                ", ".join(
+                    f"[{text(item)}]" if isinstance(item, list | tuple) else text(item) for item in value
+                )
+                or "-"
+            )
     return str(value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,7 +138,8 @@ def import_upstream(
 
         text = yaml.safe_dump(imported.config, sort_keys=False, allow_unicode=True)
         write_bytes(output, text.encode())
-    return emit(imported, json_output=json_output)
+    shown = imported if json_output else replace(imported, config={})
+    return emit(shown, json_output=json_output)
 
 
 def json_schema(config: type[BaseModel], params: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
