@@ -22,7 +22,7 @@ def drawn_tree() -> dict[str, tuple[str | None, int]]:
     """Parent and exit code of every class in the docstring's drawing."""
     tree: dict[str, tuple[str | None, int]] = {}
     branch: list[tuple[int, str]] = []
-    for line in inspect.getdoc(errors).splitlines():
+    for line in str(errors.__doc__).splitlines():
         row = re.match(r"(?P<indent>[\s│├└─]*)(?P<name>[A-Z]\w+) +(?P<code>\d+) ", line)
         if row is None:
             continue
@@ -35,7 +35,7 @@ def drawn_tree() -> dict[str, tuple[str | None, int]]:
 
 def test_the_drawing_is_the_tree() -> None:
     assert drawn_tree() == {
-        name: (None if error is TownletTrainError else error.__base__.__name__, int(error.exit_code))
+        name: (error.__bases__[0].__name__ if error is not TownletTrainError else None, int(error.exit_code))
         for name, error in CLASSES.items()
     }
 

@@ -22,7 +22,7 @@ from townlet_train.results import EvaluationDTO, Measurement, ResultDTO
 MODELS: dict[str, type[BaseModel]] = {
     name: model
     for name, model in vars(results).items()
-    if inspect.isclass(model) and model.__module__ == results.__name__
+    if inspect.isclass(model) and issubclass(model, BaseModel) and model is not BaseModel
 }
 
 
@@ -46,7 +46,8 @@ def _of(annotation: Any, limits: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]
         return st.dictionaries(_of(arguments[0]), _of(arguments[1]), max_size=2)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return instances(annotation)
-    drawn = st.from_type(Annotated[(annotation, *limits)] if limits else annotation)
+    kind: Any = Annotated[(annotation, *limits)] if limits else annotation
+    drawn = st.from_type(kind)
     return drawn.filter(math.isfinite) if annotation is float else drawn
 
 

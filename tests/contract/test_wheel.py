@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this working tree; its build backend is fetched unless it is installed."""
     folder = tmp_path_factory.mktemp("dist")
     isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *isolation, "-w", folder, ROOT]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        *isolation,
+        "-w",
+        folder,
+        ROOT,
+    ]
     built = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert built.returncode == 0, built.stderr
     [path] = folder.glob("*.whl")
@@ -77,7 +89,7 @@ def test_torch_is_an_extra(members: dict[str, bytes]) -> None:
 def test_what_it_carries_captures_and_evaluates_away_from_the_repository(
     installed: Path, tmp_path: Path
 ) -> None:
-    def run(*arguments: str) -> dict[str, object]:
+    def run(*arguments: str) -> dict[str, Any]:
         code = (
             "import sys, townlet_train; from townlet_train.cli import main;"
             f"assert townlet_train.__file__.startswith({str(installed)!r}), townlet_train.__file__;"
@@ -88,7 +100,7 @@ def test_what_it_carries_captures_and_evaluates_away_from_the_repository(
             capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        document: dict[str, object] = json.loads(done.stdout)
+        document: dict[str, Any] = json.loads(done.stdout)
         return document
 
     small = ["--preset", "town-v1", "--set", "town.episode_ticks=40"]
