@@ -160,7 +160,7 @@ class BCStrategy:
         state = {"epoch": clone.epoch, "timestep": clone.timestep, "seed": context.seed}
         path = checkpoint_path(context, clone)
         save_checkpoint(path, Checkpoint(info, clone.weights, state))
-        logger.info("saved %s after epoch %d", path, clone.epoch)
+        logger.debug("saved %s after epoch %d", path, clone.epoch)
         return path
 
     def _result(
