@@ -14,6 +14,8 @@ from plugin_distributions import COIN, install
 from townlet_train import __version__
 from townlet_train.cli import main
 from townlet_train.cli.commands import COMMANDS
+from townlet_train.cli.generated import SHARED
+from townlet_train.cli.params import TAKEN
 from townlet_train.errors import ExitCode
 
 ECHO = """
@@ -260,6 +262,9 @@ class TestStrategies:
         types = {param["name"]: param["type"] for param in shown["params"]}
         assert (types["mode"], types["colour"], types["sizes"]) == ("loud|soft", "red|blue", "list of int")
 
+        options = {param["name"]: param["option"] for param in shown["params"]}
+        assert options["seed"] == "--set echo.seed="
+
     def test_asking_for_a_broken_plugin_by_name_tells_its_cause(
         self, site: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -270,6 +275,9 @@ class TestStrategies:
 
 
 class TestGeneratedCommands:
+    def test_every_shared_option_is_kept_from_params(self) -> None:
+        assert SHARED.keys() <= TAKEN
+
     def test_options_of_every_type_reach_the_params(
         self, site: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

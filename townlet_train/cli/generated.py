@@ -21,7 +21,7 @@ from townlet_train.cli.options import (
     Verbose,
 )
 from townlet_train.cli.output import emit, log_to_stderr, reporting
-from townlet_train.cli.params import given_values, option_annotation
+from townlet_train.cli.params import TAKEN, given_values, option_annotation
 from townlet_train.cli.session import load_settings, session_registry
 from townlet_train.errors import CondaEnvironmentError
 
@@ -34,7 +34,7 @@ CondaEnv = Annotated[
     typer.Option("--require-conda-env", metavar="NAME", help="Refuse to run in any other conda environment."),
 ]
 
-_SHARED: dict[str, tuple[Any, object]] = {
+SHARED: dict[str, tuple[Any, object]] = {
     "config": (ConfigFiles, None),
     "sets": (Sets, None),
     "preset": (Preset, None),
@@ -47,7 +47,6 @@ _SHARED: dict[str, tuple[Any, object]] = {
     "verbose": (Verbose, False),
     "json_output": (JsonOutput, False),
 }
-_TAKEN = {*_SHARED, "context", "set", "json", "help"}
 _PREFIX = "param_"
 
 
@@ -56,7 +55,7 @@ def strategy_command(strategy: type[TrainingStrategy]) -> Any:
 
     A param named like a shared option keeps its place in files and `--set`, and gets no option of its own.
     """
-    fields = {name: field for name, field in strategy.Params.model_fields.items() if name not in _TAKEN}
+    fields = {name: field for name, field in strategy.Params.model_fields.items() if name not in TAKEN}
 
     def run(context: typer.Context, **options: Any) -> int:
         given = {name: options.pop(_PREFIX + name) for name in fields}
@@ -66,7 +65,7 @@ def strategy_command(strategy: type[TrainingStrategy]) -> Any:
     parameters += [
         _parameter(_PREFIX + name, option_annotation(name, field), None) for name, field in fields.items()
     ]
-    parameters += [_parameter(name, annotation, default) for name, (annotation, default) in _SHARED.items()]
+    parameters += [_parameter(name, annotation, default) for name, (annotation, default) in SHARED.items()]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take the attribute
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     single = typer.Typer(rich_markup_mode=None, add_completion=False)

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
+# Options every strategy command has; a param of such a name is set through files and --set.
+TAKEN = frozenset(
+    {"config", "set", "sets", "preset", "seed", "env", "output_dir", "dry_run", "overwrite"}
+    | {"require_conda_env", "verbose", "json", "json_output", "help", "context"}
+)
 _LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
 
 
@@ -58,7 +63,7 @@ def describe_strategy(record: StrategyRecord, params: type[BaseModel]) -> Strate
         reason=record.reason,
         distribution=record.distribution,
         version=record.version,
-        params=tuple(_describe(name, field) for name, field in params.model_fields.items()),
+        params=tuple(_describe(record.name, name, field) for name, field in params.model_fields.items()),
     )
 
 
@@ -74,7 +79,11 @@ def option_annotation(name: str, field: FieldInfo) -> Any:
     """
     cli_type = option_type(field.annotation)
     flag = f"{option_name(name)}/--no-{name.replace('_', '-')}" if cli_type is bool else option_name(name)
-    metavar = f"<{type_name(_item(field.annotation))}>" if get_origin(cli_type) is list else None
+    metavar = None
+    if get_origin(cli_type) is list:
+        metavar = f"<{type_name(_item(field.annotation))}>"
+    elif cli_type is str:
+        metavar = f"<{type_name(_without_none(field.annotation))}>"
     option = typer.Option(flag, help=_help(field), metavar=metavar, show_default=False)
     return Annotated[cli_type | None, option]
 
@@ -117,11 +126,11 @@ def given_values(params: type[BaseModel], options: Mapping[str, object]) -> dict
     return values
 
 
-def _describe(name: str, field: FieldInfo) -> ParamDescription:
+def _describe(strategy: str, name: str, field: FieldInfo) -> ParamDescription:
     required = field.is_required()
     return ParamDescription(
         name=name,
-        option=option_name(name),
+        option=f"--set {strategy}.{name}=" if name in TAKEN else option_name(name),
         type=type_name(field.annotation),
         default=None if required else plain_default(field),
         required=required,
@@ -134,8 +143,13 @@ def plain_default(field: FieldInfo) -> object:
     """A field's default as plain JSON values."""
     from pydantic_core import to_jsonable_python
 
-    default = field.get_default(call_default_factory=True, validated_data={})
-    return None if default is PydanticUndefined else to_jsonable_python(default)
+    default = field.default
+    if field.default_factory is not None:
+        try:
+            default = field.default_factory()  # type: ignore[call-arg]  # one that takes the other values raises
+        except TypeError:
+            return "computed"
+    return None if default is PydanticUndefined else to_jsonable_python(default, fallback=str)
 
 
 def type_name(annotation: Any) -> str:
