@@ -111,6 +111,7 @@ def test_seeds_that_were_trained_on_are_warned_of(stranger: Path, capsys: pytest
 def test_scripted_policies_are_evaluated_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, result = evaluated(capsys, "--policy", name, "--episodes", "2")
     assert (code, result["policy"], len(result["episode_returns"])) == (0, name, 2)
+    assert result["deterministic"] == (name != "random")
 
 
 @pytest.mark.parametrize(

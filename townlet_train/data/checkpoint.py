@@ -4,7 +4,7 @@ A checkpoint is a zip archive, stored and not compressed, that needs neither tor
 
     manifest.json            schema version, size and sha256 of every other member, and a `CheckpointInfo`
     weights.safetensors      the network's arrays and the frozen feature normaliser
-    state.json               counters and random streams
+    state.json               counters, and what resuming needs beside arrays
     optimizer.safetensors    the optimiser's arrays, when training may go on from here
 
 The same content gives the same bytes.

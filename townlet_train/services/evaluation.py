@@ -18,7 +18,7 @@ from townlet_train.envs.streams import stream
 from townlet_train.errors import UsageError
 from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
-from townlet_train.policies.scripted import scripted_policy
+from townlet_train.policies.scripted import RandomPolicy, scripted_policy
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.statistics import bootstrap_interval, iqm
 
@@ -74,17 +74,19 @@ def evaluate_as_configured(
     wanted = config.evaluation
     seeds = range(wanted.seed, wanted.seed + wanted.episodes)
     env = build_env(config, min(len(seeds), MOST_ENVS))
+    deterministic = wanted.deterministic
     policy: Policy
     if checkpoint is not None:
         loaded = load_checkpoint(checkpoint)
         loaded.info.check_matches(env.spec)
-        policy = NetworkPolicy(loaded, deterministic=wanted.deterministic, name=str(checkpoint))
+        policy = NetworkPolicy(loaded, deterministic=deterministic, name=str(checkpoint))
         warnings = warn_of_seen_seeds(loaded.info.lineage, seeds)
     elif scripted is not None:
         policy, warnings = scripted_policy(scripted, env.spec), ()
+        deterministic = not isinstance(policy, RandomPolicy)
     else:
         raise UsageError("Name one thing to evaluate: a checkpoint or a scripted policy.")
-    return evaluate(policy, env, seeds, deterministic=wanted.deterministic, report=report, warnings=warnings)
+    return evaluate(policy, env, seeds, deterministic=deterministic, report=report, warnings=warnings)
 
 
 def warn_of_seen_seeds(lineage: Lineage, seeds: Sequence[int]) -> tuple[str, ...]:
