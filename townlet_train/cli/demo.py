@@ -78,12 +78,9 @@ class Demo:
                 report=self.report,
             ),
         )
-        if (
-            not isinstance(clone, BCTrainingResultDTO)
-            or clone.checkpoint is None
-            or clone.checkpoint_sha256 is None
-        ):
-            raise TypeError(f"strategy bc returned {type(clone).__name__} without a checkpoint")
+        assert isinstance(clone, BCTrainingResultDTO)
+        assert clone.checkpoint is not None
+        assert clone.checkpoint_sha256 is not None
         evaluations = {
             "expert": self._evaluate("--policy expert", scripted="expert"),
             "clone, sampled": self._evaluate(clone.checkpoint, checkpoint=Path(clone.checkpoint)),
@@ -93,6 +90,8 @@ class Demo:
             "random": self._evaluate("--policy random", scripted="random"),
         }
         scores = score_policies(evaluations)
+        seen_seeds = [warning for evaluation in evaluations.values() for warning in evaluation.warnings]
+        warnings = [*clone.warnings, *seen_seeds, *broken_promises(clone.val_accuracy, scores)]
         return DemoDTO(
             run_dir=str(self.run_dir),
             checkpoint=clone.checkpoint,
@@ -105,7 +104,7 @@ class Demo:
             episodes=self.config.evaluation.episodes,
             policies=scores,
             steps=tuple(self.steps),
-            warnings=(*clone.warnings, *broken_promises(clone.val_accuracy, scores)),
+            warnings=tuple(dict.fromkeys(warnings)),
         )
 
     def _capture(self) -> int:
