@@ -22,3 +22,9 @@ def townlet_data() -> Path:
 def rng() -> np.random.Generator:
     """A generator that gives every test the same numbers."""
     return np.random.default_rng(7)
+
+
+@pytest.fixture(autouse=True)
+def no_inherited_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-xdist gives its workers a COLUMNS of 80; tables in tests have the width of a pipe, as in a plain run."""
+    monkeypatch.delenv("COLUMNS", raising=False)

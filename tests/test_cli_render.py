@@ -56,14 +56,20 @@ def test_records_become_a_table_and_nested_values_dotted_names(monkeypatch: pyte
             share={"wait": 0.5},
         )
     )
-    assert shown.splitlines() == [
+    lines = [line for line in shown.splitlines() if line and not set(line) <= set(" ─")]
+    assert lines == [
         "title       [bold]x",
         "share.wait  0.5",
         "rows",
-        "name   n",
-        "a      1",
-        "b     20",
+        " name    n",
+        " a       1",
+        " b      20",
     ]
+
+
+def test_a_measurement_is_shown_with_its_interval() -> None:
+    shown = rendered(Table(title="x", share={"mean": 1.5, "low": 1.0, "high": 2.0}))
+    assert shown.splitlines() == ["title  x", "share  1.5 [1, 2]"]
 
 
 def test_off_a_terminal_a_row_is_one_line_however_long(monkeypatch: pytest.MonkeyPatch) -> None:

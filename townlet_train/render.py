@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DATACLASS_SCHEMA = "1.0.0"
 UNLIMITED = 10_000
 SHOWN_VALUES = 8
+INTERVAL = frozenset({"mean", "low", "high"})
 HIDDEN = frozenset({"schema_version", "warnings"})
 
 
@@ -107,6 +108,8 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Seque
             continue
         if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
             tables[name] = value
+        elif isinstance(value, Mapping) and set(value) == INTERVAL:
+            single[name] = f"{text(value['mean'])} [{text(value['low'])}, {text(value['high'])}]"
         elif isinstance(value, Mapping):
             inner, inner_tables = _split(value)
             single |= {f"{name}.{key}": item for key, item in inner.items()}
@@ -130,12 +133,13 @@ def _pairs(single: Mapping[str, str]) -> Table:
 
 def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per record; a column nobody filled is left out."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     filled = [name for name in names if any(row.get(name) not in (None, "", (), []) for row in rows)]
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for name in filled:
         numeric = all(isinstance(row.get(name), int | float) for row in rows)
         plain = not any(isinstance(row.get(name), bool) for row in rows)
