@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import townlet_train
+from tests.contract.markdown import ROOT
 
 WITHOUT_TORCH = """
 import sys
@@ -93,3 +97,25 @@ def test_without_torch_the_listing_says_how_to_get_it(run_without_torch: Run) ->
     done = run_without_torch('from townlet_train.cli import main; sys.exit(main(["strategies", "list"]))')
     assert done.returncode == 0
     assert "pip install 'townlet-train[torch]'" in " ".join(done.stdout.split())
+
+
+def imported_packages() -> set[str]:
+    """Top-level packages of others that any module of ours imports, wherever in it."""
+    names: set[str] = set()
+    for path in (ROOT / "townlet_train").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(str(node.module))
+    tops = {name.partition(".")[0] for name in names}
+    return tops - sys.stdlib_module_names - {"townlet_train"}
+
+
+def test_every_package_that_is_imported_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for name in ("torch", "pettingzoo") for line in project["optional-dependencies"][name]]
+    lines = [*project["dependencies"], *extras]
+    declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in lines}
+    distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+    assert {distribution.get(name, name) for name in imported_packages()} <= declared
