@@ -307,7 +307,7 @@ def test_a_cold_start_says_what_it_is_doing(tmp_path, monkeypatch, caplog):
     from townlet_train.sim import kernels
 
     monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         kernels.compile_once(lambda: None)
     assert "Compiling the town's rules" in caplog.text
     assert str(tmp_path) in caplog.text

@@ -51,10 +51,10 @@ def compile_once(compile_all: Callable[[], None]) -> None:
     """Run `compile_all` unless an earlier process did, telling the user why this takes long."""
     if kernels_are_compiled():
         return
-    logger.warning("Compiling the town's rules for this machine, once; it takes up to a minute.")
+    logger.info("Compiling the town's rules for this machine, once; it takes up to a minute.")
     start = time.perf_counter()
     compile_all()
-    logger.warning("Compiled in %.0f s and kept in %s.", time.perf_counter() - start, cache_folder())
+    logger.info("Compiled in %.0f s and kept in %s.", time.perf_counter() - start, cache_folder())
 
 
 @contextmanager
