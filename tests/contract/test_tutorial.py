@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.markdown import DOCS, blocks
+from tests.plugin_distributions import install
+from townlet_train import hookspecs
 
 PAGE = DOCS / "writing-a-plugin.md"
 pytestmark = pytest.mark.slow
@@ -93,3 +97,12 @@ def test_the_plugin_needs_nothing_but_the_door(site: Path) -> None:
     imports = [line for line in plugin.text.splitlines() if "import" in line and "townlet_train" in line]
     assert imports
     assert all(line.startswith("from townlet_train.api import ") for line in imports)
+
+
+def test_the_plugin_in_the_hooks_docstring_is_one(tmp_path: Path) -> None:
+    example = re.search(r"^    .*?(?=^\S)", str(hookspecs.__doc__), re.M | re.S)
+    assert example is not None
+    install(tmp_path, "coin-dist", example[0])
+    done = run(tmp_path, "townlet-train coin --json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["strategy"] == "coin"
