@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import shlex
@@ -104,6 +105,12 @@ def test_every_name_behind_the_door_is_documented() -> None:
 def is_error(name: str) -> bool:
     value = getattr(api, name)
     return inspect.isclass(value) and issubclass(value, TownletTrainError)
+
+
+def test_everything_a_strategy_has_and_is_handed_is_documented() -> None:
+    members = {"name", "summary", "requires_torch", "Params", "prepare", "run"}
+    handed = {field.name for field in dataclasses.fields(api.TrainingContext)}
+    assert documented(PLUGIN_PAGE)["The contract"] >= members | handed
 
 
 def test_exit_codes_of_errors_on_the_plugin_page_are_theirs() -> None:
