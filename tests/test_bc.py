@@ -61,6 +61,7 @@ class Run:
         self.context = TrainingContext(
             config=RunConfig(),
             services=TrainingServices(rollout=None, replay=FakeReplay(demonstrations, folder / "demos.json")),  # type: ignore[arg-type]  # a fake, and a service nobody calls
+            config_hash="0" * 64,
             seed=5,
             rng=np.random.default_rng(5),
             run_dir=folder,

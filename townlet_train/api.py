@@ -10,6 +10,7 @@ from townlet_train.errors import (
     TownletTrainError,
     TrainingError,
 )
+from townlet_train.files import sha256_of
 from townlet_train.hookspecs import API_VERSION, hookimpl
 from townlet_train.results import BCTrainingResultDTO, EvaluationDTO, TrainingResultDTO
 
@@ -31,4 +32,5 @@ __all__ = [
     "TrainingResultDTO",
     "TrainingStrategy",
     "hookimpl",
+    "sha256_of",
 ]

@@ -59,13 +59,15 @@ class AnnealContext:
 class TrainingContext:
     """Everything a strategy may touch during one run.
 
-    `rng` is the run's training stream; draw from it or spawn from it, and from nothing else. `report` takes a
-    `Progress` and returns at once; it raises `Interrupted` when the user asked to stop, so call it in every loop.
-    `record` appends one line to the run's `metrics.jsonl`.
+    `config_hash` identifies config and params together and belongs into every artefact. `rng` is the run's training
+    stream; draw from it or spawn from it, and from nothing else. `report` takes a `Progress` and returns at once; it
+    raises `Interrupted` when the user asked to stop, so call it in every loop. `record` appends one line to the run's
+    `metrics.jsonl`.
     """
 
     config: RunConfig
     services: TrainingServices
+    config_hash: str
     seed: int
     rng: np.random.Generator
     run_dir: Path

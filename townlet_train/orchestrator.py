@@ -73,10 +73,12 @@ class TrainingOrchestrator:
             UsageError: the run directory is taken.
         """
         strategy = self.build_strategy(name, params)
+        details = self._describe(name, params)
         path = run_dir or default_run_dir(name, self.config.seed)
         context = TrainingContext(
             config=self.config,
             services=self.services,
+            config_hash=details["config_hash"],
             seed=self.config.seed,
             rng=stream(self.config.seed, "training"),
             run_dir=path,
@@ -89,7 +91,6 @@ class TrainingOrchestrator:
         strategy.prepare(context)
         if dry_run:
             return TrainingResultDTO(strategy=name)
-        details = self._describe(name, params)
         with open_run(
             path, strategy=name, seed=self.config.seed, details=details, overwrite=overwrite
         ) as run:

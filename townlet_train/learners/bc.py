@@ -11,19 +11,29 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from townlet_train.data.checkpoint import Arrays, CheckpointInfo, Lineage, seed_ranges
-from townlet_train.data.dataset import Demonstrations
+from townlet_train.data.checkpoint import (
+    Arrays,
+    Checkpoint,
+    CheckpointInfo,
+    Lineage,
+    save_checkpoint,
+    seed_ranges,
+)
+from townlet_train.data.dataset import Demonstrations, split_by_episode
 from townlet_train.errors import DataError, TrainingError
+from townlet_train.files import sha256_of
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, measure_imitation
 from townlet_train.learners.networks import FlatParameters, build_network, export_weights
 from townlet_train.policies.network import NetworkKind, NetworkSpec, normalise
+from townlet_train.services.runs import versions
 
 HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
 SMALLEST_STD = 1e-3  # a feature that varies less is taken as constant
@@ -92,6 +102,22 @@ class BCLearner:
         )
         self._frames = self._standardise()
 
+    @classmethod
+    def from_demonstrations(
+        cls,
+        demonstrations: Demonstrations,
+        settings: BCSettings,
+        *,
+        network: NetworkKind,
+        hidden_sizes: tuple[int, ...] | None,
+        val_fraction: float,
+        rng: np.random.Generator,
+    ) -> BCLearner:
+        """A learner with a network of that kind, and about `val_fraction` of the episodes held out."""
+        split = split_by_episode(demonstrations, val_fraction, rng)
+        spec = network_for(demonstrations, network, hidden_sizes)
+        return cls(spec, settings, demonstrations, split, rng)
+
     @property
     def epochs_since_best(self) -> int:
         """How long the held-out loss has not fallen."""
@@ -150,19 +176,20 @@ class BCLearner:
         with limited_threads(torch_threads=1, numpy_threads=self.settings.n_threads):
             return measure_imitation(self.spec, weights, self.demonstrations, index)
 
-    def describe(
+    def save(
         self,
+        clone: Clone,
+        path: Path,
         *,
         algorithm: str,
         env_id: str,
-        demonstrations: tuple[str, str],
+        manifest: Path,
         config_hash: str,
-        versions: dict[str, str],
-    ) -> CheckpointInfo:
-        """What a checkpoint says about a clone; `demonstrations` are the manifest's path and sha256."""
+        seed: int,
+    ) -> None:
+        """Write a clone as a checkpoint, whole or not at all; `manifest` is where its demonstrations came from."""
         frames, reads_maps = self.demonstrations, self.spec.kind == "conflict_aware"
-        path, digest = demonstrations
-        return CheckpointInfo(
+        info = CheckpointInfo(
             algorithm=algorithm,
             env_id=env_id,
             feature_names=frames.feature_names,
@@ -171,11 +198,15 @@ class BCLearner:
             map_size=self.spec.map_shape[-1],
             network=self.spec.to_document(),
             lineage=Lineage(
-                demonstrations=path, demonstrations_sha256=digest, training_seeds=seed_ranges(frames.seeds)
+                demonstrations=str(manifest),
+                demonstrations_sha256=sha256_of(manifest),
+                training_seeds=seed_ranges(frames.seeds),
             ),
             config_hash=config_hash,
-            versions=versions,
+            versions=versions(),
         )
+        state = {"epoch": clone.epoch, "timestep": clone.timestep, "seed": seed}
+        save_checkpoint(path, Checkpoint(info, clone.weights, state))
 
     def _learning_rate(self) -> float:
         """Falls linearly with the frames done."""

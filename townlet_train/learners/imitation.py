@@ -57,6 +57,21 @@ def measure_imitation(
     )
 
 
+def check_teachable(
+    demonstrations: Demonstrations, majority_threshold: float, *, allow_degenerate: bool
+) -> list[str]:
+    """Refuse what nobody can learn; a nearly constant demonstrator too, or warn of it when that is allowed.
+
+    Raises:
+        DataError: one action is nearly everything, a label is illegal, or there was never a choice.
+    """
+    degeneracy = describe_degeneracy(demonstrations, majority_threshold)
+    if degeneracy and not allow_degenerate:
+        raise DataError(f"{degeneracy} Capture other demonstrations, or insist with --allow-degenerate.")
+    check_labels(demonstrations)
+    return [degeneracy] if degeneracy else []
+
+
 def check_labels(demonstrations: Demonstrations) -> None:
     """Raise `DataError` when a demonstrated action is not legal, or when there was never a choice."""
     legal = demonstrations.action_mask[np.arange(len(demonstrations)), demonstrations.actions]

@@ -15,15 +15,14 @@ from pydantic import Field, model_validator
 
 from townlet_train.api import (
     BCTrainingResultDTO,
-    DataError,
     Interrupted,
     Progress,
     StrategyParams,
     TrainingContext,
+    sha256_of,
 )
 
 if TYPE_CHECKING:
-    from townlet_train.data.dataset import Demonstrations
     from townlet_train.learners.bc import BCLearner, BCSettings, BCStats, Clone
 
 LOW_ACCURACY = 0.95
@@ -81,18 +80,28 @@ class BCStrategy:
 
     def run(self, context: TrainingContext) -> BCTrainingResultDTO:
         """Clone the demonstrator; the epoch with the lowest held-out loss becomes the checkpoint."""
-        from townlet_train.data.dataset import split_by_episode
-        from townlet_train.learners.bc import BCLearner, network_for
+        from townlet_train.learners.bc import BCLearner
+        from townlet_train.learners.imitation import check_teachable
 
         started = time.perf_counter()
         manifest = context.services.replay.resolve_manifest(self.params.manifest)
         demonstrations = context.services.replay.load(
             manifest, with_maps=self.params.network == "conflict_aware"
         )
-        warnings = [*demonstrations.warnings, *self._check_learnable(demonstrations)]
-        split = split_by_episode(demonstrations, self.params.val_fraction, context.rng)
-        spec = network_for(demonstrations, self.params.network, self.params.hidden_sizes)
-        learner = BCLearner(spec, self._settings(), demonstrations, split, context.rng)
+        warnings = [
+            *demonstrations.warnings,
+            *check_teachable(
+                demonstrations, self.params.majority_threshold, allow_degenerate=self.params.allow_degenerate
+            ),
+        ]
+        learner = BCLearner.from_demonstrations(
+            demonstrations,
+            self._settings(),
+            network=self.params.network,
+            hidden_sizes=self.params.hidden_sizes,
+            val_fraction=self.params.val_fraction,
+            rng=context.rng,
+        )
         epochs = self._train(learner, partial(self._save, learner, manifest, context), context)
         result = self._result(learner, epochs, manifest, context)
         accuracy = learner.best.held_out.accuracy
@@ -104,16 +113,6 @@ class BCStrategy:
         return result.model_copy(
             update={"warnings": tuple(warnings), "duration_sec": time.perf_counter() - started}
         )
-
-    def _check_learnable(self, demonstrations: Demonstrations) -> list[str]:
-        """Refuse labels nobody can learn; a nearly constant demonstrator is refused too, or warned of when allowed."""
-        from townlet_train.learners.imitation import check_labels, describe_degeneracy
-
-        degeneracy = describe_degeneracy(demonstrations, self.params.majority_threshold)
-        if degeneracy and not self.params.allow_degenerate:
-            raise DataError(f"{degeneracy} Capture other demonstrations, or insist with --allow-degenerate.")
-        check_labels(demonstrations)
-        return [degeneracy] if degeneracy else []
 
     def _settings(self) -> BCSettings:
         from townlet_train.learners.bc import BCSettings
@@ -145,29 +144,22 @@ class BCStrategy:
 
     def _save(self, learner: BCLearner, manifest: Path, context: TrainingContext, clone: Clone) -> Path:
         """Write a clone as checkpoint_<frames learned from>.zip."""
-        from townlet_train.config import config_hash
-        from townlet_train.data.checkpoint import Checkpoint, save_checkpoint
-        from townlet_train.files import sha256_of
-        from townlet_train.services.runs import versions
-
-        info = learner.describe(
+        path = checkpoint_path(context, clone)
+        learner.save(
+            clone,
+            path,
             algorithm=self.name,
             env_id=context.config.env,
-            demonstrations=(str(manifest), sha256_of(manifest)),
-            config_hash=config_hash(context.config, {self.name: self.params.model_dump(mode="json")}),
-            versions=versions(),
+            manifest=manifest,
+            config_hash=context.config_hash,
+            seed=context.seed,
         )
-        state = {"epoch": clone.epoch, "timestep": clone.timestep, "seed": context.seed}
-        path = checkpoint_path(context, clone)
-        save_checkpoint(path, Checkpoint(info, clone.weights, state))
         logger.debug("saved %s after epoch %d", path, clone.epoch)
         return path
 
     def _result(
         self, learner: BCLearner, epochs: list[BCStats], manifest: Path, context: TrainingContext
     ) -> BCTrainingResultDTO:
-        from townlet_train.files import sha256_of
-
         best, training = learner.best, learner.measure(learner.best.weights, learner.train)
         checkpoint = checkpoint_path(context, best)
         return BCTrainingResultDTO(
