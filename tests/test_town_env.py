@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tests.towns import ArrangedTown
+from townlet_train.config import RunConfig
 from townlet_train.config.town import TownConfig
+from townlet_train.envs.build import build_env
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.errors import DataError, EnvironmentCreationError, InfeasibleTownError, UsageError
 from townlet_train.policies.scripted import scripted_policy
@@ -288,6 +290,24 @@ def test_an_infeasible_town_is_refused_unless_told_otherwise():
 def test_a_town_without_agents_is_refused():
     with pytest.raises(EnvironmentCreationError, match="at least one agent"):
         TownVectorEnv(TownConfig(n_agents=0), 1)
+
+
+def test_the_social_stage_of_a_cycle_is_what_the_town_pays():
+    schedule = {"schedule": [{"cycle": 2, "stage": "C1"}]}
+    paid = []
+    for cycle in (0, 2):
+        env = build_env(RunConfig.model_validate({"social": schedule}), 4, cycle=cycle)
+        actor, observation = scripted_policy("expert", env.spec), env.reset(np.arange(4))
+        rewards = []
+        for _ in range(200):
+            step = env.step(actor.act(observation, np.zeros((4, 6))))
+            observation = step.observation
+            rewards.append(step.rewards.copy())
+        paid.append((np.array(rewards), env.event_counts()))
+    (plain, events), (social, same_events) = paid
+    assert all((events[name] == same_events[name]).all() for name in events)
+    assert events["chat_success"].sum() > 0
+    assert social.sum() > plain.sum()
 
 
 @pytest.mark.parametrize("n_agents", [1, 2, 8])

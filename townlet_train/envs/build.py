@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 ENV_IDS = ("town",)
 
 
-def build_env(config: RunConfig, n_envs: int) -> VectorEnv:
-    """`n_envs` environments of the id in `config.env`.
+def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0) -> VectorEnv:
+    """`n_envs` environments of the id in `config.env`; the town pays the social rewards of that cycle.
 
     Raises:
         UnknownNameError: no environment has that id.
@@ -23,4 +23,5 @@ def build_env(config: RunConfig, n_envs: int) -> VectorEnv:
         raise UnknownNameError("environment", config.env, ENV_IDS)
     from townlet_train.envs.town import TownVectorEnv
 
-    return TownVectorEnv(config.town, n_envs)
+    reward = config.town.reward.model_copy(update={"social_stage": config.social_stage(cycle)})
+    return TownVectorEnv(config.town.model_copy(update={"reward": reward}), n_envs)
