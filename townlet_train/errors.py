@@ -63,10 +63,12 @@ class UnknownNameError(UsageError):
     "No strategy named 'pppo'. Did you mean 'ppo'? Known: anneal, bc, ppo."
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
         listing = ", ".join(names) if names else "none"
-        super().__init__(f"No {kind} named {name!r}.{suggestion(name, names)} Known: {listing}.")
+        super().__init__(
+            f"No {kind} named {name!r}.{suggestion(name, names)} Known: {listing}. {hint}".rstrip()
+        )
 
 
 class DataError(TownletTrainError):

@@ -17,12 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".partial"  # how the name of what is not whole ends
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` to write to; it becomes `target` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
     os.close(handle)
     partial = Path(name)
     try:
@@ -33,9 +35,6 @@ def atomic_path(target: Path) -> Iterator[Path]:
         flush_to_disk(target.parent)
     finally:
         partial.unlink(missing_ok=True)
-
-
-PARTIAL = ".partial"
 
 
 @contextmanager

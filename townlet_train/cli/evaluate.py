@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Seed, Sets
+from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting
 from townlet_train.errors import UsageError
 
@@ -18,6 +18,9 @@ CheckpointPath = Annotated[
 PolicyName = Annotated[
     str | None,
     typer.Option("--policy", help="Scripted policy instead of a checkpoint: expert, random or idle."),
+]
+FirstSeed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the first episode; the others count up from it.")
 ]
 Episodes = Annotated[int | None, typer.Option("--episodes", help="Episodes, one seed each.")]
 Deterministic = Annotated[
@@ -34,7 +37,7 @@ def command(
     policy: PolicyName = None,
     env: Env = None,
     episodes: Episodes = None,
-    seed: Seed = None,
+    seed: FirstSeed = None,
     deterministic: Deterministic = None,
     config: ConfigFiles = None,
     sets: Sets = None,

@@ -81,7 +81,8 @@ class LazyGroup(QuickGroup):
             return _load_entry(name)
         registry = session_registry(context)
         if name not in registry.classes and not any(plugin.name == name for plugin in registry.plugins):
-            raise UnknownNameError("command", name, [*COMMANDS, *registry.classes])
+            left_out = " ".join(str(plugin) for plugin in registry.plugins if plugin.reason)
+            raise UnknownNameError("command", name, [*COMMANDS, *registry.classes], hint=left_out)
         from townlet_train.cli.generated import strategy_command
 
         return strategy_command(registry.find(name))

@@ -40,4 +40,4 @@ def check_room(output: Path, n_bytes: int) -> None:
 
 def leftovers(output: Path) -> list[Path]:
     """What captures of the same output left behind when they were killed."""
-    return sorted(output.resolve().parent.glob(f".{output.name}.*{PARTIAL}"))
+    return sorted(output.resolve().parent.glob(f"*.{output.name}.*{PARTIAL}"))

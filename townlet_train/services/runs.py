@@ -94,8 +94,9 @@ def check_run_dir(path: Path, *, overwrite: bool) -> None:
     status = json.loads((path / RUN).read_text(encoding="utf-8")).get("status")
     nothing_to_lose = status == "failed" and not any(path.glob("*.zip"))
     if not overwrite and not nothing_to_lose:
+        how = "running, or killed while it was" if status == "running" else status
         raise UsageError(
-            f"{path} already holds a run ({status}). Pass --overwrite to replace it or choose another --output-dir."
+            f"{path} already holds a run ({how}). Pass --overwrite to replace it or choose another --output-dir."
         )
 
 

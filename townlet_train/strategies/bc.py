@@ -57,7 +57,9 @@ class BCParams(StrategyParams):
     )
 
     @model_validator(mode="after")
-    def _one_width_for_two_encoders(self) -> BCParams:
+    def _widths_a_network_can_have(self) -> BCParams:
+        if self.hidden_sizes is not None and min(self.hidden_sizes) < 1:
+            raise ValueError(f"hidden sizes are at least 1, {min(self.hidden_sizes)} was given")
         if self.network == "conflict_aware" and self.hidden_sizes is not None and len(self.hidden_sizes) != 1:
             raise ValueError("network conflict_aware has one hidden size")
         return self
