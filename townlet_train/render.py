@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DATACLASS_SCHEMA = "1.0.0"
 UNLIMITED = 10_000
 SHOWN_VALUES = 8
+WIDEST_CELL = 140
 INTERVAL = frozenset({"mean", "low", "high"})
 HIDDEN = frozenset({"schema_version", "warnings"})
 
@@ -145,8 +146,13 @@ def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         plain = not any(isinstance(row.get(name), bool) for row in rows)
         table.add_column(name, justify="right" if numeric and plain else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(text(row.get(name))) for name in filled))
+        table.add_row(*(Text(_shortened(text(row.get(name)))) for name in filled))
     return table
+
+
+def _shortened(cell: str) -> str:
+    """A cell one line can hold; --json has the whole value."""
+    return cell if len(cell) <= WIDEST_CELL else f"{cell[: WIDEST_CELL - 1]}…"
 
 
 def _console(stream: TextIO) -> Console:
