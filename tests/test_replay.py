@@ -215,6 +215,32 @@ def test_a_manifest_that_is_not_there_is_a_usage_error(path: Path | None, senten
     assert refusal.value.exit_code == ExitCode.USAGE
 
 
+def test_a_recording_passes_its_check(recording: Path) -> None:
+    assert SERVICE.check(recording.parent) == recording
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("thesis.txt", b"To be, or not to be", "thesis.txt is a str; expected a list of samples"),
+        ("m.json", b'{"a": 1}', "m.json is an object without `samples`"),
+        ("m.json", b'["lost.npz"]', "m.json, entry 1: lost.npz does not exist"),
+        ("a.npz", b"no zip", "a.npz is not an npz file"),
+    ],
+)
+def test_what_is_no_recording_fails_its_check(
+    tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(DataError) as refusal:
+        SERVICE.check(path)
+
+    assert sentence in str(refusal.value)
+    assert refusal.value.exit_code == ExitCode.FAILED
+
+
 @pytest.mark.parametrize("command", ["inspect", "validate", "split"])
 def test_commands_print_one_document(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str

@@ -52,6 +52,17 @@ class ReplayDatasetService:
             )
         return find_manifest(path) if path.is_dir() else path
 
+    def check(self, path: Path | None) -> Path:
+        """The manifest (or sample) that `path` means, opened and its first sample read: cheap, before long work.
+
+        Raises `UsageError` when there is none, `DataError` when it is no recording.
+        """
+        source = self.resolve_manifest(path)
+        replay = open_replay(source)
+        if isinstance(replay, SampleReplay):
+            next(replay.samples())
+        return source
+
     def load(self, path: Path, *, with_maps: bool = True) -> Demonstrations:
         """Every frame of a recording, to learn from."""
         return load_demonstrations(self.resolve_manifest(path), with_maps=with_maps)
