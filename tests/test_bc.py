@@ -22,13 +22,13 @@ from townlet_train.policies.network import NetworkSpec
 from townlet_train.services import TrainingServices
 from townlet_train.strategies.bc import BCParams, BCStrategy
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from townlet_train.learners.bc import BCLearner, BCSettings, limited_threads  # noqa: E402
 from townlet_train.learners.gradients import AutogradGradient, Frames, MlpGradient  # noqa: E402
 from townlet_train.learners.imitation import measure_imitation  # noqa: E402
-from townlet_train.learners.networks import FlatParameters, build_network, load_weights  # noqa: E402
+from townlet_train.learners.networks import FlatParameters, build_network  # noqa: E402
 
 
 class FakeReplay:
@@ -95,7 +95,8 @@ def test_the_written_out_gradient_is_autograds(
 ) -> None:
     spec = replace(MLP, activation=activation, hidden_sizes=hidden_sizes)
     network = build_network(spec, np.random.default_rng(0))
-    load_weights(network, random_weights(spec))
+    weights = {name: torch.from_numpy(array) for name, array in random_weights(spec).items()}
+    network.load_state_dict(weights)
     parameters = FlatParameters(network, list(spec.actor_shapes()))
     frames = frames_of(rule_demonstrations(), n)
     loss = MlpGradient(spec, parameters)(frames)
@@ -279,8 +280,6 @@ def test_what_cannot_teach_is_refused(
 
 
 def test_training_restores_the_number_of_threads() -> None:
-    import torch
-
     before = torch.get_num_threads()
     with limited_threads(torch_threads=before + 1, numpy_threads=1):
         assert torch.get_num_threads() == before + 1

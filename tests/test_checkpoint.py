@@ -138,6 +138,21 @@ def test_a_repacked_checkpoint_is_refused(saved: Path) -> None:
         load_checkpoint(rewritten(saved, lambda members: members, zipfile.ZIP_DEFLATED))
 
 
+def test_an_encrypted_checkpoint_is_refused(saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    for signature, offset in (
+        (b"PK\x03\x04", 6),
+        (b"PK\x01\x02", 8),
+    ):  # the flags of both headers of every entry
+        start = -1
+        while (start := content.find(signature, start + 1)) >= 0:
+            content[start + offset] |= 1
+    saved.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"holds 'manifest\.json' encrypted") as refusal:
+        load_checkpoint(saved)
+    assert refusal.value.exit_code == 6
+
+
 def test_a_member_given_twice_is_refused(saved: Path) -> None:
     with zipfile.ZipFile(saved, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("state.json", b"{}")
@@ -155,16 +170,18 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        (EnvSpec("e", ("tick", "env", "agent", "mood", "episode"), SPEC.action_names),
+        (EnvSpec("town", SPEC.feature_names, SPEC.action_names),
+         "trained in environment 'counting', this one is 'town'. Pass --env counting"),
+        (EnvSpec("counting", ("tick", "env", "agent", "mood", "episode"), SPEC.action_names),
          "feature 3 is 'last_action', the environment's is 'mood'"),
-        (EnvSpec("e", (*SPEC.feature_names, "mood"), SPEC.action_names),
+        (EnvSpec("counting", (*SPEC.feature_names, "mood"), SPEC.action_names),
          "knows 5 features, the environment has 6; only the environment has 'mood'"),
-        (EnvSpec("e", SPEC.feature_names, SPEC.action_names[:-1]),
+        (EnvSpec("counting", SPEC.feature_names, SPEC.action_names[:-1]),
          "knows 3 actions, the environment has 2; only the checkpoint has 'chat'"),
-        (EnvSpec("e", SPEC.feature_names, SPEC.action_names, ("self", "walls"), 3), "map channel 1 is 'tick'"),
-        (EnvSpec("e", SPEC.feature_names, SPEC.action_names, SPEC.map_channels, 5), "maps 3 tiles wide"),
+        (EnvSpec("counting", SPEC.feature_names, SPEC.action_names, ("self", "walls"), 3), "map channel 1 is 'tick'"),
+        (EnvSpec("counting", SPEC.feature_names, SPEC.action_names, SPEC.map_channels, 5), "maps 3 tiles wide"),
     ],
-    ids=["a feature", "one feature more", "one action less", "a channel", "a map size"],
+    ids=["an environment", "a feature", "one feature more", "one action less", "a channel", "a map size"],
 )  # fmt: skip
 def test_the_first_difference_from_an_environment_is_named(spec: EnvSpec, sentence: str) -> None:
     info = small_checkpoint(WITH_MAP, SPEC).info
@@ -175,7 +192,7 @@ def test_the_first_difference_from_an_environment_is_named(spec: EnvSpec, senten
 
 def test_a_network_without_maps_fits_an_environment_with_any() -> None:
     small_checkpoint(MLP, SPEC).info.check_matches(
-        EnvSpec("e", SPEC.feature_names, SPEC.action_names, ("x",), 9)
+        EnvSpec("counting", SPEC.feature_names, SPEC.action_names, ("x",), 9)
     )
 
 

@@ -66,11 +66,11 @@ def test_logits_are_those_of_the_formulas(spec: NetworkSpec, rng: np.random.Gene
 @pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware"])
 def test_torch_and_numpy_agree(spec: NetworkSpec, rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
-    from townlet_train.learners.networks import build_network, export_weights, load_weights
+    from townlet_train.learners.networks import build_network, export_weights
 
     network = build_network(spec, rng)
     weights = random_weights(spec)
-    load_weights(network, weights)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     features = rng.normal(size=(50, 5), scale=20).astype(np.float32)
     maps = rng.integers(0, 2, size=(50, 2, 3, 3), dtype=np.uint8)
     mask = rng.random((50, 3)) < 0.7
@@ -170,14 +170,20 @@ def test_arrays_that_are_not_the_networks_are_refused(weights: dict[str, Any], s
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"kind": "transformer"}, "'transformer' network"),
+        ({"kind": "transformer"}, "kind: Input should be 'mlp' or 'conflict_aware', got 'transformer'"),
         ({"hidden_sizes": []}, "at least one hidden size"),
+        ({"hidden_sizes": [8, 0]}, "at least 1"),
+        ({"hidden_sizes": "64"}, "hidden_sizes: "),
         ({"kind": "conflict_aware"}, "one hidden size"),
-        ({"depth": 3}, "description is wrong"),
-        ({"activation": "gelu"}, "'gelu' units"),
+        ({"depth": 3}, "description is wrong, depth: "),
+        ({"activation": "gelu"}, "activation: Input should be 'tanh' or 'relu', got 'gelu'"),
+        ({"feature_clip": "x"}, "feature_clip: Input should be a valid number, got 'x'"),
+        ({"feature_clip": float("nan")}, "cut to a positive number"),
+        ({"n_features": "5"}, "n_features: Input should be a valid integer, got '5'"),
+        ({"map_shape": [0, 0]}, "map_shape.2: "),
     ],
-    ids=["kind", "no layers", "two widths", "a stray key", "activation"],
 )
 def test_a_network_nobody_knows_is_refused(change: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+    with pytest.raises(CheckpointError, match=re.escape(sentence)) as refusal:
         NetworkSpec.from_document(MLP.to_document() | change)
+    assert refusal.value.exit_code == 6

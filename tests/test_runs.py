@@ -139,6 +139,16 @@ def test_a_directory_of_other_things_is_never_taken(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize("content", [b"{bad", b"[]", b"{}", b"\xff", b"null", b'"text"'])
+def test_a_damaged_run_document_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"run\.json is damaged") as refusal:
+            check_run_dir(tmp_path, overwrite=overwrite)
+        assert str(tmp_path) in str(refusal.value)
+        assert refusal.value.exit_code == 3
+
+
 def test_runs_lie_where_their_strategy_and_seed_say() -> None:
     assert default_run_dir("bc", 42) == Path("results/experiments/bc_seed42")
 

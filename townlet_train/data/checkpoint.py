@@ -37,6 +37,7 @@ MANIFEST, WEIGHTS, STATE, OPTIMIZER = (
     "state.json",
     "optimizer.safetensors",
 )
+ENCRYPTED = 0x1  # bit of a zip entry's flags
 HOW_TO_TRAIN = "Train one with `townlet-train bc`."
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -45,6 +46,8 @@ Arrays = Mapping[str, NDArray[Any]]
 class Spaces(Protocol):
     """What an environment shows and takes, by name; `envs.protocol.EnvSpec` is one."""
 
+    @property
+    def env_id(self) -> str: ...
     @property
     def feature_names(self) -> tuple[str, ...]: ...
     @property
@@ -106,7 +109,12 @@ class CheckpointInfo(_Document):
     versions: dict[str, str] = Field(default_factory=dict, description="versions of what trained it")
 
     def check_matches(self, spaces: Spaces) -> None:
-        """Raise `CheckpointError` naming the first feature, action or map channel that differs."""
+        """Raise `CheckpointError` naming what differs: environment, or the first feature, action or map channel."""
+        if self.env_id and spaces.env_id and self.env_id != spaces.env_id:
+            raise CheckpointError(
+                f"The checkpoint was trained in environment {self.env_id!r}, this one is {spaces.env_id!r}. "
+                f"Pass --env {self.env_id}."
+            )
         _check_names("feature", self.feature_names, spaces.feature_names)
         _check_names("action", self.action_names, spaces.action_names)
         if not self.map_channels:
@@ -205,6 +213,11 @@ def _check_kind(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise CheckpointError(f"Checkpoint {path} holds {repeated!r} more than once; it was tampered with.")
+    locked = next((entry.filename for entry in entries if entry.flag_bits & ENCRYPTED), None)
+    if locked is not None:
+        raise CheckpointError(
+            f"Checkpoint {path} holds {locked!r} encrypted, expected plain; it was repacked."
+        )
     packed = next((entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:
         raise CheckpointError(

@@ -102,11 +102,6 @@ def build_network(spec: NetworkSpec, rng: np.random.Generator) -> PolicyNetwork:
     return kinds[spec.kind](spec, generator)
 
 
-def load_weights(network: nn.Module, weights: dict[str, NDArray[np.float32]]) -> None:
-    """Copy arrays into a network; every name must be there and no other."""
-    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
-
-
 def export_weights(network: nn.Module) -> dict[str, NDArray[np.float32]]:
     """Copies of a network's arrays by name, ready for a checkpoint."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}

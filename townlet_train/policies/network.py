@@ -5,13 +5,15 @@ The learners build the same networks in torch from the same `NetworkSpec`, with 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from townlet_train.data.checkpoint import Arrays, Checkpoint
 from townlet_train.envs.protocol import Observation
@@ -34,6 +36,8 @@ class NetworkSpec:
     ConflictAwarePolicyNetwork; `hidden_sizes` is then a single width.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     kind: NetworkKind
     n_features: int
     n_actions: int
@@ -48,6 +52,10 @@ class NetworkSpec:
         if not self.hidden_sizes or (self.kind == "conflict_aware" and len(self.hidden_sizes) != 1):
             wanted = "one hidden size" if self.kind == "conflict_aware" else "at least one hidden size"
             raise ValueError(f"a {self.kind!r} network has {wanted}, got {self.hidden_sizes}")
+        if min(self.n_features, self.n_actions, *self.hidden_sizes) < 1:
+            raise ValueError("features, actions and hidden sizes are at least 1")
+        if not 0 < self.feature_clip < math.inf:
+            raise ValueError(f"features are cut to a positive number, got {self.feature_clip}")
 
     def to_document(self) -> dict[str, Any]:
         """Plain JSON types, for a checkpoint's manifest."""
@@ -57,15 +65,14 @@ class NetworkSpec:
     def from_document(cls, document: Mapping[str, Any]) -> NetworkSpec:
         """The spec a checkpoint's manifest holds; `CheckpointError` when it describes no network we know."""
         try:
-            shapes = {name: tuple(document[name]) for name in ("hidden_sizes", "map_shape")}
-            spec = cls(**{**document, **shapes})
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"The checkpoint's network description is wrong: {error}.") from error
-        if spec.kind not in get_args(NetworkKind) or spec.activation not in get_args(Activation):
+            return TypeAdapter(cls).validate_json(json.dumps(document), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(
-                f"The checkpoint holds a {spec.kind!r} network of {spec.activation!r} units, unknown here."
-            )
-        return spec
+                f"The checkpoint's network description is wrong, {where or 'as a whole'}: {first['msg']}, "
+                f"got {first['input']!r:.80}."
+            ) from error
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every trainable array by name and shape, those that decide the action first."""

@@ -91,13 +91,23 @@ def check_run_dir(path: Path, *, overwrite: bool) -> None:
         return
     if not (path / RUN).exists():
         raise UsageError(f"{path} is not empty and holds no run. Choose another --output-dir.")
-    status = json.loads((path / RUN).read_text(encoding="utf-8")).get("status")
+    status = _status(path / RUN)
     nothing_to_lose = status == "failed" and not any(path.glob("*.zip"))
     if not overwrite and not nothing_to_lose:
         how = "running, or killed while it was" if status == "running" else status
         raise UsageError(
             f"{path} already holds a run ({how}). Pass --overwrite to replace it or choose another --output-dir."
         )
+
+
+def _status(path: Path) -> str:
+    """What a run.json says became of its run."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["status"])
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UsageError(
+            f"{path} is damaged, expected a JSON object with a status. Delete it or choose another --output-dir."
+        ) from error
 
 
 @contextmanager
