@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from tests.towns import ArrangedTown
+from tests.towns import ArrangedTown, preset
 from townlet_train.config import RunConfig
 from townlet_train.config.town import TownConfig
 from townlet_train.envs.build import build_env
@@ -75,6 +77,13 @@ def test_a_saved_state_continues_as_the_same_run_in_another_environment():
         assert step.rewards.tobytes() == twin.rewards.tobytes()
         observation, shown = step.observation, twin.observation
     assert env.get_state()["towns"].tobytes() == other.get_state()["towns"].tobytes()
+
+
+def test_a_state_of_a_town_with_other_rules_is_refused():
+    env, other = TownVectorEnv(TownConfig(), 2), TownVectorEnv(TownConfig(grid_size=12), 2)
+    env.reset(np.array([1, 2]))
+    with pytest.raises(DataError, match="other rules"):
+        other.set_state(env.get_state())
 
 
 def test_a_state_of_another_number_of_towns_is_refused():
@@ -166,7 +175,7 @@ def test_requests_are_legal_exactly_within_reach():
 
 def test_an_episode_is_cut_for_everybody_at_once_and_shows_its_last_observation():
     env = TownVectorEnv(TownConfig.model_validate({"episode_ticks": 20}), 2)
-    observation = env.reset(np.array([1, 2]))
+    env.reset(np.array([1, 2]))
     for tick in range(1, 41):
         step = env.step(np.zeros((2, 6), np.int64))
         assert step.truncated.all() == (tick % 20 == 0)
@@ -175,7 +184,6 @@ def test_an_episode_is_cut_for_everybody_at_once_and_shows_its_last_observation(
             progress = FEATURE_INDEX["episode_progress"]
             assert (step.final_observation.features[..., progress] == 1.0).all()
             assert (step.observation.features[..., progress] == 0.0).all()
-    assert observation is not None
 
 
 def test_the_default_layout_does_not_show_the_previous_action():
@@ -256,6 +264,7 @@ def test_dormant_features_are_named_features():
         (np.full((1, 6), 14), r"Actions lie in 0..13, 14 was given"),
         (np.full((1, 6), -1), r"Actions lie in 0..13, -1 was given"),
         (np.zeros((6,), np.int64), r"actions has shape \(6,\), expected \(1, 6\)"),
+        (np.full((1, 6), 1.9), r"actions are whole numbers, an array of float64 was given"),
     ],
 )
 def test_wrong_actions_are_refused_in_words(actions, sentence):
@@ -277,7 +286,7 @@ def test_seeds_must_match_the_towns_and_not_be_negative(seeds):
 
 
 def test_an_infeasible_town_is_refused_unless_told_otherwise():
-    upstream = TownConfig.preset("upstream-2025")
+    upstream = preset("upstream-2025")
     with pytest.raises(
         InfeasibleTownError, match=r"infeasible: .* Set town.allow_infeasible=true"
     ) as refusal:
@@ -323,11 +332,28 @@ def test_memory_is_linear_in_towns():
     assert large.nbytes == 100 * small.nbytes
 
 
-def test_a_cold_start_says_what_it_is_doing(tmp_path, monkeypatch, caplog):
-    from townlet_train.sim import kernels
+@pytest.mark.slow
+def test_a_cold_start_says_what_it_is_doing_and_where_the_result_is_kept(tmp_path):
+    cold = subprocess.run(
+        [sys.executable, "-m", "townlet_train", "town", "warm-up"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Compiling the town's rules" in cold.stderr
+    assert str(tmp_path) in cold.stderr
+    assert list(tmp_path.rglob("*_advance*.nbc"))
 
-    monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
-    with caplog.at_level(logging.INFO):
-        kernels.compile_once(lambda: None)
-    assert "Compiling the town's rules" in caplog.text
-    assert str(tmp_path) in caplog.text
+
+@pytest.mark.slow
+def test_where_nothing_can_be_kept_the_town_runs_and_says_so(tmp_path):
+    (tmp_path / "townlet-train").write_text("a file where the folder should be")
+    cold = subprocess.run(
+        [sys.executable, "-m", "townlet_train", "town", "warm-up"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "again at every start" in cold.stderr

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 
 import pytest
+from pydantic import ValidationError
 
+from tests.towns import preset
+from townlet_train.config import load
 from townlet_train.config.town import TownConfig
 from townlet_train.errors import UnknownNameError
 from townlet_train.sim.feasibility import compute_budget
 
 
 def test_upstream_needs_131_percent_of_the_day_and_231_with_cooking():
-    budget = compute_budget(TownConfig.preset("upstream-2025"))
+    budget = compute_budget(preset("upstream-2025"))
     assert budget.service_share == pytest.approx(0.375 + 1 / 3 + 0.6)
     assert budget.service_share + budget.cook_share == pytest.approx(2.308, abs=1e-3)
     assert not budget.feasible
@@ -20,7 +23,7 @@ def test_upstream_needs_131_percent_of_the_day_and_231_with_cooking():
 
 
 def test_town_v1_leaves_room_to_live():
-    budget = compute_budget(TownConfig.preset("town-v1"))
+    budget = compute_budget(preset("town-v1"))
     # .006/.4*3 + .003/.45*6 + .005/.8*12, and half a cooking of 8 ticks per meal
     assert budget.service_share == pytest.approx(0.045 + 0.04 + 0.075)
     assert budget.cook_share == pytest.approx(0.06)
@@ -50,4 +53,21 @@ def test_the_verdict_says_what_is_missing(change, reason):
 
 def test_an_unknown_preset_is_refused_with_a_suggestion():
     with pytest.raises(UnknownNameError, match=r"Did you mean .town-v1.\?"):
-        TownConfig.preset("town-v2")
+        load(preset="town-v2")
+
+
+@pytest.mark.parametrize(("shift", "window"), [((10, 150), 40), ((12, 160), 12), ((0, 160), 0)])
+def test_a_shift_that_fills_the_day_is_refused(shift, window):
+    with pytest.raises(ValidationError, match="off duty at some time"):
+        TownConfig.model_validate({"employment": {"shifts": [shift], "arrival_window": window}})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_setting_is_a_finite_number(value):
+    with pytest.raises(ValidationError, match="finite number"):
+        TownConfig.model_validate({"reward": {"survival": value}})
+
+
+def test_a_count_is_one_the_machine_can_count_to():
+    with pytest.raises(ValidationError, match="episode_ticks is 99999999999999999999, at most"):
+        TownConfig(episode_ticks=99999999999999999999)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from townlet_train.config.town import TownConfig
 from townlet_train.envs import town_v0
+from townlet_train.errors import UsageError
 
 
 def test_the_town_passes_the_parallel_api_test():
@@ -37,3 +39,12 @@ def test_two_resets_without_a_seed_are_two_episodes_of_one_sequence():
         return second.tobytes()
 
     assert second_start() == second_start()
+
+
+def test_a_step_after_the_end_or_without_everybody_is_refused_in_words():
+    env = town_v0.parallel_env()
+    with pytest.raises(UsageError, match="Call reset"):
+        env.step({})
+    env.reset(seed=1)
+    with pytest.raises(UsageError, match="an action for each of home_0"):
+        env.step({"home_0": 0})

@@ -374,3 +374,25 @@ def test_late_colleagues_are_helped_and_absent_ones_resented_by_those_on_shift()
     assert scene.event("shift_takeover") == 1
     assert scene.town["trust"][3, 0] == pytest.approx(-0.1)
     assert scene.town["tie_rivalry"][3, 0] == pytest.approx(0.3 - 0.01)
+
+
+@pytest.mark.parametrize(
+    ("agent", "other", "ends"),
+    [
+        ((9, 5), (9, 5), (8, 5)),  # on one tile at the east edge: west is left
+        ((0, 5), (1, 5), (0, 6)),  # pushed against the wall: sideways
+        ((0, 0), (1, 1), None),  # cornered
+        ((4, 5), (3, 5), (5, 5)),
+    ],
+)
+def test_stepping_away_is_legal_exactly_when_there_is_a_way_out(agent, other, ends):
+    scene = ArrangedTown()
+
+    def arrange(town):
+        town["position"][0], town["position"][1] = agent, other
+
+    scene.arrange(arrange)
+    assert scene.legal(0, "step_away") == (ends is not None)
+    scene.step(a0="step_away")
+    assert tuple(scene.town["position"][0]) == (ends or agent)
+    assert scene.event("failed_action") == (ends is None)

@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from townlet_train.config import load
 from townlet_train.config.town import TownConfig
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.sim.layout import ACTIONS, FEATURE_INDEX
 
 FRIDGE, STOVE, SHOWER, BED = range(4)  # object indices of the default town: one of each type
+
+
+def preset(name: str) -> TownConfig:
+    """The town of a shipped preset."""
+    return load(preset=name).config.town
 
 
 class ArrangedTown:

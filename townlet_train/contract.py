@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class StrategyParams(BaseModel):
     """Base of every strategy's params: frozen, and a key nobody declared is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

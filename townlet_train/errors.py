@@ -10,7 +10,8 @@
     ├── TrainingError                 2   training itself failed
     ├── CondaEnvironmentError         4   --require-conda-env asked for another environment
     ├── EnvironmentCreationError      5   the environment cannot be built
-    │   └── InfeasibleTownError       5   nobody could survive in the town as configured
+    │   ├── InfeasibleTownError       5   nobody could survive in the town as configured
+    │   └── MissingExtraError         5   an optional dependency is not installed; an ImportError too
     ├── CheckpointError               6   a checkpoint is missing, foreign, torn or tampered with
     └── Interrupted                   7   Ctrl-C or SIGTERM; what could be saved is saved
 
@@ -106,6 +107,15 @@ class EnvironmentCreationError(TownletTrainError):
 
 class InfeasibleTownError(EnvironmentCreationError):
     """Nobody could survive in the town as configured."""
+
+
+class MissingExtraError(EnvironmentCreationError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs an extra that is not installed. Run: pip install 'townlet-train[{extra}]'"
+        )
 
 
 class CheckpointError(TownletTrainError):

@@ -31,6 +31,7 @@ def town(
     settings = load_settings(context, files=config, preset=preset, sets=sets, named={})
     with reporting() as report:
         result = examine_town(
-            settings.config.town, lambda done, total: report(Progress("examining the town", done, total, {}))
+            settings.config.town_in_cycle(),
+            lambda done, total: report(Progress("examining the town", done, total, {})),
         )
     return emit(result, json_output=json_output)

@@ -23,7 +23,7 @@ def show(
     from townlet_train.sim.feasibility import describe_budget
 
     settings = load_settings(context, files=config, preset=preset, sets=sets, named={})
-    return emit(describe_budget(settings.config.town), json_output=json_output)
+    return emit(describe_budget(settings.config.town_in_cycle()), json_output=json_output)
 
 
 @app.command("warm-up")

@@ -7,15 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from townlet_train.config.base import LARGEST_SEED, ConfigModel
 from townlet_train.config.town import SocialStage, TownConfig
-
-
-class ConfigModel(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SocialScheduleEntry(ConfigModel):
@@ -61,7 +56,9 @@ class EvaluationConfig(ConfigModel):
     """How a policy is measured."""
 
     episodes: int = Field(64, gt=0, description="episodes, one seed each")
-    seed: int = Field(20001, ge=0, description="seed of the first episode; the others count up")
+    seed: int = Field(
+        20001, ge=0, le=LARGEST_SEED, description="seed of the first episode; the others count up"
+    )
     deterministic: bool = Field(False, description="take the most probable action instead of sampling")
 
 
@@ -69,11 +66,25 @@ class RunConfig(ConfigModel):
     """Everything a run is told, apart from its strategy's params."""
 
     env: str = Field("town", min_length=1, description="environment id")
-    seed: int = Field(42, ge=0, description="seed of every random stream")
+    seed: int = Field(42, ge=0, le=LARGEST_SEED, description="seed of every random stream")
     town: TownConfig = Field(TownConfig(), description="the embedded town")
     social: SocialConfig = Field(SocialConfig(), description="social rewards by cycle")
     rollout: RolloutConfig = Field(RolloutConfig(), description="capture of demonstrations")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurement of policies")
+
+    @model_validator(mode="after")
+    def _seeds_end_where_numbers_do(self) -> RunConfig:
+        if (
+            max(self.seed + self.rollout.towns, self.evaluation.seed + self.evaluation.episodes)
+            > LARGEST_SEED
+        ):
+            raise ValueError(f"seeds count up from the first and end at {LARGEST_SEED}; choose a smaller one")
+        return self
+
+    def town_in_cycle(self, cycle: int = 0) -> TownConfig:
+        """The town with the social rewards of that cycle."""
+        reward = self.town.reward.model_copy(update={"social_stage": self.social_stage(cycle)})
+        return self.town.model_copy(update={"reward": reward})
 
     def social_stage(self, cycle: int) -> SocialStage:
         """The stage of a cycle: `social.stage`, else the schedule's latest at or before it, else the town's.

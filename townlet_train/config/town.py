@@ -6,27 +6,19 @@ what the rules do with these numbers; `townlet_train.sim.feasibility` tells whet
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from townlet_train.errors import UnknownNameError
+from townlet_train.config.base import ConfigModel
 
 MAX_AGENTS = 8
 MAX_OBJECTS = 8
-PRESETS = ("town-v1", "upstream-2025")
 
 SocialStage = Literal["OFF", "C1", "C2", "C3"]
 
 
-class TownModel(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ObjectCounts(TownModel):
+class ObjectCounts(ConfigModel):
     """How many of each object stand in the town."""
 
     fridge: int = Field(1, ge=1, le=4)
@@ -42,7 +34,7 @@ class ObjectCounts(TownModel):
         return self
 
 
-class NeedsConfig(TownModel):
+class NeedsConfig(ConfigModel):
     """How needs fall and where they start."""
 
     hunger_decay: float = Field(0.006, ge=0, le=1, description="lost per tick")
@@ -56,7 +48,7 @@ class NeedsConfig(TownModel):
     faint_below: float = Field(0.03, ge=0, le=1, description="hunger at or below this ends the life")
 
 
-class AffordanceConfig(TownModel):
+class AffordanceConfig(ConfigModel):
     """One thing an object affords: it runs for `duration` ticks and pays its effects once, at the end."""
 
     duration: int = Field(gt=0, description="ticks")
@@ -66,7 +58,7 @@ class AffordanceConfig(TownModel):
     price: float = Field(0.0, ge=0, description="paid once, at the start")
 
 
-class EconomyConfig(TownModel):
+class EconomyConfig(ConfigModel):
     """Money and food."""
 
     starter_wallet: float = Field(2.0, ge=0, description="at the start of every life")
@@ -77,7 +69,7 @@ class EconomyConfig(TownModel):
     meals_per_cook: int = Field(2, ge=1, description="meals that one cooking puts into the fridge")
 
 
-class QueueConfig(TownModel):
+class QueueConfig(ConfigModel):
     """Who may use an object next, and what waiting does."""
 
     cooldown_ticks: int = Field(
@@ -91,7 +83,7 @@ class QueueConfig(TownModel):
     queue_length_boost: float = Field(0.25, ge=0)
 
 
-class TiesConfig(TownModel):
+class TiesConfig(ConfigModel):
     """How rivalry, trust and familiarity move. Numbers are upstream's."""
 
     rivalry_per_conflict: float = Field(
@@ -108,7 +100,7 @@ class TiesConfig(TownModel):
     chat_quality: float = Field(1.0, ge=0, le=1)
 
 
-class EmploymentConfig(TownModel):
+class EmploymentConfig(ConfigModel):
     """Shifts by tick of day; an agent's job is its index modulo the number of shifts."""
 
     shifts: tuple[tuple[int, int], ...] = Field(
@@ -116,7 +108,7 @@ class EmploymentConfig(TownModel):
     )
     arrival_window: int = Field(12, ge=0, description="ticks before the start in which the job calls")
     grace_ticks: int = Field(5, ge=0, description="not at work by then: late")
-    absent_after: int = Field(24, ge=1, description="ticks away from the start of the shift: absent")
+    absent_after: int = Field(24, ge=1, description="more ticks of a shift away than this: absent")
     late_penalty: float = Field(0.1, ge=0, description="money, once per late shift")
     late_tick_penalty: float = Field(0.005, ge=0, description="money per tick away while late")
     absent_penalty: float = Field(0.2, ge=0, description="money, once per missed shift")
@@ -125,8 +117,11 @@ class EmploymentConfig(TownModel):
     )
 
 
-class RewardConfig(TownModel):
-    """r = survival - sum of weight * (1 - need)^2 + social + wage + punctuality, clipped; then the terminal penalty."""
+class RewardConfig(ConfigModel):
+    """r = survival - sum of weight * (1 - need)^2 + social + wage + punctuality, clipped.
+
+    The tick that ends a life pays at most 0, plus the terminal penalty.
+    """
 
     hunger_weight: float = Field(0.5, ge=0)
     hygiene_weight: float = Field(0.3, ge=0)
@@ -148,7 +143,7 @@ class RewardConfig(TownModel):
     )
 
 
-class ObservationConfig(TownModel):
+class ObservationConfig(ConfigModel):
     """What agents see besides the plain state. The thresholds are those of the binary features."""
 
     low_need: float = Field(0.5, ge=0, le=1, description="a need below this is low")
@@ -157,7 +152,7 @@ class ObservationConfig(TownModel):
     previous_action: bool = Field(False, description="fill the features that give the previous action away")
 
 
-class PerturbationConfig(TownModel):
+class PerturbationConfig(ConfigModel):
     """Seeded disturbances, off by default."""
 
     price_spike_per_day: float = Field(0.0, ge=0, description="expected number per day")
@@ -167,7 +162,7 @@ class PerturbationConfig(TownModel):
     price_factor: float = Field(2.0, ge=1, description="prices are multiplied by this during a spike")
 
 
-class TownConfig(TownModel):
+class TownConfig(ConfigModel):
     """A town. `TownConfig()` is town-v1."""
 
     n_agents: int = Field(6, ge=0, le=MAX_AGENTS)
@@ -198,28 +193,13 @@ class TownConfig(TownModel):
                 raise ValueError(
                     f"shift [{start}, {end}) does not lie within a day of {self.day_ticks} ticks"
                 )
+            if end - start + self.employment.arrival_window >= self.day_ticks:
+                raise ValueError(
+                    f"shift [{start}, {end}) and its arrival window of {self.employment.arrival_window} ticks fill the "
+                    f"day of {self.day_ticks}; an agent must be off duty at some time"
+                )
         if self.needs.start_low > self.needs.start_high:
             raise ValueError(
                 f"needs.start_low {self.needs.start_low} is above needs.start_high {self.needs.start_high}"
             )
         return self
-
-    @classmethod
-    def preset(cls, name: str) -> TownConfig:
-        """The town of a shipped preset.
-
-        Raises:
-            UnknownNameError: no preset has that name.
-        """
-        return cls.model_validate(load_preset(name))
-
-
-def load_preset(name: str) -> dict[str, object]:
-    """The `town` section of a shipped preset file, as plain values."""
-    import yaml
-
-    if name not in PRESETS:
-        raise UnknownNameError("town preset", name, PRESETS)
-    text = resources.files("townlet_train").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    document = yaml.safe_load(text) or {}
-    return dict(document.get("town") or {})

@@ -23,5 +23,4 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0) -> VectorEnv:
         raise UnknownNameError("environment", config.env, ENV_IDS)
     from townlet_train.envs.town import TownVectorEnv
 
-    reward = config.town.reward.model_copy(update={"social_stage": config.social_stage(cycle)})
-    return TownVectorEnv(config.town.model_copy(update={"reward": reward}), n_envs)
+    return TownVectorEnv(config.town_in_cycle(cycle), n_envs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from functools import cache
 from typing import Any
@@ -48,6 +49,7 @@ class TownVectorEnv:
         self.n_agents = config.n_agents
         self.spec = EnvSpec("town", FEATURES, ACTIONS, MAP_CHANNELS, MAP_SIZE, config.episode_ticks)
         self._params = build_params(config)
+        self._rules = np.frombuffer(hashlib.sha256(self._params.tobytes()).digest(), np.uint8)
         self._towns = np.zeros(n_envs, TOWN)
         self._now = _Buffers(n_envs, self.n_agents)
         self._final = _Buffers(n_envs, self.n_agents)
@@ -82,6 +84,8 @@ class TownVectorEnv:
             raise UsageError("The town was stepped before it was reset. Call reset(seeds) first.")
         if actions.shape != (self.n_envs, self.n_agents):
             raise UsageError(f"actions has shape {actions.shape}, expected {(self.n_envs, self.n_agents)}.")
+        if actions.dtype.kind not in "iu":
+            raise UsageError(f"actions are whole numbers, an array of {actions.dtype} was given.")
         lowest, highest = int(actions.min()), int(actions.max())
         if lowest < 0 or highest >= N_ACTIONS:
             raise UsageError(
@@ -102,14 +106,19 @@ class TownVectorEnv:
         )
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """A copy of every town's record; it is all the future depends on."""
+        """A copy of every town's record, which is all the future depends on, and the hash of the rules they live by."""
         towns = np.zeros(self.n_envs, TOWN)  # the padding between fields stays zero: same state, same bytes
         towns[:] = self._towns
-        return {"towns": towns}
+        return {"towns": towns, "rules": self._rules.copy()}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> Observation:
         """Continue exactly from `get_state`; returns the observation of that moment."""
         towns = state["towns"]
+        if not np.array_equal(state["rules"], self._rules):
+            raise DataError(
+                "The saved state is of a town with other rules. "
+                "Build the environment with the config it was saved with."
+            )
         if towns.dtype != TOWN or towns.shape != (self.n_envs,):
             raise DataError(
                 f"The saved state holds {towns.shape[0]} towns of another layout or number, this environment has "

@@ -19,15 +19,12 @@ from numpy.typing import NDArray
 from townlet_train.config.town import TownConfig
 from townlet_train.envs.protocol import Observation
 from townlet_train.envs.town import TownVectorEnv
-from townlet_train.errors import EnvironmentCreationError
+from townlet_train.errors import MissingExtraError, UsageError
 
 try:
     from pettingzoo import ParallelEnv
 except ImportError as missing:
-    raise EnvironmentCreationError(
-        "The town as a PettingZoo environment needs pettingzoo, which is not installed. "
-        "Run: pip install 'townlet-train[pettingzoo]'"
-    ) from missing
+    raise MissingExtraError("The town as a PettingZoo environment", "pettingzoo") from missing
 
 AgentObservation = dict[str, NDArray[Any]]
 
@@ -84,6 +81,12 @@ class TownParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo ships no
         dict[str, dict[str, Any]],
     ]:
         """One tick for one action per agent."""
+        if not self.agents:
+            raise UsageError("The episode is over. Call reset() before the next step.")
+        if set(actions) != set(self.agents):
+            raise UsageError(
+                f"step needs an action for each of {', '.join(self.agents)}, not for {sorted(actions)}."
+            )
         step = self._town.step(np.array([[actions[agent] for agent in self.possible_agents]], np.int64))
         over = bool(step.truncated[0, 0])
         observations = self._by_agent(step.final_observation if over else step.observation)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from townlet_train.sim.kernels import Record, kernel
+
+STEP_AWAY_DISTANCE = 2
 
 
 @kernel
@@ -59,3 +63,20 @@ def best_object(town: Record, params: Record, agent: int, kind: int) -> int:
             if cost < best_cost:
                 best, best_cost = item, cost
     return best
+
+
+@kernel
+def way_out(town: Record, params: Record, agent: int, other: int) -> tuple[int, int]:
+    """A step (dx, dy) away from another agent within two tiles, sideways if need be; (0, 0) when there is none."""
+    if other < 0 or agent_distance(town, agent, other) > STEP_AWAY_DISTANCE:
+        return 0, 0
+    x, y = town.position[agent, 0], town.position[agent, 1]
+    dx, dy = np.sign(x - town.position[other, 0]), np.sign(y - town.position[other, 1])
+    last = params.grid_size - 1
+    for step in (1, -1):
+        if (dx == step or dx == 0) and 0 <= x + step <= last:
+            return step, 0
+    for step in (1, -1):
+        if (dy == step or dy == 0) and 0 <= y + step <= last:
+            return 0, step
+    return 0, 0

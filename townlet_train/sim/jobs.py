@@ -40,12 +40,12 @@ def work(town: Record, params: Record, agent: int, worked: bool) -> float:
     job = params.job[agent]
     start, end = params.shift[job, 0], params.shift[job, 1]
     now = town.clock
+    if now == end % params.day_ticks and town.shift_state[agent] != POST:
+        _end_shift(town, params, agent)
     if now == (start - params.arrival_window) % params.day_ticks:
         town.shift_state[agent] = PRE
         town.away_ticks[agent] = 0
         town.on_time_ticks[agent] = 0
-    if now == end % params.day_ticks and town.shift_state[agent] != POST:
-        _end_shift(town, params, agent)
     if now < start or now >= end or town.shift_state[agent] == ABSENT or town.shift_state[agent] == POST:
         return 0.0
     if worked:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def kernel(function: Function) -> Function:
     """`numba.njit` that keeps the compiled code in our own cache folder and releases the GIL."""
     with _our_cache():
-        compiled = numba.njit(cache=True, nogil=True)(function)
+        compiled = numba.njit(cache=cache_is_writable(), nogil=True)(function)
     return cast("Function", compiled)
 
 
@@ -42,6 +43,17 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("townlet-train") / f"kernels-{digest.hexdigest()[:16]}"
 
 
+@cache
+def cache_is_writable() -> bool:
+    """Whether compiled kernels can be kept. Elsewhere numba would keep them where stale ones could be picked up."""
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_folder()):
+            return True
+    except OSError:
+        return False
+
+
 def kernels_are_compiled() -> bool:
     """Whether an earlier process left compiled kernels of this version."""
     return any(cache_folder().rglob("*_advance*.nbc"))
@@ -54,7 +66,13 @@ def compile_once(compile_all: Callable[[], None]) -> None:
     logger.info("Compiling the town's rules for this machine, once; it takes up to a minute.")
     start = time.perf_counter()
     compile_all()
-    logger.info("Compiled in %.0f s and kept in %s.", time.perf_counter() - start, cache_folder())
+    seconds = time.perf_counter() - start
+    if cache_is_writable():
+        logger.info("Compiled in %.0f s and kept in %s.", seconds, cache_folder())
+    else:
+        logger.warning(
+            "Compiled in %.0f s, again at every start: %s cannot be written to.", seconds, cache_folder()
+        )
 
 
 @contextmanager

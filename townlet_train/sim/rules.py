@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from townlet_train.sim.draws import event_uniform
-from townlet_train.sim.geometry import agent_distance, job_distance, nearest_agent, object_distance
+from townlet_train.sim.geometry import job_distance, nearest_agent, object_distance, way_out
 from townlet_train.sim.jobs import job_calls, work
 from townlet_train.sim.kernels import Record, kernel
 from townlet_train.sim.layout import (
@@ -35,7 +35,6 @@ from townlet_train.sim.ties import avoid, chat, decay_rivalry
 FAILED = EVENT_INDEX["failed_action"]
 WAITED = EVENT_INDEX["wait"]
 AGENT_TICK = EVENT_INDEX["agent_tick"]
-STEP_AWAY_DISTANCE = 2
 
 
 @kernel
@@ -151,13 +150,8 @@ def _go_to_work(town: Record, params: Record, agent: int, working: Any) -> bool:
 def _step_away(town: Record, params: Record, agent: int, social: Any) -> bool:
     """Step away from the nearest agent within two tiles; leaving a rival counts as avoidance."""
     other = nearest_agent(town, params, agent)
-    if other < 0 or agent_distance(town, agent, other) > STEP_AWAY_DISTANCE:
-        return False
-    dx = np.sign(town.position[agent, 0] - town.position[other, 0])
-    dy = np.sign(town.position[agent, 1] - town.position[other, 1])
-    if dx == 0 and dy == 0:
-        dx = 1
-    if not _move(town, params, agent, dx, 0) and not _move(town, params, agent, 0, dy):
+    dx, dy = way_out(town, params, agent, other)
+    if not _move(town, params, agent, dx, dy):
         return False
     if town.rivalry[agent, other] >= params.avoid_threshold:
         avoid(town, params, agent, social)
