@@ -22,7 +22,7 @@ from townlet_train.policies.scripted import scripted_policy
 from townlet_train.results import DoctorCheckDTO, Measurement, TownDoctorDTO
 from townlet_train.services.evaluation import Episodes, run_episodes
 from townlet_train.services.leaks import LeakProbe, probe_leaks
-from townlet_train.services.statistics import bootstrap_interval
+from townlet_train.services.statistics import bootstrap_interval, paired_difference
 from townlet_train.sim.layout import DORMANT_FEATURES, EXPERT_FEATURES, FEATURES, MAP_CHANNELS
 from townlet_train.sim.state import SOCIAL_STAGES
 
@@ -49,20 +49,19 @@ def examine_town(
 ) -> TownDoctorDTO:
     """Every promise about the town, measured. `report` hears how many of the runs are done and may raise to stop."""
     seeds = list(range(FIRST_SEED, FIRST_SEED + n_towns))
-    n_runs = len(POLICIES) + 1 + len(SOCIAL_STAGES) + 2
-    runs: dict[str, Episodes] = {}
     env = TownVectorEnv(config, n_towns)
-    watches = {}
-    for name in POLICIES:
-        watches[name] = _Watch(scripted_policy(name, env.spec))
-        runs[name] = run_episodes(watches[name], env, seeds)
-        report(len(runs), n_runs)
+    watches = {name: _Watch(scripted_policy(name, env.spec)) for name in POLICIES}
+    n_parts = len(POLICIES) + 3
+    runs: dict[str, Episodes] = {}
+    for done, (name, watch) in enumerate(watches.items(), start=1):
+        runs[name] = run_episodes(watch, env, seeds)
+        report(done, n_parts)
     lone = _measure(_lone_fasting(env, seeds))
-    report(len(runs) + 1, n_runs)
+    report(n_parts - 2, n_parts)
     stages = _stage_effects(config, seeds)
-    report(n_runs - 2, n_runs)
+    report(n_parts - 1, n_parts)
     probe, control = _leaks(config, seeds[:LEAK_TOWNS])
-    report(n_runs, n_runs)
+    report(n_parts, n_parts)
 
     ticks = config.n_agents * config.episode_ticks
     returns = {name: _measure(run.returns.mean(axis=1)) for name, run in runs.items()}
@@ -72,75 +71,20 @@ def examine_town(
     }
     clipped = {name: float(run.events["clipped_reward"].mean() / ticks) for name, run in runs.items()}
     dead = _dead(watches)
-    best_read = max(probe.accuracy[name] for name in EXPERT_FEATURES)
-    leaks = sorted(name for name, accuracy in probe.accuracy.items() if accuracy > best_read)
     checks = (
-        _check(
-            "the expert survives",
-            faints["expert"].high <= MAX_FAINTS_PER_10K,
-            f"{_show(faints['expert'])} faints per 10 000 agent-ticks",
-            f"upper bound at most {MAX_FAINTS_PER_10K:g}",
-        ),
-        _check(
-            "rewards are not clipped",
-            max(clipped.values()) < MAX_CLIPPED_SHARE,
-            ", ".join(f"{name} {share:.1%}" for name, share in clipped.items()),
-            f"under {MAX_CLIPPED_SHARE:.0%} for every policy",
-        ),
-        _check(
-            "conflicts depend on the policy",
-            conflicts["idle"].mean == 0
-            and conflicts["random"].low > 0
-            and conflicts["expert"].low > CONFLICT_RATIO * conflicts["random"].high,
-            ", ".join(f"{name} {_show(conflicts[name])}" for name in ("idle", "random", "expert"))
-            + " per 1 000",
-            f"idle 0 < random < expert, the last at least {CONFLICT_RATIO:g} times random",
-        ),
-        _check(
-            "returns rank the policies",
-            returns["idle"].high < returns["random"].low and returns["random"].high < returns["expert"].low,
-            ", ".join(f"{name} {_show(returns[name])}" for name in ("idle", "random", "expert")),
-            "idle < random < expert, intervals apart",
-        ),
-        _check(
-            "eating pays",
-            lone.high < 0 and returns["fasting"].high < returns["expert"].low,
-            f"one fasting agent among experts {_show(lone)} against the worst of its neighbours",
-            "upper bound under 0",
-        ),
-        *(
-            _check(
-                f"social stage {stage} changes rewards",
-                effect.low > 0 or effect.high < 0,
-                _show(effect, digits=4),
-                "paired interval without 0",
-            )
-            for stage, effect in stages.items()
-        ),
-        _check(
-            "every channel and feature is alive",
-            not dead,
-            f"dead: {', '.join(dead)}"
-            if dead
-            else f"{len(FEATURES) - len(DORMANT_FEATURES)} features and 4 channels move",
-            "all but those named as dormant",
-        ),
-        _check(
-            "no feature gives the label away",
-            not leaks,
-            f"leaks: {', '.join(leaks)}" if leaks else f"best single feature {_best(probe)}",
-            f"none above the best feature the expert reads ({best_read:.3f})",
-        ),
-        _check(
-            "the leak probe can find a leak",
-            control > best_read,
-            f"previous action switched on: {control:.3f}",
-            f"above {best_read:.3f}",
-        ),
+        _check_survival(faints["expert"]),
+        _check_clipping(clipped),
+        _check_conflicts(conflicts),
+        _check_ranking(returns),
+        _check_eating(lone, returns),
+        *(_check_stage(stage, effect) for stage, effect in stages.items()),
+        _check_life(dead),
+        *_check_leaks(probe, control),
     )
     ranked = sorted(probe.accuracy.items(), key=lambda item: -item[1])
+    missed = [check for check in checks if not check.passed]
     return TownDoctorDTO(
-        healthy=all(check.passed for check in checks),
+        healthy=not missed,
         checks=checks,
         first_seed=FIRST_SEED,
         n_towns=n_towns,
@@ -156,10 +100,94 @@ def examine_town(
         leak_majority=probe.majority,
         leak_control=control,
         memory_per_town=env.nbytes // n_towns,
-        warnings=tuple(
-            f"{check.check}: {check.measured}; required: {check.required}"
-            for check in checks
-            if not check.passed
+        warnings=tuple(f"{check.check}: {check.measured}; required: {check.required}" for check in missed),
+    )
+
+
+def _check_survival(faints: Measurement) -> DoctorCheckDTO:
+    return DoctorCheckDTO(
+        check="the expert survives",
+        passed=faints.high <= MAX_FAINTS_PER_10K,
+        measured=f"{_show(faints)} faints per 10 000 agent-ticks",
+        required=f"upper bound at most {MAX_FAINTS_PER_10K:g}",
+    )
+
+
+def _check_clipping(clipped: dict[str, float]) -> DoctorCheckDTO:
+    return DoctorCheckDTO(
+        check="rewards are not clipped",
+        passed=max(clipped.values()) < MAX_CLIPPED_SHARE,
+        measured=", ".join(f"{name} {share:.1%}" for name, share in clipped.items()),
+        required=f"under {MAX_CLIPPED_SHARE:.0%} for every policy",
+    )
+
+
+def _check_conflicts(conflicts: dict[str, Measurement]) -> DoctorCheckDTO:
+    idle, random, expert = (conflicts[name] for name in ("idle", "random", "expert"))
+    return DoctorCheckDTO(
+        check="conflicts depend on the policy",
+        passed=idle.mean == 0 and random.low > 0 and expert.low > CONFLICT_RATIO * random.high,
+        measured=f"idle {_show(idle)}, random {_show(random)}, expert {_show(expert)} per 1 000",
+        required=f"idle 0 < random < expert, the last at least {CONFLICT_RATIO:g} times random",
+    )
+
+
+def _check_ranking(returns: dict[str, Measurement]) -> DoctorCheckDTO:
+    idle, random, expert = (returns[name] for name in ("idle", "random", "expert"))
+    return DoctorCheckDTO(
+        check="returns rank the policies",
+        passed=idle.high < random.low and random.high < expert.low,
+        measured=f"idle {_show(idle)}, random {_show(random)}, expert {_show(expert)}",
+        required="idle < random < expert, intervals apart",
+    )
+
+
+def _check_eating(lone: Measurement, returns: dict[str, Measurement]) -> DoctorCheckDTO:
+    return DoctorCheckDTO(
+        check="eating pays",
+        passed=lone.high < 0 and returns["fasting"].high < returns["expert"].low,
+        measured=f"one fasting agent among experts {_show(lone)} against the worst of its neighbours",
+        required="upper bound under 0, and a town that fasts under one that eats",
+    )
+
+
+def _check_stage(stage: str, effect: Measurement) -> DoctorCheckDTO:
+    return DoctorCheckDTO(
+        check=f"social stage {stage} changes rewards",
+        passed=effect.low > 0 or effect.high < 0,
+        measured=_show(effect, digits=4),
+        required="paired interval without 0",
+    )
+
+
+def _check_life(dead: list[str]) -> DoctorCheckDTO:
+    alive = f"{len(FEATURES) - len(DORMANT_FEATURES)} features and {len(MAP_CHANNELS)} channels move"
+    return DoctorCheckDTO(
+        check="every channel and feature is alive",
+        passed=not dead,
+        measured=f"dead: {', '.join(dead)}" if dead else alive,
+        required="all but those named as dormant",
+    )
+
+
+def _check_leaks(probe: LeakProbe, control: float) -> tuple[DoctorCheckDTO, DoctorCheckDTO]:
+    """No feature may beat the best one the decision rule reads, and the probe must notice one that does."""
+    unavoidable = max(probe.accuracy[name] for name in EXPERT_FEATURES)
+    leaks = sorted(name for name, accuracy in probe.accuracy.items() if accuracy > unavoidable)
+    best = max(probe.accuracy, key=lambda feature: probe.accuracy[feature])
+    named = f"; leaks: {', '.join(leaks)}" if leaks else ""
+    return (
+        DoctorCheckDTO(
+            check="no feature gives the label away",
+            passed=not leaks,
+            measured=f"best single feature {best} {probe.accuracy[best]:.3f}{named}",
+            required=f"none above the best feature the expert reads ({unavoidable:.3f})",
+        ),
+        DoctorCheckDTO(
+            check="the leak probe can find a leak",
+            passed=control > unavoidable,
+            measured=f"previous action switched on: {control:.3f}",
+            required=f"above {unavoidable:.3f}",
         ),
     )
 
@@ -255,10 +283,13 @@ def _stage_effects(config: TownConfig, seeds: list[int]) -> dict[str, Measuremen
         reward = config.reward.model_copy(update={"social_stage": stage})
         env = TownVectorEnv(config.model_copy(update={"reward": reward}), len(seeds))
         returns.append(run_episodes(scripted_policy("expert", env.spec), env, seeds).returns.mean(axis=1))
-    return {
-        stage: _measure(after - before)
-        for stage, before, after in zip(SOCIAL_STAGES[1:], returns, returns[1:], strict=False)
-    }
+    effects = {}
+    for stage, before, after in zip(SOCIAL_STAGES[1:], returns, returns[1:], strict=False):
+        difference = paired_difference(after, before, stream(FIRST_SEED, "bootstrap"))
+        effects[stage] = Measurement(
+            mean=difference.mean, low=difference.interval.low, high=difference.interval.high
+        )
+    return effects
 
 
 def _leaks(config: TownConfig, seeds: list[int]) -> tuple[LeakProbe, float]:
@@ -292,18 +323,7 @@ def _dead(watches: dict[str, _Watch]) -> list[str]:
     return dead
 
 
-def _check(check: str, passed: bool, measured: str, required: str) -> DoctorCheckDTO:
-    """One row of the report."""
-    return DoctorCheckDTO(check=check, passed=bool(passed), measured=measured, required=required)
-
-
 def _show(measurement: Measurement, digits: int = 2) -> str:
     """A measurement as "mean [low, high]"."""
     low, high = f"{measurement.low:.{digits}f}", f"{measurement.high:.{digits}f}"
     return f"{measurement.mean:.{digits}f} [{low}, {high}]"
-
-
-def _best(probe: LeakProbe) -> str:
-    """The single feature that names the action best."""
-    name = max(probe.accuracy, key=lambda feature: probe.accuracy[feature])
-    return f"{name} {probe.accuracy[name]:.3f}"
