@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from townlet_train.sim import indices as at
 from townlet_train.sim.kernels import kernel
 from townlet_train.sim.layout import (
     BED,
     CHAT,
     EAST,
-    FEATURE_INDEX,
     FRIDGE,
     JOB,
     NORTH,
@@ -23,29 +23,10 @@ from townlet_train.sim.layout import (
     SOUTH,
     START,
     STOVE,
-    TYPE_FEATURES,
     WAIT,
     WEST,
 )
 
-TYPE_BLOCK = FEATURE_INDEX["fridge_dx"]
-N_TYPE_FEATURES = len(TYPE_FEATURES)
-DX_SIGN, DY_SIGN = TYPE_FEATURES.index("dx_sign"), TYPE_FEATURES.index("dy_sign")
-HOLDING, WAITING = TYPE_FEATURES.index("holding"), TYPE_FEATURES.index("waiting")
-USABLE = TYPE_FEATURES.index("usable")
-JOB_CALLS = FEATURE_INDEX["job_calls"]
-NEAREST_DX_SIGN, NEAREST_DY_SIGN = (
-    FEATURE_INDEX["nearest_agent_dx_sign"],
-    FEATURE_INDEX["nearest_agent_dy_sign"],
-)
-NEAREST_IS_RIVAL = FEATURE_INDEX["nearest_agent_is_rival"]
-CHAT_READY, SOCIABLE = FEATURE_INDEX["chat_ready"], FEATURE_INDEX["sociable"]
-STOCK_LOW, STOVE_FREE = FEATURE_INDEX["stock_low"], FEATURE_INDEX["stove_free"]
-LOW, CRITICAL, LOWEST = (
-    FEATURE_INDEX["low_hunger"],
-    FEATURE_INDEX["critical_hunger"],
-    FEATURE_INDEX["lowest_hunger"],
-)
 NOTHING = -1
 
 
@@ -63,18 +44,18 @@ def _choose(f: Any, mask: Any) -> int:
         return WAIT  # an affordance is running
     if mask[START]:
         return START
-    action = _serve_needs(f, mask, CRITICAL)
+    action = _serve_needs(f, mask, at.CRITICAL)
     if action != NOTHING:
         return action
     if mask[JOB]:
         return JOB
-    action = _serve_needs(f, mask, LOW)
+    action = _serve_needs(f, mask, at.LOW)
     if action != NOTHING:
         return action
-    if f[STOCK_LOW] > 0 and (f[STOVE_FREE] > 0 or _claimed(f, STOVE)) and _usable(f, STOVE):
+    if f[at.STOCK_LOW] > 0 and (f[at.STOVE_FREE] > 0 or _claimed(f, STOVE)) and _usable(f, STOVE):
         return _use(f, mask, STOVE)
-    if f[SOCIABLE] > 0 and f[CHAT_READY] > 0 and not f[NEAREST_IS_RIVAL] > 0:
-        return CHAT if mask[CHAT] else _approach(f[NEAREST_DX_SIGN], f[NEAREST_DY_SIGN])
+    if f[at.SOCIABLE] > 0 and f[at.CHAT_READY] > 0 and not f[at.NEAREST_AGENT_IS_RIVAL] > 0:
+        return CHAT if mask[CHAT] else _approach(f[at.NEAREST_AGENT_DX_SIGN], f[at.NEAREST_AGENT_DY_SIGN])
     return WAIT
 
 
@@ -82,7 +63,7 @@ def _choose(f: Any, mask: Any) -> int:
 def _serve_needs(f: Any, mask: Any, level: int) -> int:
     """Go and use what the lowest need at this level asks for; the others follow in order."""
     for need in range(3):
-        if f[level + need] > 0 and f[LOWEST + need] > 0:
+        if f[level + need] > 0 and f[at.LOWEST + need] > 0:
             action = _serve(f, mask, need)
             if action != NOTHING:
                 return action
@@ -108,14 +89,14 @@ def _serve(f: Any, mask: Any, need: int) -> int:
 @kernel
 def _usable(f: Any, kind: int) -> bool:
     """Whether stock, cooldown, utilities and money allow it."""
-    return f[TYPE_BLOCK + kind * N_TYPE_FEATURES + USABLE] > 0
+    return f[at.TYPE_BLOCK + kind * at.N_TYPE_FEATURES + at.USABLE] > 0
 
 
 @kernel
 def _claimed(f: Any, kind: int) -> bool:
     """Whether the agent holds or waits for an object of this type."""
-    base = TYPE_BLOCK + kind * N_TYPE_FEATURES
-    return f[base + HOLDING] > 0 or f[base + WAITING] > 0
+    base = at.TYPE_BLOCK + kind * at.N_TYPE_FEATURES
+    return f[base + at.HOLDING] > 0 or f[base + at.WAITING] > 0
 
 
 @kernel
@@ -125,8 +106,8 @@ def _use(f: Any, mask: Any, kind: int) -> int:
         return WAIT
     if mask[REQUEST + kind]:
         return REQUEST + kind
-    base = TYPE_BLOCK + kind * N_TYPE_FEATURES
-    return _approach(f[base + DX_SIGN], f[base + DY_SIGN])
+    base = at.TYPE_BLOCK + kind * at.N_TYPE_FEATURES
+    return _approach(f[base + at.DX_SIGN], f[base + at.DY_SIGN])
 
 
 @kernel
