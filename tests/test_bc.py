@@ -20,6 +20,7 @@ from townlet_train.errors import DataError, Interrupted, TownletTrainError, Trai
 from townlet_train.files import sha256_of
 from townlet_train.policies.network import NetworkSpec
 from townlet_train.services import TrainingServices
+from townlet_train.services.scoring import EvaluationService
 from townlet_train.strategies.bc import BCParams, BCStrategy
 
 torch = pytest.importorskip("torch")
@@ -36,12 +37,16 @@ class FakeReplay:
 
     def __init__(self, demonstrations: Demonstrations, manifest: Path) -> None:
         self.demonstrations, self.manifest = demonstrations, manifest
+        self.recorded_in: str | None = None
         manifest.write_text("{}")
 
     def resolve_manifest(self, path: Path | None) -> Path:
         if path is None:
             raise UsageError("no manifest")
         return self.manifest
+
+    def env_id(self, path: Path) -> str | None:
+        return self.recorded_in
 
     def load(self, path: Path, *, with_maps: bool = True) -> Demonstrations:
         return self.demonstrations if with_maps else replace(self.demonstrations, maps=None, map_channels=())
@@ -57,10 +62,15 @@ class Run:
         self.lines: list[dict[str, Any]] = []
         self.reports: list[Progress] = []
         self._stop_after = stop_after
+        self.replay = FakeReplay(demonstrations, folder / "demos.json")
         self.strategy = BCStrategy(BCParams(manifest=folder, **params))
         self.context = TrainingContext(
             config=RunConfig(),
-            services=TrainingServices(rollout=None, replay=FakeReplay(demonstrations, folder / "demos.json")),  # type: ignore[arg-type]  # a fake, and a service nobody calls
+            services=TrainingServices(
+                rollout=None,  # type: ignore[arg-type]  # a service nobody calls
+                replay=self.replay,  # type: ignore[arg-type]  # a fake
+                evaluation=EvaluationService(RunConfig()),
+            ),
             config_hash="0" * 64,
             seed=5,
             rng=np.random.default_rng(5),
@@ -211,16 +221,19 @@ def test_progress_is_told_while_an_epoch_lasts_and_once_with_numbers_when_it_end
     assert [line["epoch"] for line in run.lines] == [1, 2]
 
 
-@pytest.mark.parametrize("stop_after", [0, 3])
-def test_an_interrupted_run_leaves_its_best_clone(stop_after: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop_after", "what"),
+    [(0, "network, in the middle of its first epoch,"), (3, "best clone so far")],
+    ids=["in the first epoch", "later"],
+)
+def test_an_interrupted_run_says_what_it_saved(stop_after: int, what: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run", rule_demonstrations(), n_epochs=5, stop_after=stop_after)
-    with pytest.raises(
-        Interrupted, match=r"Stopped\. The best clone so far is .*checkpoint_\d+\.zip"
-    ) as stop:
+    with pytest.raises(Interrupted, match=rf"Stopped\. The {what} is .*checkpoint_\d+\.zip") as stop:
         run.strategy.run(run.context)
     assert stop.value.exit_code == 7
-    path = str(stop.value).split(" is ")[1].rstrip(".")
-    assert load_checkpoint(Path(path)).info.algorithm == "bc"
+    checkpoint = load_checkpoint(Path(str(stop.value).split(" is ")[1].rstrip(".")))
+    assert checkpoint.info.algorithm == "bc"
+    assert (checkpoint.state["epoch"] == 0) == (stop_after == 0)
 
 
 def degenerate(share: float) -> Demonstrations:
@@ -240,23 +253,24 @@ def test_a_degenerate_demonstrator_is_refused_unless_allowed(tmp_path: Path) -> 
     assert "of the frames" in allowed.strategy.run(allowed.context).warnings[0]
 
 
-def forbidden_labels() -> Demonstrations:
-    demonstrations = rule_demonstrations()
-    demonstrations.action_mask[7, demonstrations.actions[7]] = False
-    return demonstrations
-
-
 def never_a_choice() -> Demonstrations:
     demonstrations = rule_demonstrations()
     demonstrations.action_mask[:] = np.eye(3, dtype=np.bool_)[demonstrations.actions]
     return demonstrations
 
 
+def a_choice_in_one_episode() -> Demonstrations:
+    demonstrations = rule_demonstrations(4)
+    first = demonstrations.episode == 0  # which seed 5 trains on
+    demonstrations.action_mask[~first] = np.eye(3, dtype=np.bool_)[demonstrations.actions[~first]]
+    return demonstrations
+
+
 @pytest.mark.parametrize(
     ("demonstrations", "params", "error", "sentence"),
     [
-        (forbidden_labels, {}, DataError, "1 frames show an action their mask forbids, the first is frame 7"),
-        (never_a_choice, {}, DataError, "no frame has more than one legal action"),
+        (never_a_choice, {}, DataError, "no frame of the training episodes has more than one legal action"),
+        (a_choice_in_one_episode, {}, DataError, "no frame of the held-out episodes has more than one"),
         (lambda: rule_demonstrations(1), {}, DataError, "at least 2"),
         (
             lambda: replace(rule_demonstrations(), maps=None),
@@ -265,9 +279,20 @@ def never_a_choice() -> Demonstrations:
             "holds no maps",
         ),
         (rule_demonstrations, {"device": "cuda:99"}, TrainingError, "Device 'cuda:99' does not work here"),
+        (rule_demonstrations, {"device": "meta"}, TrainingError, "Device 'meta' does not work here"),
+        (rule_demonstrations, {"device": "toaster"}, TrainingError, "Device 'toaster' does not work here"),
         (rule_demonstrations, {"learning_rate": 1e39}, TrainingError, "Lower the learning rate"),
     ],
-    ids=["forbidden labels", "no choice", "one episode", "no maps", "no such device", "divergence"],
+    ids=[
+        "no choice",
+        "no choice held out",
+        "one episode",
+        "no maps",
+        "no such device",
+        "no memory",
+        "no device",
+        "divergence",
+    ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_cannot_teach_is_refused(

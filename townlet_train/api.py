@@ -1,4 +1,9 @@
-"""The plugin author's door: everything a strategy needs, and nothing that moves between releases."""
+"""The plugin author's door: everything a strategy needs, and nothing that moves between releases.
+
+`Demonstrations` needs NumPy, so it is imported when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING
 
 from townlet_train.contract import AnnealContext, Progress, StrategyParams, TrainingContext, TrainingStrategy
 from townlet_train.errors import (
@@ -9,21 +14,36 @@ from townlet_train.errors import (
     TorchNotAvailableError,
     TownletTrainError,
     TrainingError,
+    UsageError,
 )
 from townlet_train.files import sha256_of
 from townlet_train.hookspecs import API_VERSION, hookimpl
-from townlet_train.results import BCTrainingResultDTO, EvaluationDTO, TrainingResultDTO
+from townlet_train.results import (
+    BCTrainingResultDTO,
+    Comparison,
+    EvaluationDTO,
+    PolicyScoreDTO,
+    RolloutCaptureDTO,
+    TrainingResultDTO,
+)
+
+if TYPE_CHECKING:
+    from townlet_train.data.dataset import Demonstrations
 
 __all__ = [
     "API_VERSION",
     "AnnealContext",
     "BCTrainingResultDTO",
     "CheckpointError",
+    "Comparison",
     "ConfigError",
     "DataError",
+    "Demonstrations",
     "EvaluationDTO",
     "Interrupted",
+    "PolicyScoreDTO",
     "Progress",
+    "RolloutCaptureDTO",
     "StrategyParams",
     "TorchNotAvailableError",
     "TownletTrainError",
@@ -31,6 +51,15 @@ __all__ = [
     "TrainingError",
     "TrainingResultDTO",
     "TrainingStrategy",
+    "UsageError",
     "hookimpl",
     "sha256_of",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "Demonstrations":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from townlet_train.data.dataset import Demonstrations
+
+    return Demonstrations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -42,6 +44,33 @@ class EvaluationDTO(ResultDTO):
     )
 
 
+class PolicyScoreDTO(BaseModel):
+    """One policy's mean return on the held-out seeds, beside the expert's and the random policy's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: str
+    mean_return: float
+    ci_low: float
+    ci_high: float
+    score: float | None = Field(
+        description="(mean - random) / (expert - random): random is 0, the expert is 1; null if they earn the same"
+    )
+    faints_per_10k: float = Field(description="per 10 000 agent-ticks")
+
+
+class Comparison(NamedTuple):
+    """A checkpoint beside the expert and a random policy; empty where no expert plays."""
+
+    policies: tuple[PolicyScoreDTO, ...] = ()  # expert, the checkpoint sampled and greedy, random
+    returns: tuple[float, ...] = ()  # the checkpoint's, sampled, episode by episode
+    warnings: tuple[str, ...] = ()
+
+    def score(self, policy: str) -> float | None:
+        """The score of a policy by name; None when there is none."""
+        return next((row.score for row in self.policies if row.policy == policy), None)
+
+
 class BCTrainingResultDTO(TrainingResultDTO):
     """What behaviour cloning reached, on the demonstrations and on episodes held out of them."""
 
@@ -74,6 +103,17 @@ class BCTrainingResultDTO(TrainingResultDTO):
     val_episodes: int = Field(ge=0)
     action_names: tuple[str, ...] = ()
     samples_per_sec: float = Field(ge=0, description="training frames per second of the update loop")
+    return_score_sampled: float | None = Field(
+        None,
+        description="the clone's return, sampled, where random is 0 and the expert 1; null without an expert",
+    )
+    return_score_greedy: float | None = Field(None, description="the same for its most probable actions")
+    final_reward_mean: float | None = Field(
+        None, description="mean return of the evaluated episodes, sampled"
+    )
+    final_reward_std: float | None = Field(None, ge=0, description="deviation of those returns")
+    total_episodes: int | None = Field(None, ge=0, description="episodes evaluated, sampled")
+    policies: tuple[PolicyScoreDTO, ...] = Field((), description="expert, clone and random on held-out seeds")
 
 
 class RolloutCaptureDTO(ResultDTO):
@@ -250,19 +290,6 @@ class KernelCacheDTO(ResultDTO):
     """Where the town's compiled rules are kept."""
 
     folder: str
-
-
-class PolicyScoreDTO(BaseModel):
-    """One policy's mean return on the held-out seeds, beside the expert's and the random policy's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    policy: str
-    mean_return: float
-    ci_low: float
-    ci_high: float
-    score: float = Field(description="(mean - random) / (expert - random): random is 0, the expert is 1")
-    faints_per_10k: float = Field(description="per 10 000 agent-ticks")
 
 
 class DemoStepDTO(BaseModel):

@@ -30,7 +30,7 @@ from townlet_train.data.dataset import Demonstrations, split_by_episode
 from townlet_train.errors import DataError, TrainingError
 from townlet_train.files import sha256_of
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
-from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, measure_imitation
+from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, check_choices, measure_imitation
 from townlet_train.learners.networks import FlatParameters, build_network, export_weights
 from townlet_train.policies.network import NetworkKind, NetworkSpec, normalise
 from townlet_train.services.runs import versions
@@ -115,6 +115,7 @@ class BCLearner:
     ) -> BCLearner:
         """A learner with a network of that kind, and about `val_fraction` of the episodes held out."""
         split = split_by_episode(demonstrations, val_fraction, rng)
+        check_choices(demonstrations, split)
         spec = network_for(demonstrations, network, hidden_sizes)
         return cls(spec, settings, demonstrations, split, rng)
 
@@ -278,12 +279,16 @@ def network_for(
 
 
 def select_device(name: str) -> torch.device:
-    """A torch device that works here, by name."""
+    """A torch device by name, on which a gradient and a fused step were tried; `TrainingError` when it fails them."""
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # an assertion is how a torch built without CUDA says no
-        reason = str(error).splitlines()[0]
+        weight = torch.ones(1, device=name, requires_grad=True)
+        torch.autograd.backward(weight.square().sum())
+        torch.optim.Adam([weight], fused=True).step()
+        weight.item()
+    except Exception as error:  # each backend says no with an error of its own: assertion, import, runtime
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"Device {name!r} does not work here ({reason}). Use --device cpu.") from error
+    return weight.device
 
 
 @contextmanager

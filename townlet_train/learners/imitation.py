@@ -63,28 +63,22 @@ def check_teachable(
     """Refuse what nobody can learn; a nearly constant demonstrator too, or warn of it when that is allowed.
 
     Raises:
-        DataError: one action is nearly everything, a label is illegal, or there was never a choice.
+        DataError: one action is everything, or nearly.
     """
     degeneracy = describe_degeneracy(demonstrations, majority_threshold)
     if degeneracy and not allow_degenerate:
         raise DataError(f"{degeneracy} Capture other demonstrations, or insist with --allow-degenerate.")
-    check_labels(demonstrations)
     return [degeneracy] if degeneracy else []
 
 
-def check_labels(demonstrations: Demonstrations) -> None:
-    """Raise `DataError` when a demonstrated action is not legal, or when there was never a choice."""
-    legal = demonstrations.action_mask[np.arange(len(demonstrations)), demonstrations.actions]
-    if not legal.all():
-        first = int(np.argmin(legal))
-        raise DataError(
-            f"{demonstrations.label}: {int((~legal).sum())} frames show an action their mask forbids, the first is "
-            f"frame {first} with {demonstrations.action_names[demonstrations.actions[first]]!r}. Capture them again."
-        )
-    if not (demonstrations.action_mask.sum(axis=1) > 1).any():
-        raise DataError(
-            f"{demonstrations.label}: no frame has more than one legal action, so there is nothing to learn."
-        )
+def check_choices(demonstrations: Demonstrations, split: tuple[Index, Index]) -> None:
+    """Raise `DataError` when the training or the held-out frames never leave a choice, so nothing can be measured."""
+    for part, index in zip(("training", "held-out"), split, strict=True):
+        if not (demonstrations.action_mask[index].sum(axis=1) > 1).any():
+            raise DataError(
+                f"{demonstrations.label}: no frame of the {part} episodes has more than one legal action. "
+                f"Capture more towns, or choose another --seed."
+            )
 
 
 def describe_degeneracy(demonstrations: Demonstrations, majority_threshold: float) -> str | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from townlet_train.services.promotion import PromotionServiceAdapter
     from townlet_train.services.replay import ReplayDatasetService
     from townlet_train.services.rollout import RolloutCaptureService
+    from townlet_train.services.scoring import EvaluationService
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class TrainingServices:
 
     rollout: RolloutCaptureService
     replay: ReplayDatasetService
+    evaluation: EvaluationService
     promotion: PromotionServiceAdapter | None = None  # None: nothing here promotes checkpoints
 
     @classmethod
@@ -26,5 +28,10 @@ class TrainingServices:
         from townlet_train.config import config_hash
         from townlet_train.services.replay import ReplayDatasetService
         from townlet_train.services.rollout import RolloutCaptureService
+        from townlet_train.services.scoring import EvaluationService
 
-        return cls(RolloutCaptureService(config_sha256=config_hash(config)), ReplayDatasetService())
+        return cls(
+            RolloutCaptureService(config_sha256=config_hash(config)),
+            ReplayDatasetService(),
+            EvaluationService(config),
+        )

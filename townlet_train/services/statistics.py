@@ -40,7 +40,7 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of the mean, Efron (1979), in memory of about `drawn_at_once` values.
 
-    How many are drawn at once changes rounding at most. One value alone has no spread to resample: the interval is that value.
+    How many are drawn at once changes rounding at most. One value alone has no spread: the interval is that value.
     """
     values = np.asarray(values, np.float64)
     n_rows = max(1, drawn_at_once // len(values))

@@ -8,61 +8,25 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-from pydantic import Field, model_validator
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, ClassVar
 
 from townlet_train.api import (
     BCTrainingResultDTO,
+    Comparison,
     Interrupted,
     Progress,
     StrategyParams,
     TrainingContext,
+    UsageError,
     sha256_of,
 )
+from townlet_train.strategies.bc_params import BCParams
 
 if TYPE_CHECKING:
     from townlet_train.learners.bc import BCLearner, BCSettings, BCStats, Clone
 
-LOW_ACCURACY = 0.95
 logger = logging.getLogger(__name__)
-
-
-class BCParams(StrategyParams):
-    """What behaviour cloning can be told."""
-
-    manifest: Path | None = Field(
-        None, description="demonstrations: a manifest, a capture directory or a sample"
-    )
-    learning_rate: float = Field(2e-3, gt=0, description="Adam's step size, falling linearly to 0")
-    batch_size: int = Field(256, gt=0, description="frames per update")
-    n_epochs: int = Field(8, gt=0, description="passes over the training frames at most")
-    weight_decay: float = Field(0.0, ge=0, description="pull of the weights to 0")
-    val_fraction: float = Field(0.2, gt=0, lt=1, description="share of the episodes held out")
-    patience: int = Field(3, gt=0, description="stop after so many epochs without a lower held-out loss")
-    network: Literal["mlp", "conflict_aware"] = Field(
-        "mlp", description="mlp reads the features; conflict_aware the map too, as upstream's network"
-    )
-    hidden_sizes: tuple[int, ...] | None = Field(
-        None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"
-    )
-    majority_threshold: float = Field(
-        0.9, gt=0, le=1, description="refuse when one action is this share of frames"
-    )
-    allow_degenerate: bool = Field(False, description="train although one action is nearly everything")
-    device: str = Field("cpu", min_length=1, description="torch device")
-    n_threads: int = Field(
-        1, gt=0, description="threads; another number changes the last bits of the weights"
-    )
-
-    @model_validator(mode="after")
-    def _widths_a_network_can_have(self) -> BCParams:
-        if self.hidden_sizes is not None and min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden sizes are at least 1, {min(self.hidden_sizes)} was given")
-        if self.network == "conflict_aware" and self.hidden_sizes is not None and len(self.hidden_sizes) != 1:
-            raise ValueError("network conflict_aware has one hidden size")
-        return self
 
 
 class BCStrategy:
@@ -77,8 +41,13 @@ class BCStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse a run whose demonstrations are not there."""
-        context.services.replay.resolve_manifest(self.params.manifest)
+        """Refuse a run whose demonstrations, environment or device are not there."""
+        from townlet_train.learners.bc import select_device
+
+        manifest = context.services.replay.check(self.params.manifest)
+        recorded_env(manifest, context)
+        context.services.evaluation.check_env(context.config.env)
+        select_device(self.params.device)
 
     def run(self, context: TrainingContext) -> BCTrainingResultDTO:
         """Clone the demonstrator; the epoch with the lowest held-out loss becomes the checkpoint."""
@@ -87,6 +56,7 @@ class BCStrategy:
 
         started = time.perf_counter()
         manifest = context.services.replay.resolve_manifest(self.params.manifest)
+        recorded = recorded_env(manifest, context)
         demonstrations = context.services.replay.load(
             manifest, with_maps=self.params.network == "conflict_aware"
         )
@@ -105,13 +75,11 @@ class BCStrategy:
             rng=context.rng,
         )
         epochs = self._train(learner, partial(self._save, learner, manifest, context), context)
-        result = self._result(learner, epochs, manifest, context)
-        accuracy = learner.best.held_out.accuracy
-        if accuracy < LOW_ACCURACY:
-            warnings.append(
-                f"Held-out accuracy is {accuracy:.3f}, below {LOW_ACCURACY}: a clone so far off can lose much of the "
-                f"return. Evaluate it beside the demonstrator."
-            )
+        comparison = Comparison()
+        if self.params.evaluate and recorded is not None:
+            comparison = self._compare(checkpoint_path(context, learner.best), context)
+        result = self._result(learner, epochs, comparison, manifest, context)
+        warnings += [*comparison.warnings, *self.params.shortfalls(result)]
         return result.model_copy(
             update={"warnings": tuple(warnings), "duration_sec": time.perf_counter() - started}
         )
@@ -141,7 +109,8 @@ class BCStrategy:
                 context.report(Progress("bc", stats.timestep, total, shown))
         except Interrupted as stop:
             saved = save(learner.best if epochs else learner.clone())
-            raise Interrupted(f"{stop} The best clone so far is {saved}.") from stop
+            what = "best clone so far" if epochs else "network, in the middle of its first epoch,"
+            raise Interrupted(f"{stop} The {what} is {saved}.") from stop
         return epochs
 
     def _save(self, learner: BCLearner, manifest: Path, context: TrainingContext, clone: Clone) -> Path:
@@ -159,9 +128,26 @@ class BCStrategy:
         logger.debug("saved %s after epoch %d", path, clone.epoch)
         return path
 
+    def _compare(self, checkpoint: Path, context: TrainingContext) -> Comparison:
+        """The clone's return beside the expert's and a random policy's."""
+        try:
+            return context.services.evaluation.compare(
+                checkpoint,
+                name="clone",
+                report=lambda done, total: context.report(Progress("evaluate", done, total, {})),
+            )
+        except Interrupted as stop:
+            raise Interrupted(f"{stop} Training had ended; the clone is {checkpoint}.") from stop
+
     def _result(
-        self, learner: BCLearner, epochs: list[BCStats], manifest: Path, context: TrainingContext
+        self,
+        learner: BCLearner,
+        epochs: list[BCStats],
+        comparison: Comparison,
+        manifest: Path,
+        context: TrainingContext,
     ) -> BCTrainingResultDTO:
+        returns = comparison.returns
         best, training = learner.best, learner.measure(learner.best.weights, learner.train)
         checkpoint = checkpoint_path(context, best)
         return BCTrainingResultDTO(
@@ -186,9 +172,26 @@ class BCStrategy:
             val_episodes=learner.n_episodes(learner.val),
             action_names=learner.demonstrations.action_names,
             samples_per_sec=fmean(stats.samples_per_sec for stats in epochs),
+            return_score_sampled=comparison.score("clone, sampled"),
+            return_score_greedy=comparison.score("clone, greedy"),
+            final_reward_mean=fmean(returns) if returns else None,
+            final_reward_std=pstdev(returns) if returns else None,
+            total_episodes=len(returns) or None,
+            policies=comparison.policies,
             checkpoint=str(checkpoint),
             checkpoint_sha256=sha256_of(checkpoint),
         )
+
+
+def recorded_env(manifest: Path, context: TrainingContext) -> str | None:
+    """The environment the demonstrations name, None when they name none; `UsageError` when the config has another."""
+    recorded = context.services.replay.env_id(manifest)
+    if recorded is not None and recorded != context.config.env:
+        raise UsageError(
+            f"{manifest} was recorded in environment {recorded!r}, the config says {context.config.env!r}. "
+            f"Pass --env {recorded}."
+        )
+    return recorded
 
 
 def checkpoint_path(context: TrainingContext, clone: Clone) -> Path:

@@ -1,0 +1,101 @@
+"""What strategies may measure: any policy on the run's held-out seeds, and a checkpoint beside expert and random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from townlet_train.config import RunConfig
+from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.envs.build import build_env
+from townlet_train.errors import CheckpointError
+from townlet_train.results import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.services.evaluation import evaluate_as_configured
+
+EXPERT_ENVS = ("town",)
+Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interrupted` to stop
+
+
+class EvaluationService:
+    """Episode returns in the run's environment on the seeds of `config.evaluation`."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+
+    def check_env(self, env_id: str) -> None:
+        """Raise `UnknownNameError` or `EnvironmentCreationError` when that environment cannot be built."""
+        build_env(self._config.model_copy(update={"env": env_id}), 1)
+
+    def evaluate(
+        self,
+        *,
+        checkpoint: Path | None = None,
+        scripted: str | None = None,
+        deterministic: bool | None = None,
+        report: Report = lambda done, total: None,
+    ) -> EvaluationDTO:
+        """What a checkpoint or a scripted policy earns; `deterministic` None as `config.evaluation` says."""
+        config = self._config
+        if deterministic is not None:
+            wanted = config.evaluation.model_copy(update={"deterministic": deterministic})
+            config = config.model_copy(update={"evaluation": wanted})
+        return evaluate_as_configured(config, checkpoint=checkpoint, scripted=scripted, report=report)
+
+    def compare(
+        self, checkpoint: Path, *, name: str, report: Report = lambda done, total: None
+    ) -> Comparison:
+        """Score a checkpoint, sampled and greedy, on the scale where random is 0 and the expert 1.
+
+        A checkpoint that knows other features or actions than this release's environment gives a warning alone.
+        """
+        if self._config.env not in EXPERT_ENVS:
+            return Comparison()
+        runs = {
+            "expert": partial(self.evaluate, scripted="expert"),
+            f"{name}, sampled": partial(self.evaluate, checkpoint=checkpoint, deterministic=False),
+            f"{name}, greedy": partial(self.evaluate, checkpoint=checkpoint, deterministic=True),
+            "random": partial(self.evaluate, scripted="random"),
+        }
+        try:
+            load_checkpoint(checkpoint).info.check_matches(build_env(self._config, 1).spec)
+        except CheckpointError as error:
+            return Comparison(warnings=(f"The {name} was not evaluated. {error}",))
+        evaluations = {
+            policy: run(report=_part(index, len(runs), report))
+            for index, (policy, run) in enumerate(runs.items())
+        }
+        policies, doubts = score_policies(evaluations)
+        warned = [warning for evaluation in evaluations.values() for warning in evaluation.warnings]
+        returns = evaluations[f"{name}, sampled"].episode_returns
+        return Comparison(policies, returns, tuple(dict.fromkeys([*warned, *doubts])))
+
+
+def score_policies(
+    evaluations: dict[str, EvaluationDTO],
+) -> tuple[tuple[PolicyScoreDTO, ...], tuple[str, ...]]:
+    """Every policy's return on the scale where "random" is 0 and "expert" is 1, and what is wrong with the scale."""
+    zero, one = evaluations["random"].mean, evaluations["expert"].mean
+    doubts: tuple[str, ...] = ()
+    if one <= zero:
+        doubts = (
+            f"The expert earned {one:.4g} and random {zero:.4g}, so nothing can be scored between them. "
+            f"Evaluate longer or more episodes.",
+        )
+    rows = tuple(
+        PolicyScoreDTO(
+            policy=name,
+            mean_return=evaluation.mean,
+            ci_low=evaluation.ci_low,
+            ci_high=evaluation.ci_high,
+            score=None if doubts else (evaluation.mean - zero) / (one - zero),
+            faints_per_10k=10 * evaluation.events["faint"],
+        )
+        for name, evaluation in evaluations.items()
+    )
+    return rows, doubts
+
+
+def _part(index: int, n_parts: int, report: Report) -> Report:
+    """A report of one of several equal parts as a report of the whole."""
+    return lambda done, total: report(index * total + done, n_parts * total)
