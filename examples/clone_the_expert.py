@@ -9,10 +9,9 @@ import argparse
 from pathlib import Path
 
 from townlet_train.config import EvaluationConfig, RolloutConfig, RunConfig
-from townlet_train.envs.build import build_env
 from townlet_train.orchestrator import TrainingOrchestrator
-from townlet_train.policies.scripted import scripted_policy
 from townlet_train.services.evaluation import evaluate_as_configured
+from townlet_train.services.rollout import capture_as_configured
 
 
 def main(output: Path, towns: int, episodes: int) -> dict[str, float]:
@@ -22,18 +21,8 @@ def main(output: Path, towns: int, episodes: int) -> dict[str, float]:
         rollout=RolloutConfig(towns=towns, store="memmap"),
         evaluation=EvaluationConfig(episodes=episodes),
     )
+    captured = capture_as_configured(config, output=output / "demonstrations", with_maps=False)
     orchestrator = TrainingOrchestrator(config)
-
-    env = build_env(config, towns)
-    captured = orchestrator.services.rollout.capture(
-        env,
-        scripted_policy("expert", env.spec),
-        ticks=config.rollout.ticks,
-        seeds=range(config.seed, config.seed + towns),
-        output=output / "demonstrations",
-        store=config.rollout.store,
-        with_maps=False,
-    )
     clone = orchestrator.run_bc(manifest=Path(captured.manifest), run_dir=output / "run")
 
     evaluations = {name: evaluate_as_configured(config, scripted=name) for name in ("expert", "random")}

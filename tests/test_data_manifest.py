@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.recordings import townlet_sample, write_manifest
-from townlet_train.data.manifest import encode_manifest, find_manifest, load_manifest
+from tests.recordings import capture, townlet_sample, write_manifest
+from townlet_train.data.manifest import (
+    Manifest,
+    find_manifest,
+    load_document,
+    parse_manifest,
+)
 from townlet_train.errors import DataError, ExitCode
+
+
+def load_manifest(path: Path) -> Manifest:
+    return parse_manifest(path, load_document(path))
 
 
 @pytest.fixture
@@ -95,11 +104,11 @@ def test_two_copies_of_one_file_are_no_ambiguity(folder: Path) -> None:
 
 
 def test_our_own_manifest_is_not_led_astray_by_files_above_it(folder: Path) -> None:
-    inner = townlet_sample(folder / "inner/a.npz", 9)
-    path = folder / "inner/x_manifest.json"
-    path.write_bytes(encode_manifest({}, {"samples": [{"sample": "a.npz"}]}))
+    path = Path(capture(folder / "inner", prefix="a").manifest)
+    name = load_manifest(path).entries[0].sample.name
+    townlet_sample(folder / name, 9)
 
-    assert load_manifest(path).entries[0].sample == inner
+    assert load_manifest(path).entries[0].sample == folder / "inner" / name
 
 
 BROKEN: list[tuple[str, Any, str]] = [
@@ -111,9 +120,9 @@ BROKEN: list[tuple[str, Any, str]] = [
     (
         "accepted",
         [{"sample": "a.npz", "accepted": "no"}],
-        "entry 1: `accepted` is 'no'; expected true or false",
+        "entry 1: `accepted` is 'no'; it should be a valid boolean",
     ),
-    ("meta", [{"sample": "a.npz", "meta": 3}], "entry 1: `meta` is a int; expected a path"),
+    ("meta", [{"sample": "a.npz", "meta": 3}], "entry 1: `meta` is 3; it should be a valid string"),
     ("metadata", {"metadata": [1], "samples": []}, "`metadata` is a list; expected an object"),
     ("empty", [], "leaves no sample: 0 entries, 0 rejected"),
     ("all rejected", [{"sample": "a.npz", "accepted": False}], "leaves no sample: 1 entries, 1 rejected"),
@@ -172,6 +181,19 @@ def test_a_directory_with_several_manifests_asks_which(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"holds 2 manifests \(one_manifest\.json, two_manifest\.json\)"):
         find_manifest(tmp_path)
+
+
+def test_a_directory_with_manifests_of_other_names_says_which_to_name(folder: Path) -> None:
+    for name in ("train", "held_out"):
+        write_manifest(folder / f"{name}.json", {"samples": ["a.npz"]})
+    (folder / "notes.json").write_text("{")
+
+    with pytest.raises(DataError) as refusal:
+        find_manifest(folder)
+
+    assert str(refusal.value) == (
+        f"{folder} holds no *_manifest.json. Name one of the manifests inside it: held_out.json, train.json."
+    )
 
 
 def test_townlets_manifests_find_their_samples_from_any_working_directory(

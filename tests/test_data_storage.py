@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from tests.recordings import townlet_sample
 from townlet_train.data.layout import Layout
+from townlet_train.data.schema import EpisodeKey
 from townlet_train.data.storage import (
-    EpisodeKey,
     describe_sample,
     encode_arrays,
     load_sample,
-    save_sample,
 )
 from townlet_train.data.trajectory import Trajectory
 from townlet_train.errors import DataError, ExitCode
+from townlet_train.files import write_bytes, write_json
 
 LAYOUT = Layout(("a", "b"), ("wait", "north", "chat"), ("self",), 3, "counting")
 
@@ -42,9 +42,10 @@ def build(rng: np.random.Generator, n_steps: int, *, with_maps: bool, with_estim
 
 def save(path: Path, trajectory: Trajectory, *, compress: bool = True) -> Path:
     description = describe_sample(
-        trajectory, LAYOUT, agent_id="agent0", episode=EpisodeKey(1, 2, 3), start_tick=4
+        trajectory, LAYOUT, agent_id="agent0", episode=EpisodeKey(env=1, index=2, seed=3), start_tick=4
     )
-    save_sample(path, trajectory, description, compress=compress)
+    write_bytes(path, encode_arrays(trajectory, compress=compress))
+    write_json(path.with_suffix(".json"), description)
     return path
 
 
@@ -79,7 +80,7 @@ def test_a_sample_comes_back_as_it_was_written(
     assert sample.layout == (
         LAYOUT if with_maps else dataclasses.replace(LAYOUT, map_channels=(), map_size=0)
     )
-    assert (sample.episode, sample.agent_id) == (EpisodeKey(1, 2, 3), "agent0")
+    assert (sample.episode, sample.agent_id) == (EpisodeKey(env=1, index=2, seed=3), "agent0")
 
 
 def test_the_arrays_townlet_reads_are_all_there_in_its_dtypes(
@@ -205,7 +206,12 @@ BROKEN: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "`dones` is not `terminated` or `truncated`",
     ),
     ("unnamed id", {"actions": np.array([0, 1, 2, 0])}, {}, "names ids 0, 1 but the actions also use 2"),
-    ("lookup list", {}, {"action_lookup": ["wait"]}, "`action_lookup` is a list; expected an object"),
+    (
+        "lookup list",
+        {},
+        {"action_lookup": ["wait"]},
+        "`action_lookup` is ['wait']; it should be a valid object",
+    ),
     (
         "wide mask",
         {"action_mask": np.ones((4, 5), np.bool_)},
@@ -221,7 +227,45 @@ BROKEN: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("few names", {}, {"feature_names": ["rivalry_max"]}, "has 1 names for an axis of length 3"),
     ("twice", {}, {"feature_names": ["a", "a", "rivalry_max"]}, "names something twice"),
     ("no rivalry", {}, {"feature_names": ["a", "b", "rivalry_max"]}, "lacks rivalry_avoid_count"),
-    ("episode", {}, {"episode": {"env": 1}}, "metadata key `episode` lacks env, index and seed"),
+    (
+        "seed",
+        {},
+        {"episode": {"env": 1, "index": 0, "seed": "7"}},
+        "`episode.seed` is '7'; it should be a valid int",
+    ),
+    (
+        "placeholders",
+        {},
+        {"placeholder_arrays": "value_preds"},
+        "`placeholder_arrays` is 'value_preds'; it should be",
+    ),
+    (
+        "placeholder",
+        {},
+        {"placeholder_arrays": [3]},
+        "`placeholder_arrays.0` is 3; it should be a valid string",
+    ),
+    ("timesteps", {}, {"timesteps": 5}, "has 4 steps; its metadata says `timesteps` 5"),
+    ("agent", {}, {"agent_id": 3}, "`agent_id` is 3; it should be a valid string"),
+    (
+        "version",
+        {},
+        {"format": "townlet-train/sample", "format_version": 2},
+        "has format version 2; this release reads",
+    ),
+    (
+        "alike",
+        {},
+        {"action_lookup": {'{"kind": "wait"}': 0, '{"kind": "move", "name": "wait"}': 1}},
+        "`action_lookup` has two ids for the action 'wait'",
+    ),
+    (
+        "one id",
+        {},
+        {"action_lookup": {'{"kind": "wait"}': 0, '{"kind": "chat"}': 0}},
+        "`action_lookup` gives id 0 to two actions",
+    ),
+    ("episode", {}, {"episode": {"env": 1}}, "the key `episode.index` is missing"),
 ]
 
 
@@ -236,7 +280,7 @@ def test_a_broken_sample_is_refused_by_name(
     with pytest.raises(DataError) as refusal:
         load_sample(path)
 
-    assert str(path) in str(refusal.value)
+    assert str(path.with_suffix("")) in str(refusal.value)
     assert sentence in str(refusal.value)
     assert refusal.value.exit_code == ExitCode.FAILED
 

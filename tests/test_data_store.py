@@ -11,7 +11,7 @@ import pytest
 
 from tests.recordings import capture
 from townlet_train.data.block import Block
-from townlet_train.data.memmap import Store, load_store
+from townlet_train.data.memmap import Store
 from townlet_train.data.replay import open_replay
 from townlet_train.errors import DataError
 
@@ -19,6 +19,12 @@ from townlet_train.errors import DataError
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     return Path(capture(tmp_path / "capture", store="memmap").manifest)
+
+
+def open_store(manifest: Path) -> Store:
+    replay = open_replay(manifest)
+    assert isinstance(replay, Store)
+    return replay
 
 
 def frames(blocks: list[Block], *columns: int) -> list[tuple[float, ...]]:
@@ -54,7 +60,7 @@ def test_the_store_and_the_samples_hold_the_same_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_frames", [1, 4, 20, 1000])
 def test_blocks_of_any_size_hold_every_frame_once(manifest: Path, n_frames: int) -> None:
-    store = load_store(manifest)
+    store = open_store(manifest)
 
     blocks = [block.copy() for block in store.blocks(n_frames=n_frames)]
 
@@ -66,7 +72,7 @@ def test_blocks_of_any_size_hold_every_frame_once(manifest: Path, n_frames: int)
 
 
 def test_lives_end_where_agents_die_and_episodes_where_they_are_cut(manifest: Path) -> None:
-    block = next(load_store(manifest).blocks())
+    block = next(open_store(manifest).blocks())
     place = {
         (int(block.features[row, 1]), int(block.features[row, 2]), tick): row
         for row in range(48)
@@ -87,7 +93,7 @@ def test_lives_end_where_agents_die_and_episodes_where_they_are_cut(manifest: Pa
 
 
 def test_life_numbers_do_not_depend_on_the_size_of_blocks(manifest: Path) -> None:
-    store = load_store(manifest)
+    store = open_store(manifest)
 
     whole = np.concatenate([block.life for block in store.blocks()])
     parts = np.concatenate([block.life for block in store.blocks(n_frames=4)])
@@ -96,7 +102,7 @@ def test_life_numbers_do_not_depend_on_the_size_of_blocks(manifest: Path) -> Non
 
 
 def test_random_order_shuffles_blocks_and_loses_none(manifest: Path, rng: np.random.Generator) -> None:
-    store = load_store(manifest)
+    store = open_store(manifest)
 
     order = [tuple(block.features[0, [4, 0]]) for block in store.blocks(n_frames=4, rng=rng)]
 
@@ -105,7 +111,7 @@ def test_random_order_shuffles_blocks_and_loses_none(manifest: Path, rng: np.ran
 
 
 def test_blocks_reuse_the_same_memory(manifest: Path) -> None:
-    blocks = load_store(manifest).blocks(n_frames=4)
+    blocks = open_store(manifest).blocks(n_frames=4)
 
     first, second = next(blocks), next(blocks)
 
@@ -115,7 +121,7 @@ def test_blocks_reuse_the_same_memory(manifest: Path) -> None:
 def test_the_manifest_can_leave_maps_out(tmp_path: Path) -> None:
     result = capture(tmp_path / "capture", store="memmap", with_maps=False)
 
-    block = next(load_store(Path(result.manifest)).blocks())
+    block = next(open_store(Path(result.manifest)).blocks())
 
     assert block.maps is None
     assert not (tmp_path / "capture/maps.npy").exists()
@@ -131,6 +137,16 @@ def test_any_numpy_can_map_the_arrays(manifest: Path) -> None:
 def edit(manifest: Path, change: Any) -> None:
     document = json.loads(manifest.read_text())
     change(document)
+    manifest.write_text(json.dumps(document))
+
+
+def put(manifest: Path, keys: tuple[str | int, ...], value: Any) -> None:
+    """Write `value` where `keys` lead."""
+    document = json.loads(manifest.read_text())
+    inner = document
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
     manifest.write_text(json.dumps(document))
 
 
@@ -162,7 +178,11 @@ DAMAGE: list[tuple[str, Any, str]] = [
         lambda m: edit(m, lambda d: d["arrays"].update(extra=d["arrays"]["rewards"])),
         "names arrays no store has: extra",
     ),
-    ("no seed", lambda m: edit(m, lambda d: d["episodes"][0].pop("seed")), "is incomplete or damaged"),
+    (
+        "no seed",
+        lambda m: edit(m, lambda d: d["episodes"][0].pop("seed")),
+        "the key `episodes.0.seed` is missing",
+    ),
     ("gap", lambda m: edit(m, lambda d: d["episodes"][1].update(start=7)), "environment 0 do not follow on"),
     ("cut", lambda m: edit(m, lambda d: d["episodes"].pop()), "the episodes do not cover all 12 ticks"),
     (
@@ -171,7 +191,49 @@ DAMAGE: list[tuple[str, Any, str]] = [
         "expected float32 (12, 2, 2, 4)",
     ),
     ("version", lambda m: edit(m, lambda d: d["metadata"].update(format_version=2)), "has format version 2"),
-    ("selection", lambda m: edit(m, lambda d: d.update(selected=[99])), "is incomplete or damaged"),
+    ("selection", lambda m: edit(m, lambda d: d.update(selected=[99])), "`selected` names episode 99 of 4"),
+    *(
+        (
+            f"{'.'.join(map(str, keys))} = {value!r}",
+            lambda m, keys=keys, value=value: put(m, keys, value),
+            sentence,
+        )
+        for keys, value, sentence in [
+            (("episodes", 0, "env"), "0", "`episodes.0.env` is '0'; it should be a valid integer"),
+            (("episodes", 0, "complete"), 1, "`episodes.0.complete` is 1; it should be a valid boolean"),
+            (("episodes", 0, "seed"), "a", "`episodes.0.seed` is 'a'; it should be a valid integer"),
+            (("episodes",), [], "`episodes` is []; "),
+            (("metadata",), [], "`metadata` is []; it should be a valid object"),
+            (("metadata", "n_agents"), "x", "`metadata.n_agents` is 'x'; it should be a valid integer"),
+            (
+                ("metadata", "n_agents"),
+                0,
+                "`metadata.n_agents` is 0; it should be greater than or equal to 1",
+            ),
+            (("metadata", "n_agents"), 3, "expected float32 (12, 2, 3, 5)"),
+            (("metadata", "policy"), 3, "`metadata.policy` is 3; it should be a valid string"),
+            (
+                ("metadata", "action_names"),
+                ["wait", "wait", "chat"],
+                "expected each once, 'wait' is there more than once",
+            ),
+            (("selected",), [-1], "`selected.0` is -1; it should be greater than or equal to 0"),
+            (("selected",), [True], "`selected.0` is True; it should be a valid integer"),
+            (("selected",), [], "`selected` is []; "),
+            (
+                ("arrays", "actions", "crc32"),
+                None,
+                "`arrays.actions.crc32` is None; it should be a valid string",
+            ),
+            (("arrays", "actions", "shape"), [12], "the manifest says <i8 (12,)"),
+            (("arrays",), [], "`arrays` is []; it should be a valid object"),
+        ]
+    ),
+    (
+        "no crc32",
+        lambda m: edit(m, lambda d: d["arrays"]["maps"].pop("crc32")),
+        "`arrays.maps.crc32` is missing",
+    ),
 ]
 
 
@@ -180,7 +242,7 @@ def test_a_damaged_store_is_refused_by_name(manifest: Path, damage: Any, sentenc
     damage(manifest)
 
     with pytest.raises(DataError) as refusal:
-        load_store(manifest)
+        open_store(manifest)
 
     assert sentence in str(refusal.value)
     assert str(manifest.parent) in str(refusal.value)
@@ -196,7 +258,7 @@ def test_no_damage_ends_in_anything_but_a_refusal(manifest: Path, rng: np.random
         content[rng.integers(min(len(content), 200))] = rng.integers(256)
         path.write_bytes(content)
         try:
-            list(load_store(manifest).blocks())
+            list(open_store(manifest).blocks())
         except DataError as refusal:
             refusals.append(str(refusal))
         path.write_bytes(whole[path])
@@ -208,7 +270,7 @@ def test_no_damage_ends_in_anything_but_a_refusal(manifest: Path, rng: np.random
 def test_a_flipped_bit_is_found_by_the_checksum(manifest: Path) -> None:
     flip_last_byte(manifest.parent / "features.npy")
 
-    assert load_store(manifest).check_sums() == [
+    assert list(open_store(manifest).check_sums()) == [
         f"{manifest.parent / 'features.npy'}: the bytes are not those that were captured (crc32 differs)."
     ]
 
@@ -218,7 +280,7 @@ def test_a_flag_that_is_neither_true_nor_false_is_refused(manifest: Path) -> Non
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
 
     with pytest.raises(DataError, match=r"truncated\.npy holds bytes that are neither True nor False"):
-        list(load_store(manifest).blocks())
+        list(open_store(manifest).blocks())
 
 
 def test_an_action_nobody_named_is_refused(manifest: Path) -> None:
@@ -226,7 +288,7 @@ def test_an_action_nobody_named_is_refused(manifest: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8] + np.int64(9).tobytes())
 
     with pytest.raises(DataError, match=r"actions\.npy holds action ids outside 0\.\.2"):
-        list(load_store(manifest).blocks())
+        list(open_store(manifest).blocks())
 
 
 def test_what_a_killed_capture_left_is_never_read_as_data(manifest: Path) -> None:

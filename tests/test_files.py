@@ -19,8 +19,11 @@ import pytest
 
 from townlet_train.files import (
     PARTIAL,
+    REPLACED,
     atomic_directory,
     atomic_path,
+    beside,
+    restore_replaced,
     sha256_of,
     to_json,
     write_bytes,
@@ -97,11 +100,51 @@ def test_a_file_killed_while_it_is_rewritten_is_the_old_or_the_new(tmp_path: Pat
 def test_a_directory_killed_while_it_is_rewritten_is_never_a_mixture(tmp_path: Path, after: float) -> None:
     target = tmp_path / "capture"
     kill_while_rewriting(target, "directory", after)
-    kept = [target] if target.exists() else [p for p in tmp_path.iterdir() if p.name.startswith(".replaced")]
-    for folder in kept:
-        assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
-    assert kept
-    assert all(PARTIAL in name for name in leftovers(tmp_path))
+    restore_replaced(target)
+    assert (target / "a").read_bytes() == (target / "b").read_bytes()
+    assert all(name.endswith((PARTIAL, REPLACED)) for name in leftovers(tmp_path))
+
+
+DIE_BETWEEN_THE_RENAMES = """
+import os, signal, sys
+from pathlib import Path
+from townlet_train.files import atomic_directory
+rename = os.rename
+def rename_and_die(*paths):
+    rename(*paths)
+    os.kill(os.getpid(), signal.SIGKILL)
+with atomic_directory(Path(sys.argv[1])) as partial:
+    (partial / "new").write_text("new")
+    os.rename = rename_and_die
+"""
+
+
+def die_between_the_renames(target: Path) -> None:
+    """Replace `target` in another process that is killed when the old directory is away and the new one not there."""
+    died = subprocess.run([sys.executable, "-c", DIE_BETWEEN_THE_RENAMES, str(target)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert not target.exists()
+
+
+def test_what_was_set_aside_by_a_killed_process_is_put_back(tmp_path: Path) -> None:
+    target = tmp_path / "capture"
+    target.mkdir()
+    (target / "old").write_text("old")
+    die_between_the_renames(target)
+    (set_aside,) = beside(target, REPLACED)
+    assert not set_aside.name.endswith(PARTIAL)
+    assert restore_replaced(target) == [set_aside]
+    assert (target / "old").read_text() == "old"
+    assert restore_replaced(target) == []
+
+
+def test_what_was_set_aside_never_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
+    target = tmp_path / "capture"
+    target.mkdir()
+    die_between_the_renames(target)
+    target.mkdir()
+    assert restore_replaced(target) == []
+    assert len(beside(target, REPLACED)) == 1
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

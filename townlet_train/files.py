@@ -6,6 +6,7 @@ and the directory flushed, so that a crash leaves the old file or the new one an
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial"  # how the name of what is not whole ends
+REPLACED = ".replaced"  # how the name of a whole directory ends while another takes its place
 
 
 @contextmanager
@@ -41,11 +43,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def atomic_directory(target: Path) -> Iterator[Path]:
     """A temporary directory beside `target` to fill; it becomes `target` when the block ends without an error.
 
-    A directory that stood at `target` is gone then. What a killed process leaves behind ends in `PARTIAL`.
+    A directory that stood at `target` is gone then. What a killed process leaves behind ends in `PARTIAL`, or in
+    `REPLACED` where it is what stood there; `restore_replaced` puts that back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
-    replaced = partial.with_name(f".replaced{partial.name}")
+    replaced = partial.with_suffix(REPLACED)
     try:
         yield partial
         os.chmod(partial, 0o777 & ~_umask())
@@ -62,6 +65,20 @@ def atomic_directory(target: Path) -> Iterator[Path]:
                 shutil.rmtree(replaced)
             else:
                 os.rename(replaced, target)
+
+
+def restore_replaced(target: Path) -> list[Path]:
+    """Put back the directory a killed process had set aside, when `target` is missing; returns where it was, if any."""
+    set_aside = [] if target.exists() else beside(target, REPLACED)[-1:]
+    for path in set_aside:
+        os.rename(path, target)
+    return set_aside
+
+
+def beside(target: Path, ending: str) -> list[Path]:
+    """What stands beside `target` under a temporary name of it with this ending, oldest first."""
+    found = target.absolute().parent.glob(f".{glob.escape(target.name)}.*{ending}")
+    return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
 def write_bytes(target: Path, content: bytes) -> None:

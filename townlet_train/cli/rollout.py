@@ -49,8 +49,7 @@ def capture(
     """Let a policy act in towns and keep what it saw, did and got; the capture lands whole or not at all."""
     from townlet_train.cli.session import load_settings
     from townlet_train.contract import Progress
-    from townlet_train.data.landing import check_output
-    from townlet_train.services.rollout import RolloutCaptureService, populated
+    from townlet_train.services.rollout import capture_as_configured
 
     named = {
         "env": env,
@@ -63,26 +62,11 @@ def capture(
         "rollout.auto_seed_agents": auto_seed_agents,
     }
     settings = load_settings(context, files=config, preset=preset, sets=sets, named=named).config
-    check_output(output, overwrite=overwrite)
-    run = populated(settings)
-
-    from townlet_train.config import config_hash
-    from townlet_train.envs.build import build_env
-    from townlet_train.policies.scripted import scripted_policy
-
-    world = build_env(run, run.rollout.towns)
-    actor = scripted_policy(policy, world.spec)
-    service = RolloutCaptureService(config_sha256=config_hash(run))
     with reporting() as report:
-        result = service.capture(
-            world,
-            actor,
-            ticks=run.rollout.ticks,
-            seeds=range(run.seed, run.seed + run.rollout.towns),
+        result = capture_as_configured(
+            settings,
+            policy=policy,
             output=output,
-            store=run.rollout.store,
-            compress=run.rollout.compress,
-            prefix=run.rollout.prefix,
             with_maps=maps,
             overwrite=overwrite,
             report=lambda done, total: report(Progress("capture", done, total, {})),

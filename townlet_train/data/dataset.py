@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
-from townlet_train.data.layout import check_features
-from townlet_train.data.memmap import Store
+from townlet_train.data.columns import Columns
+from townlet_train.data.layout import Layout, check_features
 from townlet_train.data.replay import Replay, SampleReplay, open_replay
 from townlet_train.data.trajectory import Maps
 from townlet_train.errors import DataError
@@ -67,52 +67,70 @@ def load_demonstrations(
     expected.
     """
     replay = open_replay(path)
-    check_sums(replay)
-    blocks = [block.copy() for block in replay.blocks(n_frames=BLOCK_FRAMES, with_maps=with_maps)]
-    layout = blocks[0].layout
-    if feature_names is not None:
-        check_features(layout.feature_names, feature_names, str(path))
-    names = tuple(action_names) if action_names is not None else union_of_actions(blocks)
-    frames = [renumbered(block, names) for block in blocks]
-    features = np.concatenate([block.features for block in blocks])
-    actions = np.concatenate([frame.actions for frame in frames])
-    action_mask = np.concatenate([frame.action_mask for frame in frames])
-    maps = _joined_maps(blocks)
-    check_frames(features, actions, action_mask, str(path))
-    return Demonstrations(
-        features=features,
-        maps=maps,
-        actions=actions,
-        action_mask=action_mask,
-        episode=np.concatenate([block.episode for block in blocks]),
+    for problem in replay.check_sums():
+        raise DataError(f"{problem} Copy or capture it again.")
+    names = tuple(action_names) if action_names is not None else replay.action_names
+    try:
+        layout, columns = _gather(replay, names, feature_names, with_maps=with_maps)
+    except MemoryError as error:
+        raise DataError(
+            f"{path} holds {replay.n_frames} frames, which do not fit into memory. Split it or capture less."
+        ) from error
+    demonstrations = Demonstrations(
+        features=columns["features"],
+        maps=columns.get("maps"),
+        actions=columns["actions"],
+        action_mask=columns["action_mask"],
+        episode=columns["episode"],
         feature_names=layout.feature_names,
         action_names=names,
-        map_channels=layout.map_channels if maps is not None else (),
+        map_channels=layout.map_channels if columns.get("maps") is not None else (),
         seeds=replay.seeds,
         label=label_of(replay.path),
         warnings=tuple(doubts(replay)),
     )
+    check_frames(demonstrations, names, str(path))
+    return demonstrations
 
 
-def check_sums(replay: Replay) -> None:
-    """Refuse a store whose bytes are not those that were captured; an npz checks its own when it is read."""
-    if isinstance(replay, Store):
-        for problem in replay.check_sums():
-            raise DataError(f"{problem} Copy or capture it again.")
-
-
-def check_frames(
-    features: NDArray[np.float32], actions: NDArray[np.int64], action_mask: NDArray[np.bool_], where: str
-) -> None:
+def check_frames(frames: Demonstrations | FrameBatch, action_names: Sequence[str], where: str) -> None:
     """Refuse features that are not finite and actions that their own mask forbids."""
-    bad = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
+    bad = int(np.count_nonzero(~np.isfinite(frames.features).all(axis=1)))
     if bad:
         raise DataError(
             f"{where}: {bad} frames have features that are NaN or infinite; expected finite numbers."
         )
-    illegal = int(np.count_nonzero(~np.take_along_axis(action_mask, actions[:, None], axis=1)))
-    if illegal:
-        raise DataError(f"{where}: {illegal} actions are forbidden by the mask of their own frame.")
+    legal = np.take_along_axis(frames.action_mask, frames.actions[:, None], axis=1)[:, 0]
+    if not legal.all():
+        first = int(np.argmin(legal))
+        raise DataError(
+            f"{where}: {np.count_nonzero(~legal)} actions are forbidden by the mask of their own frame, the first is "
+            f"{action_names[frames.actions[first]]!r} in frame {first}. Capture it again."
+        )
+
+
+def _gather(
+    replay: Replay, names: Sequence[str], feature_names: Sequence[str] | None, *, with_maps: bool
+) -> tuple[Layout, Columns]:
+    """Every frame of a recording, actions and masks numbered by `names`, and the layout of its first block."""
+    columns = Columns(replay.n_frames)
+    layout: Layout | None = None
+    for block in replay.blocks(n_frames=BLOCK_FRAMES, with_maps=with_maps):
+        if layout is None:
+            layout = block.layout
+            if feature_names is not None:
+                check_features(layout.feature_names, feature_names, str(replay.path))
+        frames = renumbered(block, names)
+        rows: dict[str, NDArray[Any]] = {
+            "features": frames.features,
+            "actions": frames.actions,
+            "action_mask": frames.action_mask,
+            "episode": block.episode,
+        }
+        columns.append(rows if frames.maps is None else rows | {"maps": frames.maps}, block.source)
+    if layout is None:
+        raise DataError(f"{replay.path} holds no frames.")
+    return layout, columns
 
 
 def split_by_episode(
@@ -174,7 +192,7 @@ def stream_batches(
     with_maps: bool = True,
     block_frames: int = BLOCK_FRAMES,
 ) -> Iterator[FrameBatch]:
-    """One epoch over a recording of any size, each frame once, holding one block and one batch in memory.
+    """One epoch over a recording of any size, each frame once, holding one block (or sample) and one batch in memory.
 
     With `rng`, blocks come in random order and frames are shuffled within a block: an approximate shuffle, the price
     of constant memory.
@@ -183,6 +201,7 @@ def stream_batches(
     rest: FrameBatch | None = None
     for block in replay.blocks(n_frames=block_frames, with_maps=with_maps, rng=rng):
         frames = renumbered(block, action_names)
+        check_frames(frames, action_names, block.source)
         order = np.arange(len(block.actions)) if rng is None else rng.permutation(len(block.actions))
         taken = 0
         if rest is not None:
@@ -205,13 +224,6 @@ def stream_batches(
 def check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise DataError(f"The batch size is {batch_size}; expected at least 1.")
-
-
-def union_of_actions(blocks: Sequence[Block]) -> tuple[str, ...]:
-    """Every action name that occurs in the blocks' layouts, in the order of first sight."""
-    return tuple(
-        dict.fromkeys(name for layout in {b.layout: None for b in blocks} for name in layout.action_names)
-    )
 
 
 def renumbered(block: Block, names: Sequence[str]) -> FrameBatch:
@@ -257,20 +269,6 @@ def doubts(replay: Replay) -> Iterator[str]:
     if manifest.duplicates:
         numbers = ", ".join(str(number) for number in manifest.duplicates)
         yield f"{manifest.path}: entries {numbers} name samples that earlier entries name and were left out."
-
-
-def _joined_maps(blocks: Sequence[Block]) -> Maps | None:
-    maps = [block.maps for block in blocks if block.maps is not None]
-    if not maps:
-        return None
-    shapes = {array.shape[1:] for array in maps}
-    if len(shapes) > 1 or len(maps) < len(blocks):
-        raise DataError(
-            f"{blocks[0].source} and the recordings beside it have different maps ({sorted(shapes)}). "
-            f"Split them into datasets of one kind."
-        )
-    joined: Maps = np.concatenate(maps)  # type: ignore[assignment]  # numpy's stub loses the union of dtypes
-    return joined
 
 
 def _rows(frames: FrameBatch, rows: NDArray[np.int64]) -> FrameBatch:

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from townlet_train.data.manifest import SUFFIX
+from townlet_train.data.manifest import SUFFIX, names_of_capture
 from townlet_train.errors import DataError, UsageError
-from townlet_train.files import PARTIAL
+from townlet_train.files import PARTIAL, REPLACED, beside, restore_replaced
+
+logger = logging.getLogger(__name__)
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse to write over anything but, when asked to, an earlier capture."""
+    """Refuse to write over anything but, when asked to, an earlier capture and nothing beside it.
+
+    An earlier capture that a killed process had set aside is put back first.
+    """
+    for put_back in restore_replaced(output):
+        logger.warning("%s was set aside by a capture that was killed; it is %s again.", put_back, output)
     if not output.exists():
         return
     if not output.is_dir():
         raise UsageError(f"--output {output} is a file; expected a directory to create.")
-    content = list(output.iterdir())
+    content = sorted(output.iterdir())
     if content and not overwrite:
         raise UsageError(
             f"{output} already holds {len(content)} files. Choose another --output or pass --overwrite."
         )
-    if content and not list(output.glob(f"*{SUFFIX}")):
+    captured = set().union(*map(names_of_capture, output.glob(f"*{SUFFIX}")))
+    if content and not captured:
         raise UsageError(
             f"{output} holds no capture, so --overwrite does not delete it. Choose another --output."
+        )
+    foreign = [path.name for path in content if path.name not in captured or not path.is_file()]
+    if foreign:
+        raise UsageError(
+            f"{output} holds {foreign[0]}, which no capture wrote, so --overwrite does not delete it. "
+            f"Move it elsewhere or choose another --output."
         )
 
 
@@ -38,6 +54,9 @@ def check_room(output: Path, n_bytes: int) -> None:
         )
 
 
-def leftovers(output: Path) -> list[Path]:
-    """What captures of the same output left behind when they were killed."""
-    return sorted(output.resolve().parent.glob(f"*.{output.name}.*{PARTIAL}"))
+def leftovers(output: Path) -> Iterator[str]:
+    """One sentence for each thing that captures of the same output left behind when they were killed."""
+    for path in beside(output, PARTIAL):
+        yield f"{path} was left by a capture that was killed; delete it."
+    for path in beside(output, REPLACED):
+        yield f"{path} is an earlier capture whose successor was killed after it landed; delete it."

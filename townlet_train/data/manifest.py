@@ -8,18 +8,20 @@ out in silence: rejected entries are counted, a missing file is an error, a path
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from townlet_train.data.schema import CaptureMetadata, SampleRow, check_document, check_format
 from townlet_train.data.storage import load_json
 from townlet_train.errors import DataError
 from townlet_train.files import PARTIAL, sha256_of
 
 SUFFIX = "_manifest.json"
+METRICS_SUFFIX = "_metrics.json"  # what lies beside the samples of a capture
 FORMAT = "townlet-train/capture"
 FORMAT_VERSION = 1
 RECAPTURE = "Capture it again or remove the entry."
@@ -32,6 +34,14 @@ class Entry:
     number: int  # as counted in the manifest, from 1
     sample: Path
     metadata: Path
+    sample_sha256: str | None = None  # of the bytes that were captured; None where the manifest does not say
+    metadata_sha256: str | None = None
+
+    def check_sums(self) -> Iterator[str]:
+        """One sentence for each file whose bytes are not those that were captured."""
+        for path, expected in ((self.sample, self.sample_sha256), (self.metadata, self.metadata_sha256)):
+            if expected is not None and path.is_file() and sha256_of(path) != expected:
+                yield f"{path}: the bytes are not those that were captured (sha256 differs)."
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,10 @@ class Manifest:
 
     path: Path
     metadata: Mapping[str, Any]
+    capture: CaptureMetadata | None  # what it says of the capture it is of, when that is one of ours
     entries: tuple[Entry, ...]
     rejected: tuple[int, ...] = ()  # numbers of entries marked `accepted: false`
     duplicates: tuple[int, ...] = ()  # numbers of entries naming a sample an earlier one named; left out
-
-    @property
-    def label(self) -> str:
-        """What the dataset is called: the manifest's stem."""
-        return self.path.name.removesuffix(SUFFIX) if self.path.name.endswith(SUFFIX) else self.path.stem
 
 
 def find_manifest(directory: Path) -> Path:
@@ -57,10 +63,14 @@ def find_manifest(directory: Path) -> Path:
     found = sorted(directory.glob(f"*{SUFFIX}"))
     if len(found) == 1:
         return found[0]
-    if not found:
-        raise DataError(f"{directory} holds no *{SUFFIX}. Name a manifest or a sample inside it.")
-    names = ", ".join(path.name for path in found)
-    raise DataError(f"{directory} holds {len(found)} manifests ({names}). Name the one you mean.")
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise DataError(f"{directory} holds {len(found)} manifests ({names}). Name the one you mean.")
+    others = ", ".join(path.name for path in sorted(directory.glob("*.json")) if _looks_like_manifest(path))
+    what_to_name = (
+        f"Name one of the manifests inside it: {others}." if others else "Name a manifest or a sample."
+    )
+    raise DataError(f"{directory} holds no *{SUFFIX}. {what_to_name}")
 
 
 def load_document(path: Path) -> Any:
@@ -79,21 +89,17 @@ def load_document(path: Path) -> Any:
         raise DataError(f"Manifest {path} is not YAML{place}.") from error
 
 
-def load_manifest(path: Path) -> Manifest:
-    """Read a manifest of samples and find every file it names.
+def parse_manifest(path: Path, document: Any, refuse: Callable[[DataError], None] | None = None) -> Manifest:
+    """The manifest at `path` whose content is `document`, with every file it names found.
 
     Raises `DataError` for a missing file (entry number, path, places looked), an ambiguous path, a foreign document.
-    """
-    return parse_manifest(path, load_document(path))
-
-
-def parse_manifest(path: Path, document: Any, refuse: Callable[[DataError], None] | None = None) -> Manifest:
-    """The manifest at `path` whose content is `document`.
-
-    An entry that cannot be used raises `DataError`; with `refuse`, it is handed the error and the entry is left out.
+    With `refuse`, an entry that cannot be used is left out and its error handed over.
     """
     metadata, rows = _rows(path, document)
-    bases = search_bases(path, metadata)
+    capture = None
+    if check_format(metadata, FORMAT, FORMAT_VERSION, path):
+        capture = check_document(CaptureMetadata, metadata, f"Manifest {path}, `metadata`")
+    bases = [path.resolve().parent] if capture is not None else search_bases(path)
     entries: list[Entry] = []
     rejected: list[int] = []
     duplicates: list[int] = []
@@ -101,7 +107,7 @@ def parse_manifest(path: Path, document: Any, refuse: Callable[[DataError], None
     for number, row in enumerate(rows, start=1):
         try:
             fields = _fields(path, number, row)
-            if fields.get("accepted", True) is False:
+            if not fields.accepted:
                 rejected.append(number)
                 continue
             entry = _entry(path, number, fields, bases)
@@ -117,7 +123,7 @@ def parse_manifest(path: Path, document: Any, refuse: Callable[[DataError], None
         entries.append(entry)
     if not entries:
         raise DataError(f"Manifest {path} leaves no sample: {len(rows)} entries, {len(rejected)} rejected.")
-    return Manifest(path, metadata, tuple(entries), tuple(rejected), tuple(duplicates))
+    return Manifest(path, metadata, capture, tuple(entries), tuple(rejected), tuple(duplicates))
 
 
 def resolve(manifest: Path, number: int, name: str, bases: Sequence[Path]) -> Path:
@@ -138,16 +144,34 @@ def resolve(manifest: Path, number: int, name: str, bases: Sequence[Path]) -> Pa
     return found[0]
 
 
-def search_bases(manifest: Path, metadata: Mapping[str, Any]) -> list[Path]:
-    """Where a manifest's relative paths may start.
+def search_bases(manifest: Path) -> list[Path]:
+    """Where the relative paths of a manifest that is not ours may start; ours count from the manifest.
 
-    Ours count from the manifest. Townlet's count from there, from the working directory or from the root of the
-    repository they were made in, so those are looked for in the working directory and in every directory above.
+    Townlet's count from there, from the working directory or from the root of the repository they were made in, so
+    those are looked for in the working directory and in every directory above.
     """
     here = manifest.resolve().parent
-    if metadata.get("format") == FORMAT:
-        return [here]
     return list(dict.fromkeys([here, Path.cwd(), *here.parents]))
+
+
+def names_of_capture(manifest: Path) -> set[str]:
+    """What a capture of ours wrote beside its manifest, that included, by name; nothing when it is not ours."""
+    try:
+        document = load_document(manifest)
+    except DataError:
+        return set()
+    if not isinstance(document, dict) or not isinstance(document.get("metadata"), dict):
+        return set()
+    if document["metadata"].get("format") != FORMAT:
+        return set()
+    arrays, samples = document.get("arrays"), document.get("samples")
+    rows = [
+        *(arrays.values() if isinstance(arrays, dict) else ()),
+        *(samples if isinstance(samples, list) else ()),
+    ]
+    named = {row.get(key) for row in rows if isinstance(row, dict) for key in ("file", "sample", "meta")}
+    prefix = manifest.name.removesuffix(SUFFIX)
+    return {name for name in named if isinstance(name, str)} | {manifest.name, f"{prefix}{METRICS_SUFFIX}"}
 
 
 def _same_bytes(one: Path, other: Path) -> bool:
@@ -160,16 +184,6 @@ def encode_manifest(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> byt
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def check_format(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Refuse a capture of ours written by a later release."""
-    version = metadata.get("format_version")
-    if metadata.get("format") == FORMAT and version != FORMAT_VERSION:
-        raise DataError(
-            f"Manifest {path} has format version {version!r}; this release reads {FORMAT_VERSION}. "
-            f"Update townlet-train or capture it again."
-        )
-
-
 def _rows(path: Path, document: Any) -> tuple[Mapping[str, Any], list[Any]]:
     """The metadata and the raw entries of any dialect."""
     if isinstance(document, list):
@@ -180,7 +194,6 @@ def _rows(path: Path, document: Any) -> tuple[Mapping[str, Any], list[Any]]:
             raise DataError(
                 f"Manifest {path}: `metadata` is a {type(metadata).__name__}; expected an object."
             )
-        check_format(path, metadata)
         return metadata, document["samples"]
     raise DataError(
         f"Manifest {path} is {_foreign(document)}; expected a list of samples or an object with `samples`."
@@ -200,24 +213,30 @@ def _foreign(document: Any) -> str:
     return "empty" if document is None else f"a {type(document).__name__}"
 
 
-def _fields(path: Path, number: int, row: Any) -> Mapping[str, Any]:
+def _looks_like_manifest(path: Path) -> bool:
+    """Whether a JSON file names samples or arrays; the metadata of a sample beside it is not opened."""
+    if path.with_suffix(".npz").exists():
+        return False
+    try:
+        document = load_document(path)
+    except DataError:
+        return False
+    if isinstance(document, dict):
+        return isinstance(document.get("samples"), list) or "arrays" in document
+    return isinstance(document, list)
+
+
+def _fields(path: Path, number: int, row: Any) -> SampleRow:
     if isinstance(row, str):
-        return {"sample": row}
+        return SampleRow(sample=row)
     if not isinstance(row, dict) or not isinstance(row.get("sample"), str):
         raise DataError(
             f"{path}, entry {number}: expected a path or an object with `sample`, got {row!r:.80}."
         )
-    accepted = row.get("accepted", True)
-    if not isinstance(accepted, bool):
-        raise DataError(f"{path}, entry {number}: `accepted` is {accepted!r}; expected true or false.")
-    return row
+    return check_document(SampleRow, row, f"{path}, entry {number}")
 
 
-def _entry(path: Path, number: int, fields: Mapping[str, Any], bases: Sequence[Path]) -> Entry:
-    sample = resolve(path, number, fields["sample"], bases)
-    meta = fields.get("meta")
-    if meta is None:
-        return Entry(number, sample, sample.with_suffix(".json"))
-    if not isinstance(meta, str):
-        raise DataError(f"{path}, entry {number}: `meta` is a {type(meta).__name__}; expected a path.")
-    return Entry(number, sample, resolve(path, number, meta, bases))
+def _entry(path: Path, number: int, row: SampleRow, bases: Sequence[Path]) -> Entry:
+    sample = resolve(path, number, row.sample, bases)
+    metadata = sample.with_suffix(".json") if row.meta is None else resolve(path, number, row.meta, bases)
+    return Entry(number, sample, metadata, row.sha256, row.meta_sha256)

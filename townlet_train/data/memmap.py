@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from townlet_train.data.block import Block
 from townlet_train.data.episodes import EpisodeSpan
 from townlet_train.data.layout import Layout
-from townlet_train.data.manifest import check_format, load_document
+from townlet_train.data.manifest import FORMAT, FORMAT_VERSION
+from townlet_train.data.schema import ArrayRow, StoreManifest, check_document, check_format
 from townlet_train.errors import DataError
 
 Array = NDArray[Any]
@@ -48,25 +49,20 @@ class Store:
 
     def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
         self.path = path
-        try:
-            self.metadata: Mapping[str, Any] = document["metadata"]
-            check_format(path, self.metadata)
-            self.layout = Layout(
-                tuple(self.metadata["feature_names"]),
-                tuple(self.metadata["action_names"]),
-                tuple(self.metadata["map_channels"]),
-                int(self.metadata["map_size"]),
-                str(self.metadata["env_id"]),
-            )
-            self.episodes = tuple(EpisodeSpan(**row) for row in document["episodes"])
-            self._selected = _selection(document.get("selected"), len(self.episodes))
-            self.records: Mapping[str, Mapping[str, Any]] = document["arrays"]
-            self.shape = tuple(int(length) for length in self.records["actions"]["shape"])
-            self._files = {name: _array_file(path, name, row) for name, row in self.records.items()}
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(
-                f"Manifest {path} is incomplete or damaged ({error!r}). Capture it again."
-            ) from error
+        metadata = document.get("metadata")
+        if isinstance(metadata, dict):
+            check_format(metadata, FORMAT, FORMAT_VERSION, path)
+        manifest = check_document(StoreManifest, document, f"Manifest {path}")
+        self.metadata: Mapping[str, Any] = document["metadata"]
+        self.capture = about = manifest.metadata
+        self.layout = Layout(
+            about.feature_names, about.action_names, about.map_channels, about.map_size, about.env_id
+        )
+        self.shape = (about.ticks, about.n_envs, about.n_agents)
+        self.episodes = tuple(EpisodeSpan(**row.model_dump()) for row in manifest.episodes)
+        self._selected = _selection(path, manifest.selected, len(self.episodes))
+        self.records = manifest.arrays
+        self._files = {name: _array_file(path, name, row) for name, row in self.records.items()}
         self._check_shapes()
 
     @property
@@ -74,6 +70,11 @@ class Store:
         """Agent-ticks of the episodes this manifest selects."""
         chosen = (episode for number, episode in enumerate(self.episodes) if self._selected[number])
         return sum(episode.stop - episode.start for episode in chosen) * int(self.shape[2])
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """The names of the actions, in the order of their ids."""
+        return self.layout.action_names
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -137,13 +138,11 @@ class Store:
         )
         return block if self._selected.all() else block.rows(self._selected[block.episode])
 
-    def check_sums(self) -> list[str]:
+    def check_sums(self) -> Iterator[str]:
         """One sentence for each array whose bytes are not those that were written."""
-        return [
-            f"{self._files[name].path}: the bytes are not those that were captured (crc32 differs)."
-            for name, row in self.records.items()
-            if self._files[name].crc32() != row["crc32"]
-        ]
+        for name, row in self.records.items():
+            if self._files[name].crc32() != row.crc32:
+                yield f"{self._files[name].path}: the bytes are not those that were captured (crc32 differs)."
 
     def _spans(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each environment the starts of its episodes and their numbers."""
@@ -186,11 +185,6 @@ class Store:
             covered[episode.env] = episode.stop
         if not (covered == self.shape[0]).all():
             raise DataError(f"Manifest {self.path}: the episodes do not cover all {self.shape[0]} ticks.")
-
-
-def load_store(path: Path) -> Store:
-    """Open the store whose manifest is `path`."""
-    return Store(path, load_document(path))
 
 
 @dataclass(frozen=True)
@@ -238,16 +232,14 @@ class _ArrayFile:
         return f"{checksum:08x}"
 
 
-def _array_file(manifest: Path, name: str, row: Mapping[str, Any]) -> _ArrayFile:
+def _array_file(manifest: Path, name: str, row: ArrayRow) -> _ArrayFile:
     """The file of one array, its header and its size compared with the manifest's row."""
-    path = manifest.parent / str(row["file"])
+    path = manifest.parent / row.file
     if not path.is_file():
         raise DataError(f"{manifest}: array {name!r} is missing, {path} does not exist. Capture it again.")
     size = path.stat().st_size
-    if size != row["bytes"]:
-        raise DataError(
-            f"{path} has {size} bytes; the manifest says {row['bytes']}. Capture or copy it again."
-        )
+    if size != row.bytes:
+        raise DataError(f"{path} has {size} bytes; the manifest says {row.bytes}. Capture or copy it again.")
     try:
         with path.open("rb") as stream:
             np.lib.format.read_magic(stream)
@@ -257,19 +249,21 @@ def _array_file(manifest: Path, name: str, row: Mapping[str, Any]) -> _ArrayFile
         raise DataError(
             f"{path} does not begin with the header of an npy array. Capture it again."
         ) from error
-    if fortran or dtype.hasobject or list(shape) != list(row["shape"]) or dtype != np.dtype(row["dtype"]):
-        raise DataError(
-            f"{path} holds {dtype} {shape}; the manifest says {row['dtype']} {tuple(row['shape'])}."
-        )
+    if fortran or dtype.hasobject or tuple(shape) != row.shape or dtype.str != row.dtype:
+        raise DataError(f"{path} holds {dtype} {shape}; the manifest says {row.dtype} {row.shape}.")
     return _ArrayFile(path, tuple(shape), dtype, offset)
 
 
-def _selection(numbers: Any, n_episodes: int) -> NDArray[np.bool_]:
+def _selection(path: Path, numbers: tuple[int, ...] | None, n_episodes: int) -> NDArray[np.bool_]:
     """(n_episodes,): True for the episodes a manifest selects; all of them when it does not choose."""
     if numbers is None:
         return np.ones(n_episodes, np.bool_)
+    if max(numbers) >= n_episodes:
+        raise DataError(
+            f"Manifest {path}: `selected` names episode {max(numbers)} of {n_episodes}, counted from 0."
+        )
     selected = np.zeros(n_episodes, np.bool_)
-    selected[np.array(numbers, np.int64)] = True
+    selected[list(numbers)] = True
     return selected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,8 @@ from townlet_train.data.block import Block
 from townlet_train.data.layout import check_features
 from townlet_train.data.manifest import Entry, Manifest, find_manifest, load_document, parse_manifest
 from townlet_train.data.memmap import Store
-from townlet_train.data.storage import EpisodeKey, Sample, load_sample
+from townlet_train.data.schema import CaptureMetadata, EpisodeKey
+from townlet_train.data.storage import Sample, SampleHeader, load_header, load_sample
 from townlet_train.errors import DataError
 from townlet_train.files import PARTIAL
 
@@ -25,8 +27,27 @@ class Replay(Protocol):
     metadata: Mapping[str, Any]
 
     @property
+    def capture(self) -> CaptureMetadata | None:
+        """What its manifest says of the capture it is of, when that is one of ours."""
+        ...
+
+    @property
+    def n_frames(self) -> int:
+        """Agent-ticks it is said to hold; 0 when nothing says."""
+        ...
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Every action its parts name, in the order of first sight."""
+        ...
+
+    @property
     def seeds(self) -> tuple[int, ...]:
-        """What the environments of its episodes were reset with, each once; samples say it when they are read."""
+        """What the environments of its episodes were reset with, sorted, each once; empty when nothing says."""
+        ...
+
+    def check_sums(self) -> Iterator[str]:
+        """One sentence for each file whose bytes are not those that were captured, where the manifest says."""
         ...
 
     def blocks(
@@ -43,13 +64,33 @@ class SampleReplay:
         self.manifest = manifest
         self.path = manifest.path
         self.metadata = manifest.metadata
-        self.unplaced = 0  # samples of the last reading that did not say which town-episode they are part of
-        self._seeds: set[int] = set()
+        self.capture = manifest.capture
+
+    @cached_property
+    def headers(self) -> tuple[SampleHeader, ...]:
+        """The header of every sample; raises `DataError` for the first that cannot be used."""
+        return tuple(load_header(entry.sample, entry.metadata) for entry in self.manifest.entries)
+
+    @property
+    def n_frames(self) -> int:
+        return sum(header.facts.timesteps or 0 for header in self.headers)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for header in self.headers for name in header.action_names))
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that the samples of the last reading named, sorted; empty when none did."""
-        return tuple(sorted(self._seeds))
+        return tuple(sorted({key.seed for header in self.headers if (key := header.facts.episode)}))
+
+    @property
+    def unplaced(self) -> int:
+        """Samples that do not say which town-episode they are part of."""
+        return sum(header.facts.episode is None for header in self.headers)
+
+    def check_sums(self) -> Iterator[str]:
+        for entry in self.manifest.entries:
+            yield from entry.check_sums()
 
     def samples(
         self, rng: np.random.Generator | None = None, refuse: Callable[[Entry, DataError], None] | None = None
@@ -62,7 +103,6 @@ class SampleReplay:
         entries = self.manifest.entries
         order = np.arange(len(entries)) if rng is None else rng.permutation(len(entries))
         first: Sample | None = None
-        self.unplaced, self._seeds = 0, set()
         for position in order.tolist():
             try:
                 sample = load_sample(entries[position].sample, entries[position].metadata)
@@ -73,10 +113,6 @@ class SampleReplay:
                     raise
                 refuse(entries[position], error)
                 continue
-            if sample.episode is None:
-                self.unplaced += 1
-            else:
-                self._seeds.add(sample.episode.seed)
             yield sample
 
     def blocks(
@@ -124,7 +160,7 @@ def open_replay(path: Path) -> Store | SampleReplay:
         raise DataError(f"{path} was left by a capture that was killed. Delete it and capture again.")
     if path.suffix == ".npz":
         entry = Entry(1, path, path.with_suffix(".json"))
-        return SampleReplay(Manifest(path, {}, (entry,)))
+        return SampleReplay(Manifest(path, {}, None, (entry,)))
     manifest = find_manifest(path) if path.is_dir() else path
     document = load_document(manifest)
     if isinstance(document, dict) and "arrays" in document:

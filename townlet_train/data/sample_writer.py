@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.episodes import EpisodeClock, EpisodeSpan
-from townlet_train.data.manifest import SUFFIX, encode_manifest
+from townlet_train.data.manifest import METRICS_SUFFIX, SUFFIX, encode_manifest
 from townlet_train.data.memmap import stored_arrays
 from townlet_train.data.metrics import sample_metrics
 from townlet_train.data.plan import CapturePlan
-from townlet_train.data.storage import EpisodeKey, describe_sample, encode_arrays
+from townlet_train.data.schema import EpisodeKey
+from townlet_train.data.storage import describe_sample, encode_arrays
 from townlet_train.data.trajectory import Trajectory
 from townlet_train.files import to_json
 
@@ -68,7 +70,7 @@ class SampleWriter:
             self._write_life(self._clock.current(env), agent)
         self._rows.sort(key=lambda row: str(row["sample"]))
         metrics = {"metadata": metadata, "samples": dict(sorted(self._metrics.items()))}
-        (self._directory / f"{self._plan.prefix}_metrics.json").write_text(to_json(metrics, indent=1) + "\n")
+        self._write(f"{self._plan.prefix}{METRICS_SUFFIX}", _encode(metrics))
         path = self._directory / f"{self._plan.prefix}{SUFFIX}"
         path.write_bytes(encode_manifest(metadata, {"samples": self._rows}))
         return path
@@ -111,18 +113,29 @@ class SampleWriter:
             trajectory,
             self._plan.layout,
             agent_id=agent_id,
-            episode=EpisodeKey(env, span.index, span.seed),
+            episode=EpisodeKey(env=env, index=span.index, seed=span.seed),
             start_tick=self._clock.tick - n_steps - span.start,
         )
         metrics = sample_metrics(trajectory, self._plan.layout)
-        (self._directory / f"{name}.npz").write_bytes(encode_arrays(trajectory, compress=self._plan.compress))
-        (self._directory / f"{name}.json").write_text(to_json(description | {"metrics": metrics}) + "\n")
+        arrays_sha256 = self._write(f"{name}.npz", encode_arrays(trajectory, compress=self._plan.compress))
+        document_sha256 = self._write(f"{name}.json", _encode(description | {"metrics": metrics}))
         self._rows.append(
             {
                 "sample": f"{name}.npz",
                 "meta": f"{name}.json",
                 "agent_id": agent_id,
                 "frame_count": n_steps,
+                "sha256": arrays_sha256,
+                "meta_sha256": document_sha256,
             }
         )
         self._metrics[f"{name}.npz"] = metrics
+
+    def _write(self, name: str, content: bytes) -> str:
+        """Write one file; returns the hex sha256 of its bytes."""
+        (self._directory / name).write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+
+def _encode(document: Mapping[str, Any]) -> bytes:
+    return (to_json(document) + "\n").encode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train import files
 from townlet_train.data.layout import REQUIRED_UPSTREAM_FEATURES, Layout, action_name, action_payload
+from townlet_train.data.schema import EpisodeKey, SampleMetadata, check_document, check_format
 from townlet_train.data.trajectory import Maps, Trajectory
 from townlet_train.errors import DataError
 
@@ -31,12 +31,13 @@ EXTRA_ARRAYS = ("action_mask", "terminated", "truncated")
 
 
 @dataclass(frozen=True)
-class EpisodeKey:
-    """Which town-episode a trajectory is part of; frames of one never stand on both sides of a split."""
+class SampleHeader:
+    """What the JSON of a sample says without its arrays."""
 
-    env: int  # number of the environment within its capture
-    index: int  # number of the episode within that environment
-    seed: int  # what the environment was reset with
+    action_ids: tuple[int, ...]  # sorted; (n_actions,)
+    action_names: tuple[str, ...]  # of those ids; none when the file names none
+    facts: SampleMetadata
+    document: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,25 +62,41 @@ def load_sample(path: Path, metadata_path: Path | None = None) -> Sample:
     missing = [name for name in (*OBSERVATION_ARRAYS, *TRAINING_ARRAYS) if name not in arrays]
     if missing:
         raise DataError(f"{path} lacks {_listing(missing)}; it holds {_listing(sorted(arrays))}.")
-    metadata = _load_metadata(metadata_path or path.with_suffix(".json"), path)
-    trajectory = _build_trajectory(path, arrays, metadata)
-    layout, trajectory = _named(path, trajectory, metadata)
+    header = load_header(path, metadata_path or path.with_suffix(".json"))
+    trajectory = _build_trajectory(path, arrays, header.facts.placeholder_arrays)
+    if header.facts.timesteps not in (None, trajectory.n_steps):
+        raise DataError(
+            f"{path} has {trajectory.n_steps} steps; its metadata says `timesteps` {header.facts.timesteps}."
+        )
+    layout, trajectory = _named(path, trajectory, header)
     return Sample(
         path=path,
         trajectory=trajectory,
         layout=layout,
-        agent_id=metadata.get("agent_id"),
-        episode=_episode_key(path, metadata),
-        metadata=metadata,
+        agent_id=header.facts.agent_id,
+        episode=header.facts.episode,
+        metadata=header.document,
     )
 
 
-def save_sample(
-    path: Path, trajectory: Trajectory, metadata: Mapping[str, Any], *, compress: bool = True
-) -> None:
-    """Write `<path>` and its JSON, each whole or not at all."""
-    files.write_bytes(path, encode_arrays(trajectory, compress=compress))
-    files.write_json(path.with_suffix(".json"), metadata)
+def load_header(path: Path, metadata_path: Path) -> SampleHeader:
+    """Read and check the JSON of the sample at `path`, and not the sample."""
+    if not metadata_path.is_file():
+        raise DataError(f"{path} has no metadata: {metadata_path} does not exist, so its axes have no names.")
+    document = load_json(metadata_path, "Metadata")
+    if isinstance(document, dict):
+        check_format(document, FORMAT, FORMAT_VERSION, metadata_path)
+    facts = check_document(SampleMetadata, document, f"Metadata {metadata_path}")
+    by_id: dict[int, str] = {}
+    for payload, number in (facts.action_lookup or {}).items():
+        if number in by_id:
+            raise DataError(f"{path}: `action_lookup` gives id {number} to two actions.")
+        if action_name(payload) in by_id.values():
+            raise DataError(f"{path}: `action_lookup` has two ids for the action {action_name(payload)!r}.")
+        by_id[number] = action_name(payload)
+    return SampleHeader(
+        tuple(sorted(by_id)), tuple(by_id[number] for number in sorted(by_id)), facts, document
+    )
 
 
 def encode_arrays(trajectory: Trajectory, *, compress: bool) -> bytes:
@@ -189,19 +206,9 @@ def _load_member(path: Path, archive: Mapping[str, NDArray[Any]], name: str) -> 
         raise DataError(f"{path}: array {name!r} is damaged ({error}).") from error
 
 
-def _load_metadata(path: Path, sample: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{sample} has no metadata: {path} does not exist, so its axes have no names.")
-    document = load_json(path, "Metadata")
-    if not isinstance(document, dict):
-        raise DataError(f"Metadata {path} is a {type(document).__name__}; expected an object.")
-    return document
-
-
 def _build_trajectory(
-    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    path: Path, arrays: Mapping[str, NDArray[Any]], placeholders: Sequence[str]
 ) -> Trajectory:
-    placeholders = metadata.get("placeholder_arrays", ())
     features, maps = arrays["features"], arrays["map"]
     features = features[None] if features.ndim == 1 else features
     maps = maps[None] if maps.ndim == 3 else maps
@@ -257,10 +264,11 @@ def _typed(path: Path, name: str, array: NDArray[Any], dtype: type[np.generic]) 
     return typed
 
 
-def _named(path: Path, trajectory: Trajectory, metadata: Mapping[str, Any]) -> tuple[Layout, Trajectory]:
+def _named(path: Path, trajectory: Trajectory, header: SampleHeader) -> tuple[Layout, Trajectory]:
     """The names of every axis, and the trajectory with action ids that index `action_names`."""
+    metadata = header.document
     features = _names(path, metadata, "feature_names", trajectory.features.shape[1], required=True)
-    if metadata.get("format") != FORMAT:
+    if header.facts.format != FORMAT:
         missing = [name for name in REQUIRED_UPSTREAM_FEATURES if name not in features]
         if missing:
             raise DataError(
@@ -273,9 +281,8 @@ def _named(path: Path, trajectory: Trajectory, metadata: Mapping[str, Any]) -> t
         if height != width:
             raise DataError(f"{path}: the local map is {height} by {width}; expected a square.")
         channels, size = _names(path, metadata, "map_channels", n_channels, required=False), height
-    actions, trajectory = _named_actions(path, trajectory, metadata)
-    layout = Layout(features, actions, channels, size, str(metadata.get("env_id", "townlet")))
-    return layout, trajectory
+    layout = Layout(features, header.action_names, channels, size, header.facts.env_id or "townlet")
+    return layout, _numbered(path, trajectory, header.action_ids)
 
 
 def _names(
@@ -296,39 +303,19 @@ def _names(
     return tuple(names)
 
 
-def _named_actions(
-    path: Path, trajectory: Trajectory, metadata: Mapping[str, Any]
-) -> tuple[tuple[str, ...], Trajectory]:
-    """Action names in the order of ids, and actions renumbered 0..n-1; no names when the file gives none."""
-    lookup = metadata.get("action_lookup")
-    if lookup is None or lookup == {}:
-        return (), trajectory
-    if not isinstance(lookup, dict) or not all(type(number) is int for number in lookup.values()):
-        raise DataError(f"{path}: `action_lookup` is {_kind(lookup)}; expected an object of payload to id.")
-    by_id = {number: action_name(payload) for payload, number in lookup.items()}
-    unnamed = sorted(set(np.unique(trajectory.actions).tolist()) - set(by_id))
+def _numbered(path: Path, trajectory: Trajectory, known: tuple[int, ...]) -> Trajectory:
+    """The trajectory with actions and masks counted in the order of the named ids; unchanged when none is named."""
+    if not known:
+        return trajectory
+    unnamed = sorted(set(np.unique(trajectory.actions).tolist()) - set(known))
     if unnamed:
         raise DataError(
-            f"{path}: `action_lookup` names ids {_listing(sorted(by_id))} but the actions also use {_listing(unnamed)}."
+            f"{path}: `action_lookup` names ids {_listing(known)} but the actions also use {_listing(unnamed)}."
         )
-    ids = np.array(sorted(by_id), np.int64)
     mask = trajectory.action_mask
-    if mask is not None and mask.shape[1] != len(ids):
-        raise DataError(f"{path}: `action_mask` has {mask.shape[1]} columns for {len(ids)} named actions.")
-    actions = np.searchsorted(ids, trajectory.actions).astype(np.int64)
-    return tuple(by_id[number] for number in ids.tolist()), replace(trajectory, actions=actions)
-
-
-def _episode_key(path: Path, metadata: Mapping[str, Any]) -> EpisodeKey | None:
-    episode = metadata.get("episode")
-    if episode is None:
-        return None
-    try:
-        return EpisodeKey(env=int(episode["env"]), index=int(episode["index"]), seed=int(episode["seed"]))
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{path}: metadata key `episode` lacks env, index and seed as whole numbers."
-        ) from None
+    if mask is not None and mask.shape[1] != len(known):
+        raise DataError(f"{path}: `action_mask` has {mask.shape[1]} columns for {len(known)} named actions.")
+    return replace(trajectory, actions=np.searchsorted(known, trajectory.actions).astype(np.int64))
 
 
 def _listing(items: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from townlet_train.data.batches import TrajectoryBatch, TrajectoryDataset
 from townlet_train.data.dataset import (
     Demonstrations,
+    FrameBatch,
     choose_episodes,
     doubts,
     load_demonstrations,
+    stream_batches,
 )
 from townlet_train.data.layout import describe_features
 from townlet_train.data.manifest import (
@@ -29,10 +32,10 @@ from townlet_train.data.manifest import (
 from townlet_train.data.memmap import Store
 from townlet_train.data.metrics import baseline_metrics, entropy, sample_metrics
 from townlet_train.data.replay import SampleReplay, block_of, open_replay
-from townlet_train.data.storage import Sample, load_json
+from townlet_train.data.storage import Sample
 from townlet_train.data.survey import Survey
 from townlet_train.errors import DataError, UsageError
-from townlet_train.files import write_bytes
+from townlet_train.files import REPLACED, beside, write_bytes
 from townlet_train.results import ReplayInspectDTO, ReplayProblem, ReplaySplitDTO, ReplayValidateDTO
 
 OF_THE_WHOLE = ("events", "metrics")  # what a manifest says of all its episodes, and no part of it may repeat
@@ -48,7 +51,8 @@ class ReplayDatasetService:
             raise UsageError(f"A manifest of demonstrations is needed and none was named. {HOW_TO_CAPTURE}")
         if not path.exists():
             raise UsageError(
-                f"{path} does not exist; expected a manifest, a capture or a sample. {HOW_TO_CAPTURE}"
+                f"{path} does not exist; expected a manifest, a capture or a sample. "
+                f"{_how_to_get_back(path) or HOW_TO_CAPTURE}"
             )
         return find_manifest(path) if path.is_dir() else path
 
@@ -63,9 +67,36 @@ class ReplayDatasetService:
             next(replay.samples())
         return source
 
+    def env_id(self, path: Path) -> str | None:
+        """The environment a recording was made in; None when it does not say, as Townlet's own do not."""
+        replay = open_replay(self.resolve_manifest(path))
+        if replay.capture is not None:
+            return replay.capture.env_id
+        return replay.headers[0].facts.env_id
+
     def load(self, path: Path, *, with_maps: bool = True) -> Demonstrations:
         """Every frame of a recording, to learn from."""
         return load_demonstrations(self.resolve_manifest(path), with_maps=with_maps)
+
+    def stream(
+        self,
+        path: Path,
+        batch_size: int,
+        rng: np.random.Generator | None = None,
+        *,
+        action_names: Sequence[str] | None = None,
+        with_maps: bool = True,
+        drop_last: bool = False,
+    ) -> Iterator[FrameBatch]:
+        """One epoch of batches (batch_size, ...) over a recording of any size, in memory that does not grow with it.
+
+        Actions are numbered by `action_names` when given, otherwise in the order of first sight. With `rng`, frames are
+        shuffled within blocks that come in random order. Each frame is checked as it passes; that a store's bytes are
+        those that were captured is left to `validate`.
+        """
+        replay = open_replay(self.resolve_manifest(path))
+        names = replay.action_names if action_names is None else action_names
+        return stream_batches(replay, batch_size, names, rng=rng, with_maps=with_maps, drop_last=drop_last)
 
     def build_dataset(
         self,
@@ -111,7 +142,7 @@ class ReplayDatasetService:
         layout = survey.layout
         if layout is None:
             raise DataError(f"{source} holds no frames.")
-        returns = survey.episode_sums / int(replay.metadata.get("n_agents", 1))
+        returns = survey.episode_sums / (replay.capture.n_agents if replay.capture else 1)
         manifest = None if isinstance(replay, Store) else replay.manifest
         return ReplayInspectDTO(
             warnings=tuple(doubts(replay)),
@@ -126,7 +157,7 @@ class ReplayDatasetService:
             trajectories=survey.trajectories,
             episodes=len(returns),
             seeds=replay.seeds,
-            policy=replay.metadata.get("policy"),
+            policy=replay.capture.policy if replay.capture else None,
             action_counts=survey.action_counts,
             action_entropy=entropy(survey.counts),
             majority_share=survey.majority_share,
@@ -223,7 +254,11 @@ def _survey_with_problems(source: Path, survey: Survey, problems: list[str]) -> 
             survey.feed(block)
         return ()
 
+    problems += replay.check_sums()
+    refused: set[Entry] = set()
+
     def refuse(entry: Entry, error: DataError) -> None:
+        refused.add(entry)
         problems.append(str(error) if entry.sample == source else f"{source}, entry {entry.number}: {error}")
 
     for sample in replay.samples(refuse=refuse):
@@ -237,7 +272,8 @@ def _survey_with_problems(source: Path, survey: Survey, problems: list[str]) -> 
                 f"{sample.path} has no `action_lookup`, so its action ids have no names to learn."
             )
         survey.feed(block_of(sample))
-    return tuple(doubts(replay))
+    readable = tuple(entry for entry in replay.manifest.entries if entry not in refused)
+    return tuple(doubts(SampleReplay(replace(replay.manifest, entries=readable))))
 
 
 def _problems_of(survey: Survey, source: Path) -> Iterator[str]:
@@ -256,7 +292,7 @@ def _problems_of(survey: Survey, source: Path) -> Iterator[str]:
 def _store_part(store: Store, chosen: set[int], directory: Path) -> tuple[dict[str, Any], list[int]]:
     """A store's manifest that selects some episodes of the same arrays, and their seeds."""
     arrays = {
-        name: {**row, "file": _relative(store.path.parent / str(row["file"]), directory)}
+        name: {**row.model_dump(), "file": _relative(store.path.parent / row.file, directory)}
         for name, row in store.records.items()
     }
     episodes = [asdict(episode) for episode in store.episodes]
@@ -268,16 +304,26 @@ def _samples_part(
     replay: SampleReplay, chosen: set[int], episode_of: Mapping[str, int], directory: Path
 ) -> tuple[dict[str, Any], list[int]]:
     """A manifest of some samples, and the seeds of their episodes where they say."""
-    rows: list[Mapping[str, str]] = []
+    rows: list[dict[str, str]] = []
     seeds: set[int] = set()
-    for entry in replay.manifest.entries:
-        if episode_of[str(entry.sample)] in chosen:
-            rows.append(
-                {"sample": _relative(entry.sample, directory), "meta": _relative(entry.metadata, directory)}
-            )
-            episode = load_json(entry.metadata, "Metadata").get("episode")
-            seeds |= {int(episode["seed"])} if episode else set()
+    for entry, header in zip(replay.manifest.entries, replay.headers, strict=True):
+        if episode_of[str(entry.sample)] not in chosen:
+            continue
+        row = {"sample": _relative(entry.sample, directory), "meta": _relative(entry.metadata, directory)}
+        sums = {"sha256": entry.sample_sha256, "meta_sha256": entry.metadata_sha256}
+        rows.append(row | {key: value for key, value in sums.items() if value is not None})
+        seeds |= {header.facts.episode.seed} if header.facts.episode else set()
     return {"samples": rows}, sorted(seeds)
+
+
+def _how_to_get_back(path: Path) -> str | None:
+    """How to put back a capture that was set aside and never replaced; None when none was."""
+    for missing in (path, path.parent):
+        set_aside = [] if missing.exists() else beside(missing, REPLACED)
+        if set_aside:
+            move = shlex.join(["mv", str(set_aside[-1]), str(missing)])
+            return f"A capture that was to replace it was killed; put it back with: {move}"
+    return None
 
 
 def _relative(path: Path, directory: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train.config import RunConfig, TownConfig
+from townlet_train.config import RunConfig, TownConfig, config_hash
 from townlet_train.data.episodes import EpisodeSpan, episodes_ended
 from townlet_train.data.landing import check_output, check_room, leftovers
 from townlet_train.data.layout import Layout
@@ -19,6 +19,7 @@ from townlet_train.data.metrics import action_metrics, entropy
 from townlet_train.data.plan import CapturePlan
 from townlet_train.data.sample_writer import SampleWriter
 from townlet_train.data.store_writer import StoreWriter, store_bytes
+from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv
 from townlet_train.envs.streams import stream
 from townlet_train.errors import DataError, UsageError
@@ -107,6 +108,7 @@ class RolloutCaptureService:
                 with closing(writer):
                     record(env, policy, writer, tally, plan, report)
                     manifest = writer.finish(self._metadata(env, policy, plan, tally))
+                check_output(output, overwrite=overwrite)  # again, for a capture takes its time
                 size = sum(path.stat().st_size for path in directory.iterdir())
         except OSError as error:
             raise DataError(
@@ -158,6 +160,39 @@ class RolloutCaptureService:
             "events": event_totals(env),
             "metrics": tally.metrics(env.spec.action_names),
         }
+
+
+def capture_as_configured(
+    config: RunConfig,
+    *,
+    output: Path,
+    policy: str = "expert",
+    with_maps: bool = True,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> RolloutCaptureDTO:
+    """Capture a scripted policy in `config.env` as `config.rollout` says, seeds counting up from `config.seed`."""
+    from townlet_train.policies.scripted import (
+        scripted_policy,  # compiled rules, which no other run need load
+    )
+
+    check_output(output, overwrite=overwrite)
+    run = populated(config)
+    wanted = run.rollout
+    env = build_env(run, wanted.towns)
+    return RolloutCaptureService(config_sha256=config_hash(run)).capture(
+        env,
+        scripted_policy(policy, env.spec),
+        ticks=wanted.ticks,
+        seeds=range(run.seed, run.seed + wanted.towns),
+        output=output,
+        store=wanted.store,
+        compress=wanted.compress,
+        prefix=wanted.prefix,
+        with_maps=with_maps,
+        overwrite=overwrite,
+        report=report,
+    )
 
 
 class Tally:
@@ -280,5 +315,4 @@ def _warnings(policy: Policy, output: Path, tally: Tally) -> Iterator[str]:
         )
     if tally.illegal:
         yield f"{tally.illegal} actions were taken although their mask forbade them."
-    for path in leftovers(output):
-        yield f"{path} was left by a capture that was killed; delete it."
+    yield from leftovers(output)

@@ -1,0 +1,148 @@
+"""What the documents of a recording may say, as strict types: the manifests we write and the JSON beside a sample.
+
+JSON has no defaults of its own here: a key that is missing, of another type or out of range is refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
+
+from townlet_train.errors import DataError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _all_different(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [item for item in dict.fromkeys(items) if items.count(item) > 1]
+    if repeated:
+        raise ValueError(f"expected each once, {repeated[0]!r} is there more than once")
+    return items
+
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+# A JSON array is a list; only the tuple itself is lax, what is in it stays strict.
+Listing = Strict(False)
+Names = Annotated[tuple[str, ...], Listing, AfterValidator(_all_different)]
+
+
+class Strictly(BaseModel):
+    """No coercion and no change afterwards."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class CaptureMetadata(Strictly):
+    """What our manifests say of a capture as a whole, as far as readers rely on it."""
+
+    format_version: int
+    env_id: str
+    policy: str
+    ticks: Size
+    n_envs: Size
+    n_agents: Size
+    feature_names: Names
+    action_names: Annotated[Names, Field(min_length=1)]
+    map_channels: Names
+    map_size: Count
+
+
+class EpisodeRow(Strictly):
+    """Ticks [start, stop) of one environment that belong to one episode."""
+
+    env: Count
+    index: Count
+    seed: int
+    start: Count
+    stop: Count
+    complete: bool
+
+
+class ArrayRow(Strictly):
+    """One array of a large store."""
+
+    file: str
+    dtype: str
+    shape: Annotated[tuple[Count, ...], Listing]
+    bytes: Count
+    crc32: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+
+
+class StoreManifest(Strictly):
+    """The manifest of a large store."""
+
+    metadata: CaptureMetadata
+    arrays: dict[str, ArrayRow]
+    episodes: Annotated[tuple[EpisodeRow, ...], Listing, Field(min_length=1)]
+    selected: (
+        Annotated[tuple[Count, ...], Listing, Field(min_length=1), AfterValidator(_all_different)] | None
+    ) = None  # numbers of the episodes that are part of the dataset; None: all of them
+
+
+class SampleRow(Strictly):
+    """One entry of a manifest, in any dialect that names samples by objects."""
+
+    sample: str
+    meta: str | None = None
+    accepted: bool = True
+    sha256: Sha256 | None = None  # of the sample's bytes, in captures of ours
+    meta_sha256: Sha256 | None = None  # of its JSON
+
+
+class EpisodeKey(Strictly):
+    """Which town-episode a trajectory is part of; frames of one never stand on both sides of a split."""
+
+    env: Count  # number of the environment within its capture
+    index: Count  # number of the episode within that environment
+    seed: int  # what the environment was reset with
+
+
+class SampleMetadata(Strictly):
+    """What the JSON beside a sample says, ours or Townlet's, but for the names of its axes."""
+
+    format: str | None = None
+    format_version: int | None = None
+    env_id: str | None = None
+    agent_id: str | None = None
+    timesteps: Size | None = None
+    placeholder_arrays: Names = ()
+    action_lookup: dict[str, int] | None = None
+    episode: EpisodeKey | None = None  # None in files that do not say
+
+
+def check_document(model: type[Model], document: Any, where: str) -> Model:
+    """`document` as `model`; `DataError` says which key of what `where` names is wrong, and what was expected."""
+    if not isinstance(document, Mapping):
+        raise DataError(f"{where} is a {type(document).__name__}; expected an object.")
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_problem(error)}.") from error
+
+
+def check_format(document: Mapping[str, Any], name: str, version: int, path: Path) -> bool:
+    """Whether `document` says it is of the format `name`; raises `DataError` when it is of another version."""
+    if document.get("format") != name:
+        return False
+    if document.get("format_version") != version:
+        raise DataError(
+            f"{path} has format version {document.get('format_version')!r}; this release reads {version}. "
+            f"Update townlet-train or capture it again."
+        )
+    return True
+
+
+def _problem(error: ValidationError) -> str:
+    """The first thing pydantic refused, as most of a sentence."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"the key `{key}` is missing"
+    expected = first["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
+    expected = expected.replace("tuple", "list").replace("dictionary", "object")
+    return f"`{key}` is {first['input']!r:.60}; {expected}"
