@@ -1,8 +1,9 @@
 """The plugin author's door: everything a strategy needs, and nothing that moves between releases.
 
-`Demonstrations` needs NumPy, so it is imported when it is first asked for.
+Names that need NumPy are imported when they are first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from townlet_train.contract import AnnealContext, Progress, StrategyParams, TrainingContext, TrainingStrategy
@@ -29,6 +30,12 @@ from townlet_train.results import (
 
 if TYPE_CHECKING:
     from townlet_train.data.dataset import Demonstrations
+    from townlet_train.services.rollout import capture_as_configured
+
+_LATER = {
+    "Demonstrations": "townlet_train.data.dataset",
+    "capture_as_configured": "townlet_train.services.rollout",
+}
 
 __all__ = [
     "API_VERSION",
@@ -52,14 +59,13 @@ __all__ = [
     "TrainingResultDTO",
     "TrainingStrategy",
     "UsageError",
+    "capture_as_configured",
     "hookimpl",
     "sha256_of",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name != "Demonstrations":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from townlet_train.data.dataset import Demonstrations
-
-    return Demonstrations
+    return getattr(import_module(_LATER[name]), name)

@@ -12,14 +12,14 @@ import typer
 from townlet_train.cli.options import JsonOutput, Overwrite
 from townlet_train.cli.output import emit, reporting
 from townlet_train.cli.session import load_settings, session_registry
+from townlet_train.errors import PluginError
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
     from townlet_train.contract import Progress
     from townlet_train.registry import Registry
-    from townlet_train.results import DemoDTO, DemoStepDTO, EvaluationDTO, PolicyScoreDTO
+    from townlet_train.results import BCTrainingResultDTO, DemoDTO, DemoStepDTO
 
-PROMISED_ACCURACY, PROMISED_SCORES = 0.95, {"clone, sampled": 0.97, "clone, greedy": 0.95}
 Result = TypeVar("Result")
 
 
@@ -43,7 +43,7 @@ def command(
 
 
 class Demo:
-    """Capture, clone and evaluate, each step timed beside the command a user would type for it."""
+    """Capture, then clone and evaluate, each step timed beside the command a user would type for it."""
 
     def __init__(
         self, config: RunConfig, output: Path, *, overwrite: bool, report: Callable[[Progress], None]
@@ -56,101 +56,68 @@ class Demo:
 
     def run(self, registry: Registry) -> DemoDTO:
         """Do it all."""
-        from townlet_train.orchestrator import run_strategy
-        from townlet_train.results import BCTrainingResultDTO, DemoDTO
+        from townlet_train.results import DemoDTO
         from townlet_train.services.runs import check_run_dir
 
         check_run_dir(self.run_dir, overwrite=self.overwrite)
         seed = self.config.seed
-        captured = self._step(
+        frames = self._step(
             f"rollout capture --output {self.demonstrations} --seed {seed} --store memmap --no-maps",
             self._capture,
         )
         clone = self._step(
             f"bc --manifest {self.demonstrations} --seed {seed} --output-dir {self.run_dir}",
-            lambda: run_strategy(
-                "bc",
-                {"manifest": self.demonstrations},
-                config=self.config,
-                registry=registry,
-                run_dir=self.run_dir,
-                overwrite=self.overwrite,
-                report=self.report,
-            ),
+            lambda: self._clone(registry),
         )
-        assert isinstance(clone, BCTrainingResultDTO)
-        assert clone.checkpoint is not None
-        assert clone.checkpoint_sha256 is not None
-        evaluations = {
-            "expert": self._evaluate("--policy expert", scripted="expert"),
-            "clone, sampled": self._evaluate(clone.checkpoint, checkpoint=Path(clone.checkpoint)),
-            "clone, greedy": self._evaluate(
-                f"{clone.checkpoint} --deterministic", checkpoint=Path(clone.checkpoint), deterministic=True
-            ),
-            "random": self._evaluate("--policy random", scripted="random"),
-        }
-        scores = score_policies(evaluations)
-        seen_seeds = [warning for evaluation in evaluations.values() for warning in evaluation.warnings]
-        warnings = [*clone.warnings, *seen_seeds, *broken_promises(clone.val_accuracy, scores)]
         return DemoDTO(
             run_dir=str(self.run_dir),
-            checkpoint=clone.checkpoint,
-            checkpoint_sha256=clone.checkpoint_sha256,
-            frames=captured,
+            checkpoint=str(clone.checkpoint),
+            checkpoint_sha256=str(clone.checkpoint_sha256),
+            frames=frames,
             val_accuracy=clone.val_accuracy,
             val_accuracy_unforced=clone.val_accuracy_unforced,
             majority_share=clone.majority_share,
             first_seed=self.config.evaluation.seed,
             episodes=self.config.evaluation.episodes,
-            policies=scores,
+            policies=clone.policies,
             steps=tuple(self.steps),
-            warnings=tuple(dict.fromkeys(warnings)),
+            warnings=clone.warnings,
         )
 
     def _capture(self) -> int:
         """Capture the expert; returns the frames."""
-        from townlet_train.config import config_hash
         from townlet_train.contract import Progress
-        from townlet_train.envs.build import build_env
-        from townlet_train.policies.scripted import scripted_policy
-        from townlet_train.services.rollout import RolloutCaptureService
+        from townlet_train.services.rollout import capture_as_configured
 
-        wanted = self.config.rollout
-        env = build_env(self.config, wanted.towns)
-        captured = RolloutCaptureService(config_sha256=config_hash(self.config)).capture(
-            env,
-            scripted_policy("expert", env.spec),
-            ticks=wanted.ticks,
-            seeds=range(self.config.seed, self.config.seed + wanted.towns),
+        captured = capture_as_configured(
+            self.config,
             output=self.demonstrations,
-            store=wanted.store,
             with_maps=False,
             overwrite=self.overwrite,
             report=lambda done, total: self.report(Progress("capture", done, total, {})),
         )
         return captured.frames
 
-    def _evaluate(
-        self,
-        arguments: str,
-        *,
-        checkpoint: Path | None = None,
-        scripted: str | None = None,
-        deterministic: bool = False,
-    ) -> EvaluationDTO:
-        from townlet_train.contract import Progress
-        from townlet_train.services.evaluation import evaluate_as_configured
+    def _clone(self, registry: Registry) -> BCTrainingResultDTO:
+        """Clone the expert; `PluginError` when the strategy called bc is none that leaves a clone."""
+        from townlet_train.orchestrator import run_strategy
+        from townlet_train.results import BCTrainingResultDTO
 
-        wanted = self.config.evaluation.model_copy(update={"deterministic": deterministic})
-        return self._step(
-            f"evaluate {arguments} --episodes {wanted.episodes} --seed {wanted.seed}",
-            lambda: evaluate_as_configured(
-                self.config.model_copy(update={"evaluation": wanted}),
-                checkpoint=checkpoint,
-                scripted=scripted,
-                report=lambda done, total: self.report(Progress(f"evaluate {arguments}", done, total, {})),
-            ),
+        result = run_strategy(
+            "bc",
+            {"manifest": self.demonstrations},
+            config=self.config,
+            registry=registry,
+            run_dir=self.run_dir,
+            overwrite=self.overwrite,
+            report=self.report,
         )
+        if not isinstance(result, BCTrainingResultDTO) or result.checkpoint is None:
+            raise PluginError(
+                f"The demo needs a strategy 'bc' that returns a BCTrainingResultDTO with a checkpoint, the registered "
+                f"one returned a {type(result).__name__}. Keep its plugin out with TOWNLET_TRAIN_DISABLE_PLUGINS."
+            )
+        return result
 
     def _step(self, arguments: str, work: Callable[[], Result]) -> Result:
         """Do one step and remember what it took and how a user would do it."""
@@ -161,33 +128,3 @@ class Demo:
         seconds = time.perf_counter() - started
         self.steps.append(DemoStepDTO(seconds=round(seconds, 2), command=f"townlet-train {arguments}"))
         return result
-
-
-def score_policies(evaluations: dict[str, EvaluationDTO]) -> tuple[PolicyScoreDTO, ...]:
-    """Every policy's return on the scale where "random" is 0 and "expert" is 1."""
-    from townlet_train.results import PolicyScoreDTO
-
-    zero, one = evaluations["random"].mean, evaluations["expert"].mean
-    return tuple(
-        PolicyScoreDTO(
-            policy=name,
-            mean_return=evaluation.mean,
-            ci_low=evaluation.ci_low,
-            ci_high=evaluation.ci_high,
-            score=(evaluation.mean - zero) / (one - zero),
-            faints_per_10k=10 * evaluation.events["faint"],
-        )
-        for name, evaluation in evaluations.items()
-    )
-
-
-def broken_promises(val_accuracy: float | None, scores: tuple[PolicyScoreDTO, ...]) -> list[str]:
-    """A sentence for each promise of the demo that was not kept."""
-    broken = [
-        f"The {score.policy} reached {score.score:.3f} of the way from random to expert; {promised} is promised."
-        for score in scores
-        if (promised := PROMISED_SCORES.get(score.policy)) is not None and score.score < promised
-    ]
-    if val_accuracy is None or val_accuracy < PROMISED_ACCURACY:
-        broken.append(f"Held-out accuracy is {val_accuracy}; {PROMISED_ACCURACY} is promised.")
-    return broken
