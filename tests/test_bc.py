@@ -19,6 +19,7 @@ from townlet_train.data.dataset import Demonstrations, split_by_episode
 from townlet_train.errors import DataError, Interrupted, TownletTrainError, TrainingError, UsageError
 from townlet_train.files import sha256_of
 from townlet_train.policies.network import NetworkSpec
+from townlet_train.results import Comparison
 from townlet_train.services import TrainingServices
 from townlet_train.services.scoring import EvaluationService
 from townlet_train.strategies.bc import BCParams, BCStrategy
@@ -234,6 +235,31 @@ def test_an_interrupted_run_says_what_it_saved(stop_after: int, what: str, tmp_p
     checkpoint = load_checkpoint(Path(str(stop.value).split(" is ")[1].rstrip(".")))
     assert checkpoint.info.algorithm == "bc"
     assert (checkpoint.state["epoch"] == 0) == (stop_after == 0)
+
+
+class StoppedEvaluation:
+    """An evaluation during which the user asks to stop."""
+
+    def compare(self, checkpoint: Path, **options: Any) -> Comparison:
+        raise Interrupted("Stopped.")
+
+
+def test_a_run_stopped_while_it_evaluates_says_where_the_trained_clone_is(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", rule_demonstrations(), n_epochs=1)
+    run.replay.recorded_in = "town"
+    services = replace(run.context.services, evaluation=StoppedEvaluation())  # type: ignore[arg-type]  # a fake
+    with pytest.raises(Interrupted, match="Training had ended; the clone is") as stop:
+        run.strategy.run(replace(run.context, services=services))
+    assert load_checkpoint(Path(str(stop.value).split(" is ")[1].rstrip("."))).state["epoch"] == 1
+
+
+def test_a_clone_of_another_layout_is_kept_and_not_evaluated(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", rule_demonstrations(), n_epochs=1)
+    run.replay.recorded_in = "town"
+    result = run.strategy.run(run.context)
+    assert any("The clone was not evaluated" in warning for warning in result.warnings)
+    assert (result.policies, result.return_score_sampled) == ((), None)
+    assert Path(str(result.checkpoint)).exists()
 
 
 def degenerate(share: float) -> Demonstrations:

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from tests import recordings
+from townlet_train.api import StrategyParams, TrainingContext, TrainingResultDTO
 from townlet_train.cli import main
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.files import sha256_of
+from townlet_train.registry import Listing, Registry, StrategyRecord
+from townlet_train.strategies.bc import BCParams
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -50,6 +54,15 @@ def test_a_captured_expert_is_cloned_and_evaluated_by_another_process(
     assert result["majority_share"] < 0.6
     assert result["checkpoint_sha256"] == sha256_of(run / "bc_seed3_model.zip")
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert [row["policy"] for row in result["policies"]] == [
+        "expert", "clone, sampled", "clone, greedy", "random",
+    ]  # fmt: skip
+    assert result["return_score_sampled"] == result["policies"][1]["score"] > 0.5
+    assert result["return_score_greedy"] == result["policies"][2]["score"]
+    metrics = json.loads((run / "bc_seed3_results.json").read_text())["experiment_results"]["metrics"]
+    assert metrics["final_reward_mean"] == pytest.approx(result["policies"][1]["mean_return"])
+    assert metrics["final_reward_std"] > 0
+    assert metrics["total_episodes"] == 64
 
     program = "runpy.run_module('townlet_train', run_name='__main__')"
     without_torch = f"import runpy, sys; sys.modules['torch'] = None; {program}"
@@ -104,6 +117,9 @@ def test_a_dry_run_looks_and_touches_nothing(
             "one hidden size",
         ),
         (["--majority-threshold", "0.3"], 2, "--allow-degenerate"),
+        (["--env", "nonsense"], 3, "was recorded in environment 'town', the config says 'nonsense'"),
+        (["--device", "meta"], 2, "Device 'meta' does not work here"),
+        (["--set", "town.n_agents=0"], 5, "at least one agent"),
     ],
 )
 def test_a_wrong_option_is_refused_in_words(
@@ -119,6 +135,59 @@ def test_a_wrong_option_is_refused_in_words(
     )
     assert (found, document["error"]["exit_code"]) == (code, code)
     assert sentence in document["error"]["message"]
+    assert not list(tmp_path.rglob("*.zip"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("README.md", "# Readme", "README.md"),
+        ("notes.json", '{"hello": 1}', "expected a list of samples"),
+        ("sample.npz", "not a zip", "sample.npz"),
+    ],
+)
+def test_a_dry_run_refuses_what_is_no_recording(
+    name: str, content: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(content)
+    run = str(tmp_path / "run")
+    arguments = ["--manifest", str(tmp_path / name), "--output-dir", run, "--dry-run"]
+    code, document = answer(capsys, "bc", *arguments)
+    assert (code, document["error"]["exit_code"]) == (2, 2)
+    assert sentence in document["error"]["message"]
+
+
+def test_a_recording_that_names_no_environment_is_one_of_the_configured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [str(recordings.townlet_sample(tmp_path / f"{name}.npz", 40)) for name in ("a", "b", "c")]
+    manifest = str(recordings.write_manifest(tmp_path / "manifest.json", samples))
+    arguments = ["bc", "--manifest", manifest, "--output-dir", str(tmp_path / "run"), "--n-epochs", "1"]
+    code, document = answer(capsys, *arguments, "--env", "nonsense", "--dry-run")
+    assert code == 3
+    assert "No environment named 'nonsense'" in document["error"]["message"]
+    code, result = answer(capsys, *arguments)
+    assert code == 1
+    assert (result["policies"], result["return_score_sampled"], result["final_reward_mean"]) == (
+        [],
+        None,
+        None,
+    )
+    assert load_checkpoint(Path(result["checkpoint"])).info.env_id == "town"
+
+
+def test_each_threshold_that_is_missed_is_a_warning(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--manifest", str(demonstrations), "--output-dir", str(tmp_path / "run"), "--n-epochs", "1"]
+    impossible = ["--min-accuracy", "1", "--min-score-sampled", "9", "--min-score-greedy", "8"]
+    code, result = answer(capsys, "bc", *arguments, *impossible)
+    assert code == 1
+    starts = [warning.split(" is ")[0] for warning in result["warnings"]]
+    assert starts == ["Held-out accuracy", "The clone's score, sampled,", "The clone's score, greedy,"]
+    lenient = ["--min-accuracy", "0", "--no-evaluate", "--overwrite"]
+    code, result = answer(capsys, "bc", *arguments, *lenient)
+    assert (code, result["warnings"], result["policies"]) == (0, [], [])
 
 
 def test_townlets_own_dataset_of_one_action_is_refused(
@@ -182,6 +251,38 @@ def test_a_killed_run_leaves_whole_checkpoints_and_a_free_directory(
     assert answer(capsys, *arguments, "--overwrite")[0] in (0, 1)
 
 
+def test_a_foreign_strategy_called_bc_cannot_break_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = StrategyRecord("bc", "Not ours.", False, True, "", "elsewhere", "1")
+    foreign = Registry(Listing((record,), ()), {"bc": NotACloner})
+    monkeypatch.setattr("townlet_train.cli.demo.session_registry", lambda context: foreign)
+    monkeypatch.setenv("TOWNLET_TRAIN__ROLLOUT__TOWNS", "1")
+    monkeypatch.setenv("TOWNLET_TRAIN__ROLLOUT__TICKS", "2")
+    code, document = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"))
+    assert (code, document["error"]["exit_code"]) == (2, 2)
+    assert "needs a strategy 'bc' that returns a BCTrainingResultDTO" in document["error"]["message"]
+    assert document["error"]["type"] == "PluginError"
+
+
+class NotACloner:
+    """A plugin's strategy that took the name."""
+
+    name: ClassVar[str] = "bc"
+    summary: ClassVar[str] = "Not ours."
+    requires_torch: ClassVar[bool] = False
+    Params: ClassVar[type[StrategyParams]] = BCParams
+
+    def __init__(self, params: BCParams) -> None:
+        self.params = params
+
+    def prepare(self, context: TrainingContext) -> None:
+        """Nothing to look at."""
+
+    def run(self, context: TrainingContext) -> TrainingResultDTO:
+        return TrainingResultDTO(strategy="bc")
+
+
 @pytest.mark.slow
 def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, result = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"), "--seed", "4")
@@ -191,7 +292,7 @@ def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert result["majority_share"] <= 0.5
     assert scores["clone, sampled"] >= 0.97
     assert scores["clone, greedy"] >= 0.95
-    assert [step["command"].split()[1] for step in result["steps"]] == ["rollout", "bc", *["evaluate"] * 4]
+    assert [step["command"].split()[1] for step in result["steps"]] == ["rollout", "bc"]
     code, document = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"), "--seed", "4")
     assert code == 3
     assert "--overwrite" in document["error"]["message"]
