@@ -26,6 +26,15 @@ def capture(
     )
 
 
+def capture_long(output: Path, ticks: int) -> Path:
+    """The manifest of a store with long episodes, so that its frames outweigh it."""
+    env = CountingEnv(episode_ticks=250)
+    captured = RolloutCaptureService().capture(
+        env, LastLegalPolicy(), ticks=ticks, seeds=(5, 6), output=output, store="memmap"
+    )
+    return Path(captured.manifest)
+
+
 def townlet_sample(
     path: Path, n_steps: int = 4, *, arrays: dict[str, Any] | None = None, meta: dict[str, Any] | None = None
 ) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.recordings import FEATURE_NAMES, capture, townlet_sample, write_manifest
+from tests.recordings import FEATURE_NAMES, capture, capture_long, townlet_sample, write_manifest
 from townlet_train.data.dataset import (
     Demonstrations,
     batches,
@@ -198,6 +199,64 @@ def test_samples_tell_their_seeds_even_when_the_manifest_does_not(tmp_path: Path
 
     assert demonstrations.seeds == (6,)
     assert demonstrations.n_episodes == 2
+
+
+def test_frames_that_no_document_counts_are_all_gathered(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        townlet_sample(tmp_path / f"{name}.npz", 5)
+    fractions = np.full((3, 2, 3, 3), 0.5, np.float32)
+    townlet_sample(tmp_path / "d.npz", 3, arrays={"map": fractions})
+
+    demonstrations = load_demonstrations(
+        write_manifest(tmp_path / "m.json", [f"{name}.npz" for name in "abcd"])
+    )
+
+    assert demonstrations.features[:, 0].tolist() == pytest.approx(
+        [0, 0.3, 0.6, 0.9, 1.2] * 3 + [0, 0.3, 0.6]
+    )
+    assert demonstrations.episode.tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 3
+    assert demonstrations.maps is not None
+    assert demonstrations.maps.dtype == np.float32
+    assert demonstrations.maps.mean(axis=(1, 2, 3)).tolist() == [0] * 15 + [0.5] * 3
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 5, 5), (4, 0, 0, 0)])
+def test_samples_with_different_maps_do_not_mix(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    townlet_sample(tmp_path / "a.npz")
+    townlet_sample(tmp_path / "b.npz", arrays={"map": np.zeros(shape, np.float32)})
+
+    with pytest.raises(
+        DataError, match=r"b\.npz and the recordings beside it .* Split them into datasets of one kind"
+    ):
+        load_demonstrations(write_manifest(tmp_path / "m.json", ["a.npz", "b.npz"]))
+
+
+def test_a_recording_larger_than_memory_is_refused(tmp_path: Path) -> None:
+    townlet_sample(tmp_path / "a.npz")
+    townlet_sample(tmp_path / "b.npz", meta={"timesteps": 10**12})
+    manifest = write_manifest(tmp_path / "m.json", ["a.npz", "b.npz"])
+
+    with pytest.raises(DataError, match="holds 1000000000000 frames, which do not fit into memory"):
+        load_demonstrations(manifest)
+
+
+@pytest.mark.slow
+def test_loading_holds_the_frames_once(tmp_path: Path) -> None:
+    manifest = capture_long(tmp_path / "capture", 50_000)
+
+    tracemalloc.start()
+    demonstrations = load_demonstrations(manifest)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert demonstrations.maps is not None
+    arrays = (
+        demonstrations.features,
+        demonstrations.maps,
+        demonstrations.actions,
+        demonstrations.action_mask,
+    )
+    assert peak < 1.8 * (sum(array.nbytes for array in arrays) + demonstrations.episode.nbytes)
 
 
 def test_names_can_be_asked_for_in_an_order(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.recordings import capture, townlet_sample, write_manifest
+from tests.recordings import capture, capture_long, townlet_sample, write_manifest
 from townlet_train.cli import main
 from townlet_train.data.dataset import load_demonstrations
 from townlet_train.errors import DataError, ExitCode, UsageError
@@ -174,6 +176,40 @@ def test_a_changed_byte_in_a_store_is_a_problem(tmp_path: Path) -> None:
     assert sentences(manifest) == [f"{path}: the bytes are not those that were captured (crc32 differs)."]
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_a_changed_byte_in_a_sample_is_a_problem(tmp_path: Path, suffix: str) -> None:
+    manifest = Path(capture(tmp_path / "capture", compress=False).manifest)
+    path = manifest.parent / f"rollout_sample_seed5_agent0_001{suffix}"
+    rewrite_with_another_reward(path)
+
+    sentence = f"{path}: the bytes are not those that were captured (sha256 differs)."
+    assert sentences(manifest) == [sentence]
+    with pytest.raises(DataError) as refusal:
+        SERVICE.load(manifest)
+    assert str(refusal.value) == f"{sentence} Copy or capture it again."
+
+
+def test_a_split_keeps_the_checksums(tmp_path: Path) -> None:
+    manifest = Path(capture(tmp_path / "capture").manifest)
+    train = Path(SERVICE.split(manifest, fraction=0.3, seed=3, output=tmp_path / "parts").train)
+    for path in manifest.parent.glob("*.npz"):
+        rewrite_with_another_reward(path)
+
+    assert len(sentences(train)) == 9
+    assert "sha256 differs" in sentences(train)[0]
+
+
+def rewrite_with_another_reward(path: Path) -> None:
+    """Change a sample, or its JSON, into another that is sound in itself."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {}}))
+        return
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    arrays["rewards"] = arrays["rewards"] + 1
+    np.savez(path, **arrays)
+
+
 def test_rejected_and_repeated_entries_are_counted(tmp_path: Path) -> None:
     townlet_sample(tmp_path / "a.npz")
     rows = [{"sample": "a.npz"}, {"sample": "a.npz"}, {"sample": "lost.npz", "accepted": False}]
@@ -191,6 +227,55 @@ def test_dataset_summaries_come_in_order_and_all_of_them(tmp_path: Path) -> None
 
     assert [summary["batch"] for summary in summaries] == [1, 2]
     assert [summary["feature_dim"] for summary in summaries] == [3, 3]
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_a_stream_holds_the_frames_that_loading_holds(recording: Path, shuffled: bool) -> None:
+    rng = np.random.default_rng(2) if shuffled else None
+
+    epoch = list(SERVICE.stream(recording, 10, rng))
+
+    whole = SERVICE.load(recording)
+    assert [len(batch.actions) for batch in epoch] == [10, 10, 10, 10, 8]
+    streamed = np.concatenate([np.c_[batch.features, batch.actions, batch.action_mask] for batch in epoch])
+    loaded = np.c_[whole.features, whole.actions, whole.action_mask]
+    assert sorted(streamed.tolist()) == sorted(loaded.tolist())
+    assert (streamed.tolist() == loaded.tolist()) is not shuffled
+
+
+def test_a_stream_numbers_actions_by_name_across_samples(tmp_path: Path) -> None:
+    townlet_sample(tmp_path / "a.npz", meta={"action_lookup": {'{"kind": "wait"}': 0, '{"kind": "chat"}': 1}})
+    townlet_sample(tmp_path / "b.npz", meta={"action_lookup": {'{"kind": "chat"}': 0, '{"kind": "move"}': 1}})
+    manifest = write_manifest(tmp_path / "m.json", ["a.npz", "b.npz"])
+
+    (batch,) = SERVICE.stream(manifest, 8)
+
+    assert batch.actions.tolist() == [0, 1, 0, 1, 1, 2, 1, 2]
+    assert batch.action_mask.shape == (8, 3)
+
+
+def test_a_stream_refuses_an_action_its_own_mask_forbids(tmp_path: Path) -> None:
+    mask = np.ones((4, 2), np.bool_)
+    mask[2, 0] = False
+    path = townlet_sample(tmp_path / "a.npz", arrays={"action_mask": mask})
+
+    with pytest.raises(DataError, match=r"the first is 'wait' in frame 2\. Capture it again"):
+        list(SERVICE.stream(path, 8))
+
+
+@pytest.mark.slow
+def test_a_stream_needs_memory_for_a_block_and_not_for_the_recording(tmp_path: Path) -> None:
+    peaks = []
+    for ticks in (10_000, 60_000):
+        manifest = capture_long(tmp_path / str(ticks), ticks)
+        tracemalloc.start()
+        n_frames = sum(
+            len(batch.actions) for batch in SERVICE.stream(manifest, 256, np.random.default_rng(1))
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert n_frames == 4 * ticks
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_trajectory_batches_need_samples(tmp_path: Path) -> None:
@@ -239,6 +324,71 @@ def test_what_is_no_recording_fails_its_check(
 
     assert sentence in str(refusal.value)
     assert refusal.value.exit_code == ExitCode.FAILED
+
+
+@pytest.mark.parametrize("inside", ["", "rollout_sample_manifest.json"])
+def test_a_capture_that_was_set_aside_is_named_with_the_command_that_puts_it_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: str
+) -> None:
+    capture(tmp_path / "my capture")
+    set_aside = (tmp_path / "my capture").rename(tmp_path / ".my capture.abc.replaced")
+
+    code = main(["replay", "inspect", str(tmp_path / "my capture" / inside)])
+
+    assert code == ExitCode.USAGE
+    assert f"put it back with: mv '{set_aside}' '{tmp_path}/my capture'" in capsys.readouterr().err
+    assert SERVICE.inspect(set_aside).frames == 48
+
+
+WRONG_VALUES: list[Any] = [None, "x", "", -1, 0, 1.5, True, [], [[]], {}, 10**30]
+
+
+def leaves(document: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value of a JSON document, of lists only the first items."""
+    yield keys
+    inner = list(document.items()) if isinstance(document, dict) else []
+    inner += list(enumerate(document[:1])) if isinstance(document, list) else []
+    for key, value in inner:
+        yield from leaves(value, (*keys, key))
+
+
+def replaced(document: Any, keys: tuple[Any, ...], value: Any) -> Any:
+    if not keys:
+        return value
+    copy = document.copy()
+    copy[keys[0]] = replaced(document[keys[0]], keys[1:], value)
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("store", "name"),
+    [
+        ("memmap", "rollout_sample_manifest.json"),
+        ("npz", "rollout_sample_manifest.json"),
+        ("npz", "rollout_sample_seed5_agent0_001.json"),
+    ],
+)
+def test_no_value_in_a_document_ends_in_anything_but_a_refusal(
+    tmp_path: Path, rng: np.random.Generator, store: str, name: str
+) -> None:
+    recording = Path(capture(tmp_path / "capture", store=store).manifest)
+    path = recording.parent / name
+    document = json.loads(path.read_text())
+    refusals: list[str] = []
+
+    for keys in leaves(document):
+        for value in rng.permutation(np.array([*WRONG_VALUES, None], object))[:4]:
+            path.write_text(json.dumps(replaced(document, keys, value)))
+            try:
+                SERVICE.inspect(recording)
+                list(SERVICE.stream(recording, 16))
+            except DataError as refusal:
+                refusals.append(str(refusal))
+            SERVICE.validate(recording)
+
+    assert len(refusals) > 30
+    assert all(str(recording.parent) in sentence for sentence in refusals)
 
 
 @pytest.mark.parametrize("command", ["inspect", "validate", "split"])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,12 @@ from townlet_train.envs.protocol import Observation
 from townlet_train.envs.streams import stream
 from townlet_train.errors import DataError, ExitCode, Interrupted, TownletTrainError, UsageError
 from townlet_train.services import TrainingServices
-from townlet_train.services.rollout import RolloutCaptureService, policy_uniforms, populated
+from townlet_train.services.rollout import (
+    RolloutCaptureService,
+    capture_as_configured,
+    policy_uniforms,
+    populated,
+)
 
 STORES = ("npz", "memmap")
 
@@ -250,6 +256,22 @@ def occupy_with_notes(path: Path) -> None:
     (path / "notes.txt").write_text("notes")
 
 
+def occupy_with_foreign_manifest(path: Path) -> None:
+    occupy_with_notes(path)
+    (path / "my_manifest.json").write_text('{"metadata": {}, "samples": []}')
+
+
+def occupy_with_capture_and_notes(path: Path) -> None:
+    capture(path)
+    (path / "thesis.txt").write_text("notes")
+
+
+def occupy_with_capture_and_folder(path: Path) -> None:
+    capture(path, store="memmap")
+    (path / "sub").mkdir()
+    (path / "sub/notes.txt").write_text("notes")
+
+
 @pytest.mark.parametrize(
     ("occupy", "overwrite", "sentence"),
     [
@@ -257,17 +279,65 @@ def occupy_with_notes(path: Path) -> None:
         (occupy_with_file, True, "is a file; expected a directory to create"),
         (occupy_with_notes, False, "already holds 1 files. Choose another --output or pass --overwrite"),
         (occupy_with_notes, True, "holds no capture, so --overwrite does not delete it"),
+        (occupy_with_foreign_manifest, True, "holds no capture, so --overwrite does not delete it"),
+        (occupy_with_capture_and_notes, True, "holds thesis.txt, which no capture wrote"),
+        (occupy_with_capture_and_folder, True, "holds sub, which no capture wrote"),
     ],
 )
 def test_an_output_in_use_is_refused(
     tmp_path: Path, occupy: Callable[[Path], None], overwrite: bool, sentence: str
 ) -> None:
     occupy(tmp_path / "capture")
+    before = {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")}
 
     with pytest.raises(UsageError) as refusal:
         capture(tmp_path / "capture", overwrite=overwrite)
 
     assert sentence in str(refusal.value)
+    assert refusal.value.exit_code == ExitCode.USAGE
+    assert {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_what_appears_in_the_output_while_a_capture_runs_is_not_deleted(tmp_path: Path) -> None:
+    capture(tmp_path / "capture")
+
+    def write_notes(done: int, total: int) -> None:
+        (tmp_path / "capture/thesis.txt").write_text("notes")
+
+    with pytest.raises(UsageError, match=r"holds thesis\.txt, which no capture wrote"):
+        capture(tmp_path / "capture", overwrite=True, report=write_notes)
+
+    assert (tmp_path / "capture/thesis.txt").read_text() == "notes"
+    assert [path.name for path in tmp_path.iterdir()] == ["capture"]
+
+
+def test_a_capture_set_aside_by_a_killed_one_is_put_back_before_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    capture(tmp_path / "capture")
+    before = content(tmp_path / "capture")
+    (tmp_path / "capture").rename(tmp_path / ".capture.abc.replaced")
+
+    with pytest.raises(UsageError, match="pass --overwrite"):
+        capture(tmp_path / "capture")
+
+    assert content(tmp_path / "capture") == before
+    assert (
+        f".capture.abc.replaced was set aside by a capture that was killed; it is {tmp_path}/capture"
+        in caplog.text
+    )
+
+
+def test_a_replaced_capture_that_was_left_is_pointed_out(tmp_path: Path) -> None:
+    capture(tmp_path / "capture")
+    (tmp_path / "capture").rename(tmp_path / ".capture.abc.replaced")
+    (tmp_path / "capture").mkdir()
+
+    (warning,) = capture(tmp_path / "capture").warnings
+
+    assert warning == (
+        f"{tmp_path}/.capture.abc.replaced is an earlier capture whose successor was killed after it landed; delete it."
+    )
 
 
 def test_an_empty_directory_is_a_fine_output(tmp_path: Path) -> None:
@@ -298,6 +368,38 @@ def test_services_are_built_from_a_config_and_stamp_its_hash(tmp_path: Path) -> 
     manifest = json.loads(Path(result.manifest).read_text())
     assert len(manifest["metadata"]["config_sha256"]) == 64
     assert len(services.replay.load(tmp_path / "capture")) == 24
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_capture_as_configured_honours_every_rollout_setting(tmp_path: Path, compress: bool) -> None:
+    rollout = {"ticks": 5, "towns": 2, "prefix": "night", "compress": compress, "auto_seed_agents": True}
+    config = RunConfig.model_validate({"seed": 7, "town": {"n_agents": 0}, "rollout": rollout})
+
+    result = capture_as_configured(config, output=tmp_path / "capture", policy="random", with_maps=False)
+
+    assert (result.policy, result.seeds, result.ticks, result.agents) == ("random", (7, 8), 5, 6)
+    assert Path(result.manifest).name == "night_manifest.json"
+    with zipfile.ZipFile(tmp_path / "capture/night_seed7_agent0_001.npz") as archive:
+        kinds = {info.compress_type for info in archive.infolist()}
+    assert kinds == {zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED}
+
+
+def test_the_command_says_at_load_what_the_town_can_feed(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "townlet_train",
+        "rollout",
+        "capture",
+        "--output",
+        str(tmp_path / "capture"),
+    ]
+
+    done = subprocess.run(
+        [*command, "--ticks", "5", "--towns", "1"], capture_output=True, text=True, check=True, timeout=300
+    )
+
+    assert "INFO This town is feasible" in done.stderr
 
 
 def capture_town(output: Path, *options: str) -> int:

@@ -23,8 +23,10 @@ def _all_different(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return items
 
 
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
+MOST = 1 << 40  # more than any recording counts, and few enough for every NumPy integer
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Size = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # A JSON array is a list; only the tuple itself is lax, what is in it stays strict.
 Listing = Strict(False)
@@ -57,7 +59,7 @@ class EpisodeRow(Strictly):
 
     env: Count
     index: Count
-    seed: int
+    seed: Seed
     start: Count
     stop: Count
     complete: bool
@@ -99,7 +101,7 @@ class EpisodeKey(Strictly):
 
     env: Count  # number of the environment within its capture
     index: Count  # number of the episode within that environment
-    seed: int  # what the environment was reset with
+    seed: Seed  # what the environment was reset with
 
 
 class SampleMetadata(Strictly):
