@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.contract.markdown import ROOT
 from townlet_train import __version__
 
 pytestmark = pytest.mark.slow
+
+PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,37 @@ def test_torch_is_an_extra(members: dict[str, bytes]) -> None:
     assert all("extra ==" in line for line in torch)
 
 
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of an environment of its own, in which pip has installed the wheel and what it asks for."""
+    folder = tmp_path_factory.mktemp("fresh")
+    require_an_index(folder)
+    venv.create(folder / "env", with_pip=True)
+    install = [*PIP, "install", "-c", ROOT / "constraints.txt", f"{wheel}[torch]"]
+    done = subprocess.run(
+        [folder / "env/bin/python", *install], cwd=folder, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "env/bin/townlet-train"
+
+
+def require_an_index(folder: Path) -> None:
+    """Skip where pip reaches no index; on CI that is a failure."""
+    probe = [
+        sys.executable,
+        *PIP,
+        "download",
+        "--no-deps",
+        "--no-cache-dir",
+        "-d",
+        folder / "probe",
+        "pluggy",
+    ]
+    reached = subprocess.run(probe, capture_output=True, text=True, timeout=60).returncode == 0
+    if not reached and os.environ.get("CI") != "true":
+        pytest.skip("pip reaches no package index, so the wheel's dependencies cannot be installed")
+
+
 def test_what_it_carries_captures_and_evaluates_away_from_the_repository(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -109,3 +143,18 @@ def test_what_it_carries_captures_and_evaluates_away_from_the_repository(
     assert run("replay", "validate", "capture")["valid"] is True
     assert len(run("evaluate", "--policy", "expert", "--episodes", "2", *small)["episode_returns"]) == 2
     assert [strategy["name"] for strategy in run("strategies", "list")["strategies"]] == ["bc"]
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(600)
+def test_installed_alone_it_does_the_whole_job(program: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [program, "demo", "--seed", "1", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    scores = {row["policy"]: row["score"] for row in result["policies"]}
+    assert scores["clone, sampled"] >= 0.97
+    assert scores["clone, greedy"] >= 0.95
+    assert result["val_accuracy"] >= 0.95
+    assert (tmp_path / result["checkpoint"]).is_file()

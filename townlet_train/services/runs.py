@@ -106,7 +106,7 @@ def _status(path: Path) -> str:
         return str(json.loads(path.read_text(encoding="utf-8"))["status"])
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UsageError(
-            f"{path} is damaged, expected a JSON object with a status. Delete it or choose another --output-dir."
+            f"{path} is damaged, expected a JSON object with a status. Choose another --output-dir."
         ) from error
 
 
