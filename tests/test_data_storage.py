@@ -132,7 +132,7 @@ def test_maps_with_fractions_stay_as_they_are(tmp_path: Path) -> None:
 
     trajectory = load_sample(townlet_sample(tmp_path / "one.npz", arrays={"map": fractions})).trajectory
 
-    np.testing.assert_array_equal(trajectory.maps, fractions)  # type: ignore[arg-type]  # it is not None
+    np.testing.assert_array_equal(trajectory.maps, fractions)
 
 
 def test_action_ids_with_gaps_are_renumbered_by_name(tmp_path: Path) -> None:
