@@ -416,19 +416,42 @@ class TestEndings:
         assert json.loads(out)["warnings"] == ["odd"]
         assert "Warning: odd" in err
 
-    def test_an_unforeseen_exception_ends_with_2_and_tells_where_its_traceback_is(
-        self, site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    @pytest.mark.parametrize(
+        ("body", "what"),
+        [
+            ("raise RuntimeError('edge')", "failed with RuntimeError: edge"),
+            ("raise SystemExit(5)", "failed with SystemExit: 5"),
+            ("return None", "returned NoneType, expected a TrainingResultDTO"),
+        ],
+    )
+    def test_what_a_plugin_does_wrong_is_told_with_its_name_and_logged(
+        self, site: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, body: str, what: str
     ) -> None:
+        install(site, "coin-dist", strategy_that(body))
+        code, out, err = call(capsys, "coin", "--json", "--output-dir", str(tmp_path / "run"))
+        assert code == ExitCode.FAILED
+        message = json.loads(out)["error"]["message"]
+        assert message.startswith(f"Strategy 'coin' of coin-dist 1.2 {what}.")
+        assert "Traceback" not in err
+        (log,) = (tmp_path / "run/logs").iterdir()
+        assert ("coin_dist.py" in log.read_text()) == body.startswith("raise")
+
+    def test_an_unforeseen_exception_ends_with_2_and_tells_where_its_traceback_is(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def edge(*arguments: object) -> None:
+            raise RuntimeError("edge")
+
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         monkeypatch.setattr("tempfile.tempdir", None)
-        install(site, "coin-dist", strategy_that("raise RuntimeError('edge')"))
-        code, out, err = call(capsys, "coin", "--json")
+        monkeypatch.setattr("townlet_train.sim.feasibility.describe_budget", edge)
+        code, out, err = call(capsys, "town", "show", "--json")
         assert code == ExitCode.FAILED
         assert "Unexpected RuntimeError: edge." in json.loads(out)["error"]["message"]
         assert "Traceback" not in err
         (log,) = tmp_path.glob("townlet-train-*.log")
         assert str(log) in err
-        assert "coin_dist.py" in log.read_text()
+        assert "test_cli.py" in log.read_text()
 
     def test_debug_shows_the_traceback(self, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
         install(site, "coin-dist", strategy_that("raise RuntimeError('edge')"))

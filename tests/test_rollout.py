@@ -499,7 +499,7 @@ def test_a_killed_capture_leaves_nothing_that_reads_as_data(tmp_path: Path) -> N
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
 
-    (leftover,) = tmp_path.iterdir()
+    (leftover,) = tmp_path.glob("*.partial")
     with pytest.raises(TownletTrainError, match="was left by a capture that was killed"):
         load_demonstrations(leftover)
     (warning,) = capture(tmp_path / "capture").warnings

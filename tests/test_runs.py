@@ -115,8 +115,23 @@ def test_an_earlier_run_is_kept_unless_it_may_be_overwritten(tmp_path: Path) -> 
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def fail(path: Path, saved: list[str]) -> None:
-    with opened(path):
+def test_a_replaced_run_comes_back_when_the_new_one_saves_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as run:
+        run.record({"epoch": 1})
+        (tmp_path / "bc_seed3_model.zip").write_text("old")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path, [], overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert len(list((tmp_path / "logs").iterdir())) >= 1
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path, ["checkpoint_5.zip"], overwrite=True)
+    assert not (tmp_path / "bc_seed3_model.zip").exists()
+    assert described(tmp_path)["status"] == "failed"
+
+
+def fail(path: Path, saved: list[str], *, overwrite: bool = False) -> None:
+    with opened(path, overwrite=overwrite):
         for name in saved:
             (path / name).touch()
         raise ZeroDivisionError

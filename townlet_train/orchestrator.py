@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from townlet_train.config import RunConfig, config_hash
 from townlet_train.contract import AnnealContext, Progress, StrategyParams, TrainingContext, TrainingStrategy
 from townlet_train.envs.streams import stream
-from townlet_train.errors import ConfigError, suggestion
+from townlet_train.errors import ConfigError, PluginError, TownletTrainError, suggestion
 from townlet_train.registry import Registry, StrategyRecord, discover
 from townlet_train.results import TrainingResultDTO
 from townlet_train.services import TrainingServices
@@ -20,6 +22,9 @@ from townlet_train.services.experiment import close_experiment
 from townlet_train.services.runs import check_run_dir, default_run_dir, open_run
 
 Report = Callable[[Progress], None]
+
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingOrchestrator:
@@ -94,8 +99,29 @@ class TrainingOrchestrator:
         with open_run(
             path, strategy=name, seed=self.config.seed, details=details, overwrite=overwrite
         ) as run:
-            result = strategy.run(replace(context, record=run.record))
+            started = time.perf_counter()
+            result = self._run_guarded(name, strategy, replace(context, record=run.record))
+            if result.duration_sec is None:
+                result = result.model_copy(update={"duration_sec": time.perf_counter() - started})
             return close_experiment(run, result)
+
+    def _run_guarded(
+        self, name: str, strategy: TrainingStrategy, context: TrainingContext
+    ) -> TrainingResultDTO:
+        """Run a strategy; what a plugin does wrong is told with the plugin's name."""
+        record = next(record for record in self.registry.strategies if record.name == name)
+        whose = f"Strategy {name!r} of {record.distribution} {record.version}"
+        try:
+            result = strategy.run(context)
+        except (TownletTrainError, OSError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            logger.debug("%s failed", whose, exc_info=True)
+            sentence = f"{whose} failed with {type(error).__name__}: {str(error).rstrip('.')}."
+            raise PluginError(f"{sentence} Its traceback is in {context.run_dir / 'logs'}.") from error
+        if not isinstance(result, TrainingResultDTO):
+            raise PluginError(f"{whose} returned {type(result).__name__}, expected a TrainingResultDTO.")
+        return result
 
     def _describe(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """What run.json says about where a run comes from."""

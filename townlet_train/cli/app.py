@@ -17,7 +17,8 @@ from townlet_train import __version__
 from townlet_train.cli import output
 from townlet_train.cli.interrupts import terminate_as_interrupt
 from townlet_train.cli.lazy import LazyGroup
-from townlet_train.errors import ExitCode, Interrupted, TownletTrainError, UsageError, suggestion
+from townlet_train.cli.session import session_listing
+from townlet_train.errors import ExitCode, Interrupted, PluginError, TownletTrainError, UsageError, suggestion
 
 PROGRAM = "townlet-train"
 COMPLETION = "_TOWNLET_TRAIN_COMPLETE"
@@ -38,6 +39,9 @@ def program(
     ] = False,
 ) -> int:
     """From demonstrations to a policy you may ship: capture, clone, improve, gate, promote."""
+    problems = session_listing(context).problems if strict_plugins else ()
+    if problems:
+        raise PluginError(" ".join(problems))
     if version:
         output.write(f"{PROGRAM} {__version__}")
     elif context.invoked_subcommand is None:
@@ -75,21 +79,28 @@ def _end(error: BaseException, as_json: bool, *, debug: bool) -> int:
         case SystemExit():
             return error.code if isinstance(error.code, int) else ExitCode.FAILED
         case BrokenPipeError():
-            return ExitCode.FAILED
+            return ExitCode.OK  # whoever read the result has seen enough
+        case MemoryError():
+            return _fail(
+                TownletTrainError(f"There is not enough memory for this: {error}. Ask for less."), as_json
+            )
         case KeyboardInterrupt() | typer.Abort():
             return _fail(Interrupted("Interrupted; what was being written is as it was before."), as_json)
         case TownletTrainError():
+            if debug and error.__cause__ is not None:
+                _show_traceback(error.__cause__)
             return _fail(error, as_json)
         case typer.TyperException():
             return _fail(UsageError(_usage_sentence(error)), as_json)
     if debug:
-        import traceback
-
-        traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename is not None else ""
-        return _fail(TownletTrainError(f"{error.strerror or error}{where}."), as_json)
+        _show_traceback(error)
     return _fail(_unexpected(error, debug), as_json)
+
+
+def _show_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error, file=sys.stderr)
 
 
 def _fail(error: TownletTrainError, as_json: bool) -> int:

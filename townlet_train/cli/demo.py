@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -62,11 +63,11 @@ class Demo:
         check_run_dir(self.run_dir, overwrite=self.overwrite)
         seed = self.config.seed
         frames = self._step(
-            f"rollout capture --output {self.demonstrations} --seed {seed} --store memmap --no-maps",
+            f"rollout capture --output {quote(str(self.demonstrations))} --seed {seed} --store memmap --no-maps",
             self._capture,
         )
         clone = self._step(
-            f"bc --manifest {self.demonstrations} --seed {seed} --output-dir {self.run_dir}",
+            f"bc --manifest {quote(str(self.demonstrations))} --seed {seed} --output-dir {quote(str(self.run_dir))}",
             lambda: self._clone(registry),
         )
         return DemoDTO(

@@ -38,7 +38,7 @@ def validate(path: Recording, json_output: JsonOutput = False) -> int:
 def split(
     path: Recording,
     fraction: Annotated[float, typer.Option("--fraction", help="Share of the episodes to hold out.")] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the choice.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the choice.")] = 42,
     output: Annotated[
         Path | None,
         typer.Option("--output", help="Directory for the two manifests; unset: beside the recording."),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from townlet_train.data.manifest import SUFFIX, names_of_capture
 from townlet_train.errors import DataError, UsageError
@@ -14,13 +17,28 @@ from townlet_train.files import PARTIAL, REPLACED, beside, restore_replaced
 logger = logging.getLogger(__name__)
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse to write over anything but, when asked to, an earlier capture and nothing beside it.
+@contextmanager
+def sole_writer(output: Path) -> Iterator[None]:
+    """Nobody else captures to `output` meanwhile; what a killed capture had set aside there is put back first."""
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output.absolute().parent / f".{output.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"Another capture is writing to {output}. Wait for it or choose another --output."
+        ) from error
+    try:
+        for put_back in restore_replaced(output):
+            logger.warning("%s was set aside by a capture that was killed; it is %s again.", put_back, output)
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
-    An earlier capture that a killed process had set aside is put back first.
-    """
-    for put_back in restore_replaced(output):
-        logger.warning("%s was set aside by a capture that was killed; it is %s again.", put_back, output)
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse to write over anything but, when asked to, an earlier capture and nothing beside it."""
     if not output.exists():
         return
     if not output.is_dir():

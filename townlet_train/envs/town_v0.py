@@ -87,7 +87,7 @@ class TownParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo ships no
             raise UsageError(
                 f"step needs an action for each of {', '.join(self.agents)}, not for {sorted(actions)}."
             )
-        step = self._town.step(np.array([[actions[agent] for agent in self.possible_agents]], np.int64))
+        step = self._town.step(np.array([[actions[agent] for agent in self.possible_agents]]))
         over = bool(step.truncated[0, 0])
         observations = self._by_agent(step.final_observation if over else step.observation)
         rewards = {agent: float(step.rewards[0, slot]) for slot, agent in enumerate(self.agents)}

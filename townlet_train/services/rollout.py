@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from townlet_train.config import RunConfig, TownConfig, config_hash
 from townlet_train.data.episodes import EpisodeSpan, episodes_ended
-from townlet_train.data.landing import check_output, check_room, leftovers
+from townlet_train.data.landing import check_output, check_room, leftovers, sole_writer
 from townlet_train.data.layout import Layout
 from townlet_train.data.metrics import action_metrics, entropy
 from townlet_train.data.plan import CapturePlan
@@ -87,33 +87,36 @@ class RolloutCaptureService:
             DataError: the disk has no room for it, or it could not be written.
         """
         _check_arguments(env, ticks, seeds, prefix)
-        check_output(output, overwrite=overwrite)
-        layout = layout_of(env.spec)
-        plan = CapturePlan(
-            layout=layout,
-            seeds=tuple(int(seed) for seed in seeds),
-            n_agents=env.n_agents,
-            n_steps=ticks,
-            prefix=prefix,
-            with_maps=with_maps and 0 not in layout.map_shape,
-            compress=compress,
-        )
-        if store == "memmap":
-            check_room(output, store_bytes(plan))
-        started = time.perf_counter()
-        tally = Tally(env)
-        try:
-            with atomic_directory(output) as directory:
-                writer = StoreWriter(directory, plan) if store == "memmap" else SampleWriter(directory, plan)
-                with closing(writer):
-                    record(env, policy, writer, tally, plan, report)
-                    manifest = writer.finish(self._metadata(env, policy, plan, tally))
-                check_output(output, overwrite=overwrite)  # again, for a capture takes its time
-                size = sum(path.stat().st_size for path in directory.iterdir())
-        except OSError as error:
-            raise DataError(
-                f"The capture could not be written to {output}: {error}. Nothing was left there."
-            ) from error
+        with sole_writer(output):
+            check_output(output, overwrite=overwrite)
+            layout = layout_of(env.spec)
+            plan = CapturePlan(
+                layout=layout,
+                seeds=tuple(int(seed) for seed in seeds),
+                n_agents=env.n_agents,
+                n_steps=ticks,
+                prefix=prefix,
+                with_maps=with_maps and 0 not in layout.map_shape,
+                compress=compress,
+            )
+            if store == "memmap":
+                check_room(output, store_bytes(plan))
+            started = time.perf_counter()
+            tally = Tally(env)
+            try:
+                with atomic_directory(output) as directory:
+                    writer = (
+                        StoreWriter(directory, plan) if store == "memmap" else SampleWriter(directory, plan)
+                    )
+                    with closing(writer):
+                        record(env, policy, writer, tally, plan, report)
+                        manifest = writer.finish(self._metadata(env, policy, plan, tally))
+                    check_output(output, overwrite=overwrite)  # again, for a capture takes its time
+                    size = sum(path.stat().st_size for path in directory.iterdir())
+            except OSError as error:
+                raise DataError(
+                    f"The capture could not be written to {output}: {error}. Nothing was left there."
+                ) from error
         duration = time.perf_counter() - started
         return RolloutCaptureDTO(
             warnings=tuple(_warnings(policy, output, tally)),

@@ -30,7 +30,16 @@ from townlet_train.errors import Interrupted, UsageError
 from townlet_train.files import atomic_path, to_json, write_json
 
 RUN_SCHEMA = "1.0.0"
-LOCK, RUN, METRICS = ".lock", "run.json", "metrics.jsonl"
+LOCK, PREVIOUS, RUN, METRICS = ".lock", ".previous", "run.json", "metrics.jsonl"
+WRITTEN = (
+    RUN,
+    METRICS,
+    "checkpoint_*.zip",
+    "*_model.zip",
+    "*_results.json",
+    "*_metrics.json",
+    "logs/training_*.log",
+)
 EXPERIMENTS = Path("results/experiments")
 RECORDED_VERSIONS = ("townlet-train", "numpy", "torch", "safetensors", "gymnasium", "numba")
 
@@ -117,17 +126,19 @@ def open_run(
     """A run directory to write to, locked while the block lasts; run.json says how the block ended.
 
     `details` go into run.json. Raises `UsageError` when another run is at work there, or was and `overwrite` is False.
+    The run that is replaced is kept until the new one has saved a checkpoint, and is put back when it never does.
     """
     run_id = f"{strategy}_seed{seed}"
     path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(_locked(path))
+        _put_back(path)
         check_run_dir(path, overwrite=overwrite)
+        _set_aside(path)
         run = Run(
             path, run_id, {"schema_version": RUN_SCHEMA, "id": run_id, "strategy": strategy, "seed": seed}
         )
         run.update(status="running", started_at=now(), ended_at=None, versions=versions(), **details)
-        _clear_previous(path)
         stack.enter_context(_logged_to(path / "logs"))
         try:
             yield run
@@ -135,8 +146,10 @@ def open_run(
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
             described = {"type": type(error).__name__, "message": str(error)}
             run.update(status="interrupted" if stopped else "failed", ended_at=now(), error=described)
+            _put_back(path)
             raise
         run.update(status="finished", ended_at=now())
+        shutil.rmtree(path / PREVIOUS, ignore_errors=True)
 
 
 def now() -> str:
@@ -189,16 +202,29 @@ def _logged_to(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def _clear_previous(path: Path) -> None:
-    """Delete what an earlier run left, by name; run.json is already the new one."""
-    patterns = (
-        METRICS,
-        "checkpoint_*.zip",
-        "*_model.zip",
-        "*_results.json",
-        "*_metrics.json",
-        "logs/training_*.log",
-    )
-    for pattern in patterns:
-        for leftover in path.glob(pattern):
-            os.unlink(leftover)
+def _left_by_a_run(path: Path) -> list[Path]:
+    """The files a run writes, by name; whatever else lies there is somebody else's."""
+    return [found for pattern in WRITTEN for found in path.glob(pattern)]
+
+
+def _set_aside(path: Path) -> None:
+    """Move what an earlier run left out of the way."""
+    for found in _left_by_a_run(path):
+        kept = path / PREVIOUS / found.relative_to(path)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(found, kept)
+
+
+def _put_back(path: Path) -> None:
+    """Undo `_set_aside` when the run that followed saved no checkpoint; else what was set aside is gone for good.
+
+    The log of the run that failed stays.
+    """
+    previous = path / PREVIOUS
+    if previous.exists() and not any(path.glob("*.zip")):
+        for found in _left_by_a_run(path):
+            if found.suffix != ".log":
+                found.unlink()
+        for found in _left_by_a_run(previous):
+            os.rename(found, path / found.relative_to(previous))
+    shutil.rmtree(previous, ignore_errors=True)

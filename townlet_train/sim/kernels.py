@@ -7,6 +7,7 @@ cache lives in a folder named after the hash of all our kernel sources: a stale 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import tempfile
 import time
@@ -19,9 +20,12 @@ from typing import Any, TypeVar, cast
 import numba
 import platformdirs
 
+from townlet_train.files import write_json
+
 logger = logging.getLogger(__name__)
 
 Record = Any  # a numba record; mypy cannot see its fields
+COMPLETE = "complete.json"  # the compiled files and their sizes, written when all are there
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -34,12 +38,11 @@ def kernel(function: Function) -> Function:
 
 @cache
 def cache_folder() -> Path:
-    """Where this version's compiled kernels are kept."""
+    """Where the compiled kernels of this version at this place are kept; numba knows a file by its path."""
     package = Path(__file__).parent.parent
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted((package / "sim").glob("*.py")):
+    digest = hashlib.sha256(f"{numba.__version__} {package}".encode())
+    for source in (*sorted((package / "sim").glob("*.py")), package / "envs" / "town.py"):
         digest.update(source.read_bytes())
-    digest.update((package / "envs" / "town.py").read_bytes())
     return platformdirs.user_cache_path("townlet-train") / f"kernels-{digest.hexdigest()[:16]}"
 
 
@@ -55,19 +58,34 @@ def cache_is_writable() -> bool:
 
 
 def kernels_are_compiled() -> bool:
-    """Whether an earlier process left compiled kernels of this version."""
-    return any(cache_folder().rglob("*_advance*.nbc"))
+    """Whether an earlier process compiled every kernel of this version, and all of it is still there."""
+    try:
+        kept = json.loads((cache_folder() / COMPLETE).read_text(encoding="utf-8"))
+        return all((cache_folder() / name).stat().st_size >= size for name, size in kept.items())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
+@cache
 def compile_once(compile_all: Callable[[], None]) -> None:
-    """Run `compile_all` unless an earlier process did, telling the user why this takes long."""
+    """Run `compile_all` unless an earlier process did, telling the user why this takes long.
+
+    What is left of a cache that was damaged or never completed is thrown away first.
+    """
     if kernels_are_compiled():
         return
+    for stale in cache_folder().rglob("*.nb[ci]"):
+        stale.unlink(missing_ok=True)
     logger.info("Compiling the town's rules for this machine, once; it takes up to a minute.")
     start = time.perf_counter()
     compile_all()
     seconds = time.perf_counter() - start
     if cache_is_writable():
+        kept = {
+            str(path.relative_to(cache_folder())): path.stat().st_size
+            for path in cache_folder().rglob("*.nb[ci]")
+        }
+        write_json(cache_folder() / COMPLETE, kept)
         logger.info("Compiled in %.0f s and kept in %s.", seconds, cache_folder())
     else:
         logger.warning(

@@ -43,7 +43,7 @@ class BCParams(StrategyParams):
     min_score_greedy: float = Field(0.95, description="warn below this return of the most probable actions")
     device: str = Field("cpu", min_length=1, description="torch device")
     n_threads: int = Field(
-        1, gt=0, description="threads; another number changes the last bits of the weights"
+        1, gt=0, le=1024, description="threads; another number changes the last bits of the weights"
     )
 
     @model_validator(mode="after")
