@@ -33,6 +33,7 @@ class EvaluationDTO(ResultDTO):
     episode_returns: tuple[float, ...] = Field(
         description="return of each episode; in the town the mean over agent slots"
     )
+    episode_lengths: tuple[int, ...] = Field((), description="ticks of each episode")
     mean: float
     iqm: float = Field(description="mean of the middle half (25 % trimmed mean)")
     ci_low: float = Field(description="lower end of the 95 % bootstrap interval of the mean")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
-
-from townlet_train.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
     from townlet_train.envs.protocol import VectorEnv
 
-ENV_IDS = ("town",)
+TOWN = "town"
 
 
 def build_env(config: RunConfig, n_envs: int) -> VectorEnv:
-    """`n_envs` environments of the id in `config.env`.
+    """`n_envs` environments of the id in `config.env`: the town, or any id that Gymnasium knows.
 
     Raises:
-        UnknownNameError: no environment has that id.
+        EnvironmentCreationError: nothing has that id, or it cannot be built here.
     """
-    if config.env not in ENV_IDS:
-        raise UnknownNameError("environment", config.env, ENV_IDS)
-    from townlet_train.envs.town import TownVectorEnv
+    if config.env == TOWN:
+        from townlet_train.envs.town import TownVectorEnv
 
-    return TownVectorEnv(config.town, n_envs)
+        return TownVectorEnv(config.town, n_envs)
+    from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
+
+    return GymnasiumVectorEnv(partial(make_gymnasium, config.env), n_envs)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-
 Actions = NDArray[Any]  # int64 indices or float32 vectors, as the environment's `EnvSpec` says
 
 
@@ -50,9 +49,7 @@ class Observation(NamedTuple):
 
     features: NDArray[np.float32]  # (n_envs, n_agents, n_features)
     maps: NDArray[np.uint8]  # (n_envs, n_agents, channels, height, width); no channels when there is no map
-    action_mask: NDArray[
-        np.bool_
-    ]  # (n_envs, n_agents, n_actions): the action is legal; 0 actions for vectors
+    action_mask: NDArray[np.bool_]  # (n_envs, n_agents, n_actions): what is legal; no actions for vectors
 
 
 class Step(NamedTuple):
