@@ -13,7 +13,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.envs.registration import registry
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from townlet_train.envs.journal import (
@@ -93,9 +95,11 @@ class GymnasiumVectorEnv:
             raise UsageError(f"At least one environment is needed, {n_envs} were asked for.")
         self.n_envs = n_envs
         self._envs = [make() for _ in range(n_envs)]
-        self.spec = describe(self._envs[0])
-        self._flatten = observation_code(self._envs[0].observation_space, self.spec.env_id).flatten
-        self._actions = action_code(self._envs[0].action_space, self.spec.env_id)
+        first = self._envs[0]
+        name = type(first.unwrapped).__name__
+        self.spec = describe(name, first.spec, first.observation_space, first.action_space)
+        self._flatten = observation_code(first.observation_space, self.spec.env_id).flatten
+        self._actions = action_code(first.action_space, self.spec.env_id)
         self._journals = [Journal(env) for env in self._envs]
         self._buffers = buffers or Buffers.allocate(n_envs, len(self.spec.feature_names))
         self._step = self._buffers.step(self.spec)
@@ -180,17 +184,19 @@ class GymnasiumVectorEnv:
             env.close()
 
 
-def describe(env: GymnasiumEnv) -> EnvSpec:
-    """What an environment shows and takes, by name."""
-    env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    actions = action_code(env.action_space, env_id)
+def describe(
+    name: str | None, env_spec: GymnasiumSpec | None, observations: Space[Any], actions: Space[Any]
+) -> EnvSpec:
+    """What an environment shows and takes, by name; `name` is for those that Gymnasium has not registered."""
+    env_id = env_spec.id if env_spec is not None else str(name)
+    code = action_code(actions, env_id)
     return EnvSpec(
         env_id=env_id,
-        feature_names=observation_code(env.observation_space, env_id).names,
-        action_names=actions.names,
-        action_low=actions.low,
-        action_high=actions.high,
-        reward_threshold=env.spec.reward_threshold if env.spec is not None else None,
+        feature_names=observation_code(observations, env_id).names,
+        action_names=code.names,
+        action_low=code.low,
+        action_high=code.high,
+        reward_threshold=None if env_spec is None else env_spec.reward_threshold,
     )
 
 
