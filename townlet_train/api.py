@@ -11,7 +11,7 @@ from townlet_train.errors import (
     TrainingError,
 )
 from townlet_train.hookspecs import API_VERSION, hookimpl
-from townlet_train.results import BCTrainingResultDTO, EvaluationDTO, TrainingResultDTO
+from townlet_train.results import BCTrainingResultDTO, EvaluationDTO, PPOTrainingResultDTO, TrainingResultDTO
 
 __all__ = [
     "API_VERSION",
@@ -22,6 +22,7 @@ __all__ = [
     "DataError",
     "EvaluationDTO",
     "Interrupted",
+    "PPOTrainingResultDTO",
     "Progress",
     "StrategyParams",
     "TorchNotAvailableError",
