@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from typing import Any
 
 import gymnasium
@@ -86,3 +88,21 @@ class Bandit(Counter):
     """Several choices at once."""
 
     action_space = spaces.MultiDiscrete([2, 2])
+
+
+class Dying(Counter):
+    """Takes its whole process with it on its third step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        if self.count == 2:
+            os._exit(3)
+        return super().step(action)
+
+
+class Unbuildable(Counter):
+    """Can be built once in a process, by whoever asks for its spaces, and in no other."""
+
+    def __init__(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            raise RuntimeError("no licence")
+        super().__init__()

@@ -201,6 +201,24 @@ def test_a_step_that_cannot_be_taken_is_an_error_in_words(
         env.step(np.array(actions))
 
 
+def test_what_an_environment_says_is_legal_is_the_action_mask() -> None:
+    env, plain = build("Taxi-v4", 2), gymnasium.make("Taxi-v4")
+    _, info = plain.reset(seed=4)
+    masks = env.reset(np.array([3, 4])).action_mask
+    seen = set()
+    for _ in range(300):
+        np.testing.assert_array_equal(masks[1, 0], info["action_mask"])
+        action = int(np.flatnonzero(info["action_mask"])[-1])
+        _, _, terminated, truncated, info = plain.step(action)
+        masks = env.step(np.array([[0], [action]])).observation.action_mask
+        if terminated or truncated:
+            _, info = plain.reset()
+        seen.add(tuple(masks[1, 0].tolist()))
+    assert len(seen) > 2
+    other = build("Taxi-v4", 2)
+    np.testing.assert_array_equal(other.set_state(env.get_state()).action_mask, masks)
+
+
 @pytest.mark.parametrize(
     ("seeds", "sentence"), [([1], "2 environments, 1 seeds"), ([1, -2], "not negative, -2")]
 )

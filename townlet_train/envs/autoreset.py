@@ -18,7 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
-from townlet_train.envs.gymnasium import Buffers, check_seeds, describe
+from townlet_train.envs.gymnasium import Buffers, check_actions, check_seeds, describe
 from townlet_train.envs.journal import State
 from townlet_train.envs.protocol import Actions, Observation, Step
 from townlet_train.envs.spaces import action_code, observation_code
@@ -43,8 +43,8 @@ class AdaptedVectorEnv:
         self._flatten = observation_code(envs.single_observation_space, self.spec.env_id).flatten
         self._actions = action_code(envs.single_action_space, self.spec.env_id)
         self._mode = _autoreset_mode(envs)
-        self._buffers = Buffers.allocate(self.n_envs, len(self.spec.feature_names))
-        self._step = self._buffers.step(self.spec)
+        self._buffers = Buffers.allocate(self.n_envs, self.spec)
+        self._step = self._buffers.step()
 
     def reset(self, seeds: NDArray[np.int64]) -> Observation:
         """Start an episode per environment, of its own seed. (n_envs,)"""
@@ -57,6 +57,7 @@ class AdaptedVectorEnv:
 
     def step(self, actions: Actions) -> Step:
         """One tick of every environment for `actions` (n_envs, 1, *spec.action_shape)."""
+        check_actions(actions, (self.n_envs, 1, *self.spec.action_shape))
         decoded = np.stack([np.asarray(a, self._actions.dtype) for a in self._actions.decode(actions)])
         observations, rewards, terminated, truncated, infos = self._envs.step(decoded)
         buffers, over = self._buffers, terminated | truncated

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 TOWN = "town"
 
 
-def build_env(config: RunConfig, n_envs: int) -> VectorEnv:
+def build_env(config: RunConfig, n_envs: int, *, n_workers: int = 1) -> VectorEnv:
     """`n_envs` environments of the id in `config.env`: the town, or any id that Gymnasium knows.
+
+    More than one worker spreads Gymnasium environments over that many processes; the town needs none.
 
     Raises:
         EnvironmentCreationError: nothing has that id, or it cannot be built here.
@@ -24,4 +26,9 @@ def build_env(config: RunConfig, n_envs: int) -> VectorEnv:
         return TownVectorEnv(config.town, n_envs)
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 
-    return GymnasiumVectorEnv(partial(make_gymnasium, config.env), n_envs)
+    make = partial(make_gymnasium, config.env)
+    if n_workers > 1:
+        from townlet_train.envs.workers import WorkerVectorEnv
+
+        return WorkerVectorEnv(make, n_envs, n_workers)
+    return GymnasiumVectorEnv(make, n_envs)

@@ -7,7 +7,7 @@ step, so no autoreset mode can be misread. Environment i starts as `gymnasium.ma
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,34 +38,42 @@ from townlet_train.errors import (
 
 GymnasiumEnv = gymnasium.Env[Any, Any]
 Zeros = Callable[[tuple[int, ...], type], NDArray[Any]]
+MASK = "action_mask"  # where in `info` environments of Gymnasium say what is legal
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """The arrays one set of environments fills at every step; `zeros` decides in which memory they lie."""
+    """The arrays one set of environments fills at every step."""
 
     features: NDArray[np.float32]  # (n_envs, n_features)
     final_features: NDArray[np.float32]
+    mask: NDArray[np.bool_]  # (n_envs, n_actions)
     rewards: NDArray[np.float32]  # (n_envs,)
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
 
     @classmethod
-    def allocate(cls, n_envs: int, n_features: int, zeros: Zeros = np.zeros) -> Buffers:
-        """Zeros for `n_envs` environments."""
-        wide, flat = (n_envs, n_features), (n_envs,)
-        floats = (zeros(shape, np.float32) for shape in (wide, wide, flat))
-        return cls(*floats, *(zeros(flat, np.bool_) for _ in range(2)))
+    def allocate(cls, n_envs: int, spec: EnvSpec, zeros: Zeros = np.zeros) -> Buffers:
+        """Arrays for `n_envs` environments, every action legal; `zeros` decides in which memory they lie."""
+        n_features = len(spec.feature_names)
+        buffers = cls(
+            features=zeros((n_envs, n_features), np.float32),
+            final_features=zeros((n_envs, n_features), np.float32),
+            mask=zeros((n_envs, len(spec.action_names)), np.bool_),
+            rewards=zeros((n_envs,), np.float32),
+            terminated=zeros((n_envs,), np.bool_),
+            truncated=zeros((n_envs,), np.bool_),
+        )
+        buffers.mask[:] = True
+        return buffers
 
     def rows(self, first: int, last: int) -> Buffers:
         """The same memory, for environments first..last-1 alone."""
         return Buffers(*(array[first:last] for array in vars(self).values()))
 
-    def step(self, spec: EnvSpec) -> Step:
+    def step(self) -> Step:
         """The arrays as what one tick brought, with the agent axis of length 1 put in."""
-        n_envs = len(self.features)
-        maps = np.zeros((n_envs, 1, 0, 0, 0), np.uint8)
-        mask = np.ones((n_envs, 1, len(spec.action_names)), np.bool_)
+        maps, mask = np.zeros((len(self.features), 1, 0, 0, 0), np.uint8), self.mask[:, None]
         return Step(
             Observation(self.features[:, None], maps, mask),
             self.rewards[:, None],
@@ -90,27 +98,32 @@ class GymnasiumVectorEnv:
         n_envs: int,
         *,
         buffers: Buffers | None = None,
+        first: int = 0,
     ) -> None:
         if n_envs < 1:
             raise UsageError(f"At least one environment is needed, {n_envs} were asked for.")
         self.n_envs = n_envs
         self._envs = [make() for _ in range(n_envs)]
-        first = self._envs[0]
-        name = type(first.unwrapped).__name__
-        self.spec = describe(name, first.spec, first.observation_space, first.action_space)
-        self._flatten = observation_code(first.observation_space, self.spec.env_id).flatten
-        self._actions = action_code(first.action_space, self.spec.env_id)
+        env = self._envs[0]
+        name = type(env.unwrapped).__name__
+        self.spec = describe(name, env.spec, env.observation_space, env.action_space)
+        self._flatten = observation_code(env.observation_space, self.spec.env_id).flatten
+        self._actions = action_code(env.action_space, self.spec.env_id)
+        self._first = first
+        self._shape = (n_envs, 1, *self.spec.action_shape)
         self._journals = [Journal(env) for env in self._envs]
-        self._buffers = buffers or Buffers.allocate(n_envs, len(self.spec.feature_names))
-        self._step = self._buffers.step(self.spec)
-        self._seeded = False
+        self._buffers = buffers or Buffers.allocate(n_envs, self.spec)
+        self._step = self._buffers.step()
+        self._masked = self._seeded = False
 
     def reset(self, seeds: NDArray[np.int64]) -> Observation:
         """Start an episode per environment, of its own seed. (n_envs,)"""
         check_seeds(seeds, self.n_envs)
         for index, (env, journal, seed) in enumerate(zip(self._envs, self._journals, seeds, strict=True)):
             journal.begin_seeded(int(seed))
-            self._buffers.features[index] = self._flatten(env.reset(seed=int(seed))[0])
+            observation, info = env.reset(seed=int(seed))
+            self._masked = MASK in info
+            self._show(index, observation, info)
         self._seeded = True
         return self._step.observation
 
@@ -118,22 +131,25 @@ class GymnasiumVectorEnv:
         """One tick of every environment for `actions` (n_envs, 1, *spec.action_shape)."""
         if not self._seeded:
             raise UsageError("The environment was stepped before it was reset. Call reset(seeds) first.")
+        check_actions(actions, self._shape)
         buffers, flatten = self._buffers, self._flatten
         for index, action in enumerate(self._actions.decode(actions)):
             env, journal = self._envs[index], self._journals[index]
             try:
-                observation, reward, terminated, truncated, _ = env.step(action)
+                observation, reward, terminated, truncated, info = env.step(action)
                 journal.actions.append(action)
                 if terminated or truncated:
                     buffers.final_features[index] = flatten(observation)
                     journal.begin()
-                    observation, _ = env.reset()
+                    observation, info = env.reset()
             except Exception as error:
                 raise EnvironmentFailedError(
-                    f"{self.spec.env_id}, environment {index}, raised {type(error).__name__} on action {action}: "
-                    f"{error}"
+                    f"{self.spec.env_id}, environment {self._first + index}, "
+                    f"raised {type(error).__name__} on action {action}: {error}"
                 ) from error
             buffers.features[index] = flatten(observation)
+            if self._masked:
+                buffers.mask[index] = info[MASK]
             buffers.rewards[index] = reward
             buffers.terminated[index] = terminated
             buffers.truncated[index] = truncated
@@ -154,11 +170,7 @@ class GymnasiumVectorEnv:
             InexactStateError: the replay arrived somewhere else.
             DataError: the state is of another number of environments.
         """
-        if len(state["seeds"]) != self.n_envs:
-            raise DataError(
-                f"The saved state holds {len(state['seeds'])} environments, expected {self.n_envs}. "
-                f"Build as many as it was saved with."
-            )
+        check_size(state, self.n_envs)
         for index, own in enumerate(split_state(state)):
             self._replay(index, own)
         self._seeded = True
@@ -167,12 +179,19 @@ class GymnasiumVectorEnv:
     def _replay(self, index: int, state: State) -> None:
         """Bring one environment to its state."""
         env, journal = self._envs[index], self._journals[index]
-        observation = start_episode(env, state)
+        observation, info = start_episode(env, state)
         journal.continue_from(state)
         for action in journal.actions:
-            observation = env.step(action)[0]
-        self._buffers.features[index] = self._flatten(observation)
+            observation, _, _, _, info = env.step(action)
+        self._masked = MASK in info
+        self._show(index, observation, info)
         check_arrival(env, self._buffers.features[index], state)
+
+    def _show(self, index: int, observation: Any, info: Mapping[str, Any]) -> None:
+        """Put what one environment shows where it is seen."""
+        self._buffers.features[index] = self._flatten(observation)
+        if self._masked:
+            self._buffers.mask[index] = info[MASK]
 
     def event_counts(self) -> dict[str, NDArray[np.float64]]:
         """Gymnasium environments report none."""
@@ -230,6 +249,21 @@ def check_seeds(seeds: NDArray[np.int64], n_envs: int) -> None:
         raise UsageError(f"reset needs one seed per environment: {n_envs} environments, {len(seeds)} seeds.")
     if np.min(seeds) < 0:
         raise UsageError(f"Seeds are not negative, {int(np.min(seeds))} was given.")
+
+
+def check_actions(actions: Actions, shape: tuple[int, ...]) -> None:
+    """Raise `UsageError` unless there is one action per environment."""
+    if actions.shape != shape:
+        raise UsageError(f"actions has shape {actions.shape}, expected {shape}.")
+
+
+def check_size(state: State, n_envs: int) -> None:
+    """Raise `DataError` unless a saved state is of as many environments."""
+    if len(state["seeds"]) != n_envs:
+        raise DataError(
+            f"The saved state holds {len(state['seeds'])} environments, expected {n_envs}. "
+            f"Build as many as it was saved with."
+        )
 
 
 def _missing(env_id: str, error: Exception) -> str:

@@ -59,21 +59,23 @@ class Journal:
         }
 
 
-def start_episode(env: gymnasium.Env[Any, Any], state: Mapping[str, NDArray[Any]]) -> Any:
-    """Reset an environment as the episode of one environment's state began; returns its first observation.
+def start_episode(
+    env: gymnasium.Env[Any, Any], state: Mapping[str, NDArray[Any]]
+) -> tuple[Any, dict[str, Any]]:
+    """Reset an environment as the episode of one environment's state began; returns what `reset` does.
 
     Raises:
         InexactStateError: the episode began from a generator that could not be saved.
     """
     seed = int(state["seeds"][0])
     if seed >= 0:
-        return env.reset(seed=seed)[0]
+        return env.reset(seed=seed)
     if not state["generators"].any():
         raise InexactStateError(
             "The environment draws from a generator other than PCG64, so it was not saved."
         )
     env.unwrapped.np_random = unpack_generator(state["generators"][0])
-    return env.reset()[0]
+    return env.reset()
 
 
 def check_arrival(

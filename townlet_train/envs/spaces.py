@@ -39,6 +39,8 @@ class DiscreteActions:
         Raises:
             UsageError: an index is not one of the space's.
         """
+        if actions.dtype.kind not in "iu":
+            raise UsageError(f"Actions are indices, arrays of {actions.dtype} were given.")
         indices = actions.ravel().tolist()
         for index in indices:
             if not 0 <= index < self._n:
