@@ -129,7 +129,8 @@ class PPOLearner:
         measured: list[_Update] = []
         epoch, close = 0, True
         while epoch < self.settings.n_epochs and close:
-            close = self._train_epoch(transitions, objective, measured)
+            with np.errstate(over="ignore", invalid="ignore"):  # found by `_train_epoch`, in every batch
+                close = self._train_epoch(transitions, objective, measured)
             epoch += 1
             on_epoch()
         if self._skipped_in_a_row == 0:

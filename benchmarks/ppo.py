@@ -1,0 +1,115 @@
+"""PPO beside Stable-Baselines3: same environment, hyperparameters, checkpoints and threads, runs alternating.
+
+Stable-Baselines3 lives in an environment of its own, `.venv-sb3`, made here when it is not there. Neither side
+evaluates at the end. The bare environment is stepped with random actions, resets included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+
+ROOT = Path(__file__).parent
+SB3_ENV = ROOT.parent / ".venv-sb3"
+SB3 = ("stable-baselines3==2.9.2", "gymnasium[box2d]==1.4.0")
+ENV, TIMESTEPS, N_RUNS = "LunarLander-v3", 50_000, 3
+BARE_STEPS = 20_000
+TARGET_RATIO, TARGET_SHARE, MOST_MEGABYTES = 8, 0.35, 450
+
+Runs = dict[str, list[dict[str, float]]]  # by side
+
+
+def main() -> dict[str, float]:
+    """Print steps per second of both, their ratio, and our share of the bare environment's rate."""
+    prepare_sb3()
+    runs: Runs = {"ours": [], "sb3": []}
+    bare: list[float] = []
+    for seed in range(42, 42 + N_RUNS):
+        bare.append(bare_rate(seed))
+        for side, python in (("ours", Path(sys.executable)), ("sb3", SB3_ENV / "bin/python")):
+            runs[side].append(run_side(side, python, seed))
+    return report(runs, bare)
+
+
+def prepare_sb3() -> None:
+    """Make the environment Stable-Baselines3 runs in."""
+    python = SB3_ENV / "bin/python"
+    if not python.exists():
+        print(f"ppo: making {SB3_ENV.name} for {SB3[0]}, once; a minute or two", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", SB3_ENV], check=True)
+    if subprocess.run(
+        [python, "-c", "import stable_baselines3"], capture_output=True, check=False
+    ).returncode:
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "torch==2.13.0", *SB3], check=True)
+
+
+def bare_rate(seed: int) -> float:
+    """Steps per second of the environment alone."""
+    env = gymnasium.make(ENV)
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    actions = [env.action_space.sample() for _ in range(BARE_STEPS)]
+    started = time.perf_counter()
+    for action in actions:
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return BARE_STEPS / (time.perf_counter() - started)
+
+
+def run_side(side: str, python: Path, seed: int) -> dict[str, float]:
+    """Rate, return and memory, measured in a process of its own."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    arguments = [str(python), str(ROOT / f"ppo_{side}.py"), ENV, str(seed), str(TIMESTEPS)]
+    done = subprocess.run(arguments, env=os.environ | threads, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"ppo: the {side} side failed:\n{done.stderr}")
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def report(runs: Runs, bare: list[float]) -> dict[str, float]:
+    """Print the table; returns medians and ratios by name."""
+    ours, theirs = (_column(runs[side], "rate") for side in ("ours", "sb3"))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    share = statistics.median(ours) / statistics.median(bare)
+    memory = {side: max(_column(runs[side], "megabytes")) for side in runs}
+    print(
+        f"ppo: {ENV}, 1 env, n_steps 2048, batch 64, 10 epochs, {TIMESTEPS} steps, a checkpoint every 1 000"
+    )
+    print("                           townlet-train               stable-baselines3")
+    print(f"  steps/s, median (range)  {_spread(ours):26s}  {_spread(theirs):26s}")
+    print(f"  return, last 100         {_spread(_column(runs['ours'], 'return')):26s}  ", end="")
+    print(_spread(_column(runs["sb3"], "return")))
+    print(
+        f"  peak memory, MB          {memory['ours']:<26.0f}  {memory['sb3']:.0f}   (at most {MOST_MEGABYTES})"
+    )
+    print(f"  ratio {ratio:.1f} (asked {TARGET_RATIO}); the bare environment steps {_spread(bare)} times/s,")
+    print(f"  of which training keeps {share:.2f} (asked {TARGET_SHARE})")
+    return {
+        "steps_per_sec": statistics.median(ours),
+        "sb3_steps_per_sec": statistics.median(theirs),
+        "ratio": ratio,
+        "share_of_bare": share,
+        "megabytes": memory["ours"],
+    }
+
+
+def _column(runs: list[dict[str, float]], name: str) -> list[float]:
+    return [run[name] for run in runs]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.0f} [{min(values):.0f}, {max(values):.0f}]"
+
+
+if __name__ == "__main__":
+    main()
