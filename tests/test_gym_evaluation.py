@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 
 from tests.conformance import CUT_AFTER, KnownValues
+from tests.policies import small_checkpoint
 from townlet_train.cli import main
+from townlet_train.data.checkpoint import save_checkpoint
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 from townlet_train.envs.streams import stream
 from townlet_train.errors import UsageError
+from townlet_train.policies.network import NetworkSpec
 from townlet_train.policies.scripted import scripted_policy
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.evaluation import evaluate
@@ -88,3 +93,32 @@ def test_a_random_policy_needs_bounds_to_draw_within() -> None:
     env = GymnasiumVectorEnv(Unbounded, 1)
     with pytest.raises(UsageError, match="no bounds to draw within"):
         scripted_policy("random", env.spec)
+
+
+def test_episodes_of_any_length_are_captured_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "capture")
+    sizes = ["--towns", "2", "--ticks", "100", "--seed", "500", "--output", output, "--json"]
+    assert main(["rollout", "capture", "--env", "CartPole-v1", "--policy", "random", *sizes]) == 0
+    document = json.loads(capsys.readouterr().out)
+    expected = evaluated("CartPole-v1", 2)
+    assert (document["frames"], document["terminations"]) == (200, document["complete_episodes"])
+    first = np.load(tmp_path / "capture" / "rollout_sample_seed500_agent0_001.npz", allow_pickle=False)
+    assert len(first["rewards"]) == expected.episode_lengths[0]
+
+
+def test_vectors_are_not_captured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "capture")
+    arguments = ["--env", "Pendulum-v1", "--policy", "random", "--output", output]
+    assert main(["rollout", "capture", *arguments]) == 3
+    assert "records indices as actions, those of Pendulum-v1 are vectors" in capsys.readouterr().err
+
+
+def test_a_policy_away_from_home_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env = GymnasiumVectorEnv(partial(make_gymnasium, "CartPole-v1"), 1)
+    elsewhere = replace(env.spec, env_id="MountainCartPole-v0")
+    path = tmp_path / "checkpoint.zip"
+    save_checkpoint(path, small_checkpoint(NetworkSpec("mlp", 4, 2, (8,)), elsewhere))
+    assert main(["evaluate", str(path), "--env", "CartPole-v1", "--episodes", "2", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["warnings"] == [
+        "The checkpoint was trained in MountainCartPole-v0 and is evaluated in CartPole-v1."
+    ]

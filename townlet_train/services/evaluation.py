@@ -82,13 +82,21 @@ def evaluate_as_configured(
         loaded = load_checkpoint(checkpoint)
         loaded.info.check_matches(env.spec)
         policy = NetworkPolicy(loaded, deterministic=deterministic, name=str(checkpoint))
-        warnings = warn_of_seen_seeds(loaded.info.lineage, seeds)
+        home = warn_of_another_env(loaded.info.env_id, env.spec.env_id)
+        warnings = home + warn_of_seen_seeds(loaded.info.lineage, seeds)
     elif scripted is not None:
         policy, warnings = scripted_policy(scripted, env.spec), ()
         deterministic = not isinstance(policy, RandomPolicy)
     else:
         raise UsageError("Name one thing to evaluate: a checkpoint or a scripted policy.")
     return evaluate(policy, env, seeds, deterministic=deterministic, report=report, warnings=warnings)
+
+
+def warn_of_another_env(trained_in: str, env_id: str) -> tuple[str, ...]:
+    """A sentence when a policy is evaluated elsewhere than it was trained; names alone tell few environments apart."""
+    if trained_in == env_id:
+        return ()
+    return (f"The checkpoint was trained in {trained_in} and is evaluated in {env_id}.",)
 
 
 def warn_of_seen_seeds(lineage: Lineage, seeds: Sequence[int]) -> tuple[str, ...]:
