@@ -175,8 +175,9 @@ def test_arrays_that_are_not_the_networks_are_refused(weights: dict[str, Any], s
         ({"kind": "conflict_aware"}, "one hidden size"),
         ({"depth": 3}, "description is wrong"),
         ({"activation": "gelu"}, "'gelu' units"),
+        ({"distribution": "beta"}, "actions are 'beta'"),
     ],
-    ids=["kind", "no layers", "two widths", "a stray key", "activation"],
+    ids=["kind", "no layers", "two widths", "a stray key", "activation", "distribution"],
 )
 def test_a_network_nobody_knows_is_refused(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CheckpointError, match=re.escape(sentence)):

@@ -78,7 +78,7 @@ class BCTrainingResultDTO(TrainingResultDTO):
 
 
 class PPOTrainingResultDTO(TrainingResultDTO):
-    """What training by PPO reached; losses and their kin are means over the last rollout's updates."""
+    """What PPO reached; losses and their kin are means over the last rollout's updates."""
 
     strategy: str = "ppo"
     telemetry_version: float = Field(1.2, description="of the names that Townlet's logs use too")

@@ -67,16 +67,12 @@ class NetworkSpec:
             spec = cls(**{**document, **shapes})
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"The checkpoint's network description is wrong: {error}.") from error
-        known = {
-            "kind": NetworkKind,
-            "activation": Activation,
-            "distribution": DistributionKind,
-        }
-        for field, names in known.items():
-            if getattr(spec, field) not in get_args(names):
-                raise CheckpointError(
-                    f"The checkpoint's network has the {field} {getattr(spec, field)!r}, unknown here."
-                )
+        if spec.kind not in get_args(NetworkKind) or spec.activation not in get_args(Activation):
+            raise CheckpointError(
+                f"The checkpoint holds a {spec.kind!r} network of {spec.activation!r} units, unknown here."
+            )
+        if spec.distribution not in get_args(DistributionKind):
+            raise CheckpointError(f"The checkpoint's actions are {spec.distribution!r}, unknown here.")
         return spec
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
