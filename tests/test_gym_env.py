@@ -156,6 +156,22 @@ def test_a_state_that_a_replay_cannot_reach_is_never_passed_off_as_exact(make: A
         other.set_state(env.get_state())
 
 
+def test_a_paused_environment_waits_for_the_next_reset() -> None:
+    env, alone = build(LUNAR, 2), build(LUNAR)
+    env.reset(np.array([1, 2]))
+    alone.reset(np.array([2]))
+    before = env.step(np.zeros((2, 1), np.int64)).observation.features[0].copy()
+    alone.step(np.zeros((1, 1), np.int64))
+    env.pause(np.array([True, False]))
+    for _ in range(150):
+        step, other = env.step(np.full((2, 1), 2)), alone.step(np.full((1, 1), 2))
+        np.testing.assert_array_equal(step.observation.features[0], before)
+        np.testing.assert_array_equal(step.observation.features[1], other.observation.features[0])
+        assert (step.rewards[0], step.terminated[0], step.truncated[0]) == (0, False, False)
+    env.reset(np.array([1, 2]))
+    np.testing.assert_array_equal(env.step(np.zeros((2, 1), np.int64)).observation.features[0], before)
+
+
 def test_a_changed_journal_is_noticed() -> None:
     env = build(LUNAR)
     env.reset(np.array([3]))

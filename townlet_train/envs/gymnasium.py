@@ -114,6 +114,7 @@ class GymnasiumVectorEnv:
         self._journals = [Journal(env) for env in self._envs]
         self._buffers = buffers or Buffers.allocate(n_envs, self.spec)
         self._step = self._buffers.step()
+        self._stepped = [*range(n_envs)]
         self._masked = self._seeded = False
 
     def reset(self, seeds: NDArray[np.int64]) -> Observation:
@@ -124,6 +125,7 @@ class GymnasiumVectorEnv:
             observation, info = env.reset(seed=int(seed))
             self._masked = MASK in info
             self._show(index, observation, info)
+        self._stepped = [*range(self.n_envs)]
         self._seeded = True
         return self._step.observation
 
@@ -133,8 +135,9 @@ class GymnasiumVectorEnv:
             raise UsageError("The environment was stepped before it was reset. Call reset(seeds) first.")
         check_actions(actions, self._shape)
         buffers, flatten = self._buffers, self._flatten
-        for index, action in enumerate(self._actions.decode(actions)):
-            env, journal = self._envs[index], self._journals[index]
+        decoded = self._actions.decode(actions)
+        for index in self._stepped:
+            env, journal, action = self._envs[index], self._journals[index], decoded[index]
             try:
                 observation, reward, terminated, truncated, info = env.step(action)
                 journal.actions.append(action)
@@ -155,6 +158,12 @@ class GymnasiumVectorEnv:
             buffers.truncated[index] = truncated
         return self._step
 
+    def pause(self, envs: NDArray[np.bool_]) -> None:
+        """Do not step these (n_envs,) before the next reset; they go on showing what they showed, without reward."""
+        self._stepped = np.flatnonzero(~envs).tolist()
+        for array in (self._buffers.rewards, self._buffers.terminated, self._buffers.truncated):
+            array[envs] = 0
+
     def get_state(self) -> State:
         """How every environment's episode began and its actions since; see `envs.journal`."""
         features = self._buffers.features
@@ -173,6 +182,7 @@ class GymnasiumVectorEnv:
         check_size(state, self.n_envs)
         for index, own in enumerate(split_state(state)):
             self._replay(index, own)
+        self._stepped = [*range(self.n_envs)]
         self._seeded = True
         return self._step.observation
 

@@ -8,7 +8,7 @@ already returns the first observation of the next one; `final_observation` holds
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,4 +93,13 @@ class VectorEnv(Protocol):
 
     def event_counts(self) -> dict[str, NDArray[np.float64]]:
         """Events since `reset` by name, each (n_envs,); an event is counted once."""
+        ...
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """An environment that can leave some of its own alone, so that episodes nobody watches cost nothing."""
+
+    def pause(self, envs: NDArray[np.bool_]) -> None:
+        """Do not step these (n_envs,) before the next reset; they go on showing what they showed, without reward."""
         ...

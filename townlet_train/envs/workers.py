@@ -87,6 +87,10 @@ class WorkerVectorEnv:
         self._call("step", [None] * len(self._workers))
         return self._step
 
+    def pause(self, envs: NDArray[np.bool_]) -> None:
+        """Do not step these (n_envs,) before the next reset; they go on showing what they showed, without reward."""
+        self._call("pause", [envs[slice(*worker.share)] for worker in self._workers])
+
     def get_state(self) -> State:
         """As `GymnasiumVectorEnv.get_state`, and interchangeable with it."""
         return join_states(self._call("get_state", [None] * len(self._workers)))
@@ -213,6 +217,8 @@ def _answer(env: GymnasiumVectorEnv, method: str, argument: Any, actions: NDArra
             env.step(actions)
         case "reset":
             env.reset(argument)
+        case "pause":
+            env.pause(argument)
         case "set_state":
             env.set_state(argument)
         case "get_state":

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import Lineage, load_checkpoint
 from townlet_train.envs.build import build_env
-from townlet_train.envs.protocol import VectorEnv, episodes_over
+from townlet_train.envs.protocol import Pausable, VectorEnv, episodes_over
 from townlet_train.envs.streams import stream
 from townlet_train.errors import UsageError
 from townlet_train.policies.network import NetworkPolicy
@@ -22,7 +22,7 @@ from townlet_train.policies.scripted import RandomPolicy, scripted_policy
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.statistics import bootstrap_interval, iqm
 
-MOST_ENVS = 64
+MOST_ENVS = 128
 DRAWN_AT_ONCE = 64  # ticks
 INTERVAL_SEED = 20251013  # the interval's resampling is fixed, so that equal returns give equal intervals
 
@@ -160,16 +160,26 @@ def _run_block(
     draws = _draws(padded, (env.n_agents, *env.spec.action_shape))
     observation = env.reset(padded)
     returns, lengths = np.zeros((env.n_envs, env.n_agents)), np.zeros(env.n_envs, np.int64)
-    running = np.ones(env.n_envs, np.bool_)
-    while running[:n_seeds].any():
+    running = np.arange(env.n_envs) < n_seeds
+    _pause(env, ~running)
+    while running.any():
         step = env.step(policy.act(observation, next(draws)))
         observation = step.observation
         returns[running] += step.rewards[running]
         lengths[running] += 1
-        running &= ~episodes_over(env.spec, step)
-        report(int(lengths[0]) if by_ticks else n_seeds - int(running[:n_seeds].sum()))
+        over = running & episodes_over(env.spec, step)
+        if over.any():
+            running &= ~over
+            _pause(env, ~running)
+        report(int(lengths[0]) if by_ticks else n_seeds - int(running.sum()))
     events = {name: counts[:n_seeds] for name, counts in env.event_counts().items()}
     return Episodes(returns[:n_seeds], lengths[:n_seeds], events)
+
+
+def _pause(env: VectorEnv, envs: NDArray[np.bool_]) -> None:
+    """Spare the work of episodes that count for nothing, where the environment can."""
+    if isinstance(env, Pausable):
+        env.pause(envs)
 
 
 def _draws(seeds: NDArray[np.int64], shape: tuple[int, ...]) -> Iterator[NDArray[np.float64]]:
