@@ -80,6 +80,7 @@ class MlpActorCritic:
         self._hidden_gradient = _Pairs(parameters.gradient, parameters, layers)
         self._actor = [(values[f"{actor}.weight"].T, values[f"{actor}.bias"]) for actor, _ in layers]
         self._action_head = values["action_net.weight"], values["action_net.bias"]
+        self._action_weight = self._action_head[0].T
         self._value_head = values["value_net.weight"], values["value_net.bias"]
         self._head_gradients = {
             name: gradients[name]
@@ -92,15 +93,14 @@ class MlpActorCritic:
         return self._log_std
 
     def outputs(self, features: Float, maps: Maps = None) -> Float:
-        hidden = features
+        hidden = features[0] if len(features) == 1 else features  # one row costs least as a vector
         for weight, bias in self._actor:
-            hidden = hidden @ weight
+            hidden = hidden.dot(weight)  # `@` takes twice as long for one row
             hidden += bias
             self._activate(hidden)
-        weight, bias = self._action_head
-        outputs: Float = hidden @ weight.T
-        outputs += bias
-        return outputs
+        outputs = hidden.dot(self._action_weight)
+        outputs += self._action_head[1]
+        return outputs.reshape(len(features), -1)
 
     def evaluate(self, features: Float, maps: Maps = None) -> tuple[Float, Float]:
         return self._heads(self._forward(features)[-1])

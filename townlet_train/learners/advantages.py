@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
+FEW_SLOTS = 8
 
 
 def compute_gae(
@@ -50,8 +52,7 @@ def compute_gae(
     following = np.where(terminated, 0.0, np.where(truncated, final_values, following))
     advantages = rewards + gamma * following - values[:n_steps]
     decay = np.where(ended, 0.0, gamma * gae_lambda)
-    for t in range(n_steps - 2, -1, -1):
-        advantages[t] += decay[t] * advantages[t + 1]
+    _accumulate_backwards(advantages.reshape(n_steps, -1), decay.reshape(n_steps, -1))
     return advantages.astype(np.float32), (advantages + values[:n_steps]).astype(np.float32)
 
 
@@ -63,6 +64,18 @@ def explained_variance(values: Float, returns: Float) -> float:
     """
     variance = float(np.var(returns, dtype=np.float64))
     return 1 - float(np.var(returns - values, dtype=np.float64)) / variance if variance > 0 else float("nan")
+
+
+def _accumulate_backwards(sums: Float, decay: Float) -> None:
+    """x_t += d_t x_{t+1} from the last row on, in place; a row of few numbers costs less as Python's own floats."""
+    if sums.shape[1] > FEW_SLOTS:
+        for t in range(len(sums) - 2, -1, -1):
+            sums[t] += decay[t] * sums[t + 1]
+        return
+    for slot in range(sums.shape[1]):
+        pairs = zip(sums[::-1, slot].tolist(), decay[::-1, slot].tolist(), strict=True)
+        backwards = accumulate(pairs, lambda total, pair: pair[0] + pair[1] * total, initial=0.0)
+        sums[::-1, slot] = list(backwards)[1:]
 
 
 def _check_shapes(

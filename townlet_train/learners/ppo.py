@@ -28,6 +28,7 @@ from townlet_train.learners.actor_critic import (
 from townlet_train.learners.advantages import compute_gae, explained_variance
 from townlet_train.learners.bc import HIDDEN_SIZES, select_device
 from townlet_train.learners.networks import FlatParameters, build_network, export_weights
+from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Rollout
 from townlet_train.learners.surrogate import Losses, Objective, Transitions
 from townlet_train.policies.network import NetworkKind, NetworkSpec
@@ -96,10 +97,8 @@ class PPOLearner:
         self._network = build_network(spec, rng).to(select_device(settings.device))
         self._parameters = FlatParameters(self._network, parameter_order(spec))
         self.actor_critic = self._build_actor_critic()
-        self._adam = torch.optim.Adam(
-            [self._parameters.vector], settings.learning_rate, eps=ADAM_EPS, fused=True
-        )
-        self._rate_factor = 1.0
+        self._adam = FlatAdam(self._parameters.vector, self._parameters.gradient, eps=ADAM_EPS)
+        self._learning_rate, self._rate_factor = settings.learning_rate, 1.0
         self._skipped_in_a_row = 0
         self._good = self._parameters.vector.clone()
 
@@ -110,8 +109,7 @@ class PPOLearner:
 
     def optimizer_arrays(self) -> Arrays:
         """Adam's moments, in the order of `parameter_order`."""
-        state = self._adam.state.get(self._parameters.vector, {})
-        return {f"adam.{name}": tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+        return self._adam.arrays()
 
     def update(
         self, rollout: Rollout, progress: float, on_epoch: Callable[[], None] = lambda: None
@@ -124,7 +122,7 @@ class PPOLearner:
             TrainingError: losses or gradients stay non-finite although weights were restored; names the first array.
         """
         transitions, shaped_like = self._transitions(rollout), rollout.values[:-1].ravel()
-        rate = self._set_learning_rate(progress)
+        self._learning_rate = rate = self._scheduled_rate(progress)
         objective = self._objective(progress)
         measured: list[_Update] = []
         epoch, close = 0, True
@@ -188,7 +186,7 @@ class PPOLearner:
             if not (math.isfinite(losses.loss) and math.isfinite(grad_norm)):
                 self._skip(batch)
                 continue
-            self._adam.step()
+            self._adam.step(self._learning_rate)
             self.n_updates += 1
             self._skipped_in_a_row = 0
             measured.append(_Update(losses, grad_norm))
@@ -218,9 +216,9 @@ class PPOLearner:
         self.restores += 1
         self._skipped_in_a_row = 0
         self._rate_factor /= 2
+        self._learning_rate /= 2
         self._parameters.vector.copy_(self._good)
-        self._adam.state.clear()
-        self._adam.param_groups[0]["lr"] /= 2
+        self._adam.reset()
         logger.warning("%r is not finite; back to the last good weights, learning rate halved", culprit)
 
     def _first_non_finite(self, batch: Transitions) -> str:
@@ -254,11 +252,9 @@ class PPOLearner:
             returns=returns.reshape(n),
         )
 
-    def _set_learning_rate(self, progress: float) -> float:
+    def _scheduled_rate(self, progress: float) -> float:
         s = self.settings
-        rate = scheduled(s.learning_rate, s.learning_rate_schedule, progress) * self._rate_factor
-        self._adam.param_groups[0]["lr"] = rate
-        return rate
+        return scheduled(s.learning_rate, s.learning_rate_schedule, progress) * self._rate_factor
 
     def _objective(self, progress: float) -> Objective:
         s = self.settings
