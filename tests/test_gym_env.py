@@ -244,7 +244,7 @@ def test_wrong_seeds_are_refused(seeds: list[int], sentence: str) -> None:
 
 
 def test_an_environment_is_reset_before_it_is_stepped() -> None:
-    with pytest.raises(UsageError, match="before it was reset"):
+    with pytest.raises(UsageError, match="used before it was reset"):
         build(CART).step(np.zeros((1, 1), np.int64))
 
 

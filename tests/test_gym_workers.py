@@ -141,7 +141,7 @@ def test_a_wrong_number_of_workers_is_refused(n_envs: int, n_workers: int) -> No
 
 def test_a_step_before_the_reset_or_of_another_shape_is_refused() -> None:
     with workers(KnownValues) as env:
-        with pytest.raises(UsageError, match="before it was reset"):
+        with pytest.raises(UsageError, match="used before it was reset"):
             env.step(NOTHING)
         with pytest.raises(UsageError, match=r"shape \(1, 1\), expected \(2, 1\)"):
             env.step(NOTHING[:1])

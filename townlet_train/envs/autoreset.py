@@ -18,7 +18,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
-from townlet_train.envs.gymnasium import Buffers, check_actions, check_seeds, describe
+from townlet_train.envs.buffers import Buffers, check_actions, check_seeds
+from townlet_train.envs.gymnasium import describe
 from townlet_train.envs.journal import State
 from townlet_train.envs.protocol import Actions, Observation, Step
 from townlet_train.envs.spaces import action_code, observation_code

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -18,6 +17,7 @@ from gymnasium.envs.registration import registry
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from townlet_train.envs.buffers import Buffers, check_actions, check_seeds, check_size
 from townlet_train.envs.journal import (
     Journal,
     State,
@@ -29,7 +29,6 @@ from townlet_train.envs.journal import (
 from townlet_train.envs.protocol import Actions, EnvSpec, Observation, Step
 from townlet_train.envs.spaces import action_code, observation_code
 from townlet_train.errors import (
-    DataError,
     EnvironmentCreationError,
     EnvironmentFailedError,
     UsageError,
@@ -37,54 +36,13 @@ from townlet_train.errors import (
 )
 
 GymnasiumEnv = gymnasium.Env[Any, Any]
-Zeros = Callable[[tuple[int, ...], type], NDArray[Any]]
 MASK = "action_mask"  # where in `info` environments of Gymnasium say what is legal
-
-
-@dataclass(frozen=True)
-class Buffers:
-    """The arrays one set of environments fills at every step."""
-
-    features: NDArray[np.float32]  # (n_envs, n_features)
-    final_features: NDArray[np.float32]
-    mask: NDArray[np.bool_]  # (n_envs, n_actions)
-    rewards: NDArray[np.float32]  # (n_envs,)
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-
-    @classmethod
-    def allocate(cls, n_envs: int, spec: EnvSpec, zeros: Zeros = np.zeros) -> Buffers:
-        """Arrays for `n_envs` environments, every action legal; `zeros` decides in which memory they lie."""
-        n_features = len(spec.feature_names)
-        buffers = cls(
-            features=zeros((n_envs, n_features), np.float32),
-            final_features=zeros((n_envs, n_features), np.float32),
-            mask=zeros((n_envs, len(spec.action_names)), np.bool_),
-            rewards=zeros((n_envs,), np.float32),
-            terminated=zeros((n_envs,), np.bool_),
-            truncated=zeros((n_envs,), np.bool_),
-        )
-        buffers.mask[:] = True
-        return buffers
-
-    def rows(self, first: int, last: int) -> Buffers:
-        """The same memory, for environments first..last-1 alone."""
-        return Buffers(*(array[first:last] for array in vars(self).values()))
-
-    def step(self) -> Step:
-        """The arrays as what one tick brought, with the agent axis of length 1 put in."""
-        maps, mask = np.zeros((len(self.features), 1, 0, 0, 0), np.uint8), self.mask[:, None]
-        return Step(
-            Observation(self.features[:, None], maps, mask),
-            self.rewards[:, None],
-            self.terminated[:, None],
-            self.truncated[:, None],
-            Observation(self.final_features[:, None], maps, mask),
-        )
 
 
 class GymnasiumVectorEnv:
     """Several environments of one id in this process; implements `VectorEnv` with one agent each.
+
+    `buffers` and `first` say which part of a larger set they are: where to write, and the number of the first one.
 
     Raises:
         EnvironmentCreationError: the id is unknown, needs what is not installed, or has spaces that are not supported.
@@ -131,8 +89,7 @@ class GymnasiumVectorEnv:
 
     def step(self, actions: Actions) -> Step:
         """One tick of every environment for `actions` (n_envs, 1, *spec.action_shape)."""
-        if not self._seeded:
-            raise UsageError("The environment was stepped before it was reset. Call reset(seeds) first.")
+        self._check_seeded()
         check_actions(actions, self._shape)
         buffers, flatten = self._buffers, self._flatten
         decoded = self._actions.decode(actions)
@@ -166,6 +123,7 @@ class GymnasiumVectorEnv:
 
     def get_state(self) -> State:
         """How every environment's episode began and its actions since; see `envs.journal`."""
+        self._check_seeded()
         features = self._buffers.features
         dtype, shape = self._actions.dtype, self._actions.shape
         return join_states(
@@ -197,6 +155,10 @@ class GymnasiumVectorEnv:
         self._show(index, observation, info)
         check_arrival(env, self._buffers.features[index], state)
 
+    def _check_seeded(self) -> None:
+        if not self._seeded:
+            raise UsageError("The environment was used before it was reset. Call reset(seeds) first.")
+
     def _show(self, index: int, observation: Any, info: Mapping[str, Any]) -> None:
         """Put what one environment shows where it is seen."""
         self._buffers.features[index] = self._flatten(observation)
@@ -214,10 +176,10 @@ class GymnasiumVectorEnv:
 
 
 def describe(
-    name: str | None, env_spec: GymnasiumSpec | None, observations: Space[Any], actions: Space[Any]
+    name: str, env_spec: GymnasiumSpec | None, observations: Space[Any], actions: Space[Any]
 ) -> EnvSpec:
     """What an environment shows and takes, by name; `name` is for those that Gymnasium has not registered."""
-    env_id = env_spec.id if env_spec is not None else str(name)
+    env_id = env_spec.id if env_spec is not None else name
     code = action_code(actions, env_id)
     return EnvSpec(
         env_id=env_id,
@@ -251,29 +213,6 @@ def make_gymnasium(env_id: str) -> GymnasiumEnv:
         raise EnvironmentCreationError(f"{env_id} cannot be built: {_missing(env_id, error)}") from error
     except Exception as error:
         raise EnvironmentCreationError(f"{env_id} cannot be built: {error}") from error
-
-
-def check_seeds(seeds: NDArray[np.int64], n_envs: int) -> None:
-    """Raise `UsageError` unless there is one seed per environment, none negative."""
-    if len(seeds) != n_envs:
-        raise UsageError(f"reset needs one seed per environment: {n_envs} environments, {len(seeds)} seeds.")
-    if np.min(seeds) < 0:
-        raise UsageError(f"Seeds are not negative, {int(np.min(seeds))} was given.")
-
-
-def check_actions(actions: Actions, shape: tuple[int, ...]) -> None:
-    """Raise `UsageError` unless there is one action per environment."""
-    if actions.shape != shape:
-        raise UsageError(f"actions has shape {actions.shape}, expected {shape}.")
-
-
-def check_size(state: State, n_envs: int) -> None:
-    """Raise `DataError` unless a saved state is of as many environments."""
-    if len(state["seeds"]) != n_envs:
-        raise DataError(
-            f"The saved state holds {len(state['seeds'])} environments, expected {n_envs}. "
-            f"Build as many as it was saved with."
-        )
 
 
 def _missing(env_id: str, error: Exception) -> str:

@@ -24,7 +24,7 @@ LOW = (1 << 64) - 1
 
 
 class Journal:
-    """What one environment's episode is made of. `append` its actions, one by one."""
+    """What one environment's episode is made of; it grows by an entry of `actions` with every step until the next."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self._base = env.unwrapped

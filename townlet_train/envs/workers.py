@@ -20,14 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train.envs.gymnasium import (
-    Buffers,
-    GymnasiumEnv,
-    GymnasiumVectorEnv,
-    check_actions,
-    check_seeds,
-    check_size,
-)
+from townlet_train.envs.buffers import Buffers, check_actions, check_seeds, check_size
+from townlet_train.envs.gymnasium import GymnasiumEnv, GymnasiumVectorEnv
 from townlet_train.envs.journal import State, join_states, split_state
 from townlet_train.envs.protocol import Actions, EnvSpec, Observation, Step
 from townlet_train.errors import EnvironmentFailedError, TownletTrainError, UsageError
