@@ -30,6 +30,7 @@ from townlet_train.errors import (
 )
 
 LUNAR, CART, CONTINUOUS = "LunarLander-v3", "CartPole-v1", "Pendulum-v1"
+LUNAR_VECTORS = "LunarLanderContinuous-v3"
 
 
 def build(env_id: str, n_envs: int = 1) -> GymnasiumVectorEnv:
@@ -57,7 +58,7 @@ def play(env: GymnasiumVectorEnv, actions: Iterator[NDArray[Any]], n_steps: int)
     return seen
 
 
-@pytest.mark.parametrize("env_id", [LUNAR, CART, CONTINUOUS])
+@pytest.mark.parametrize("env_id", [LUNAR, LUNAR_VECTORS, CART, CONTINUOUS])
 def test_every_step_is_that_of_the_plain_environment(env_id: str) -> None:
     env, plain = build(env_id), gymnasium.make(env_id)
     space = plain.action_space
@@ -108,7 +109,7 @@ def test_the_reward_that_solves_an_environment_is_in_its_spec() -> None:
     assert build(CONTINUOUS).spec.reward_threshold is None
 
 
-@pytest.mark.parametrize("env_id", [LUNAR, CART, CONTINUOUS])
+@pytest.mark.parametrize("env_id", [LUNAR, LUNAR_VECTORS, CART, CONTINUOUS])
 def test_a_seeds_episodes_do_not_depend_on_its_neighbours(env_id: str) -> None:
     together, alone = build(env_id, 3), build(env_id)
     assert (together.reset(np.array([7, 8, 9])).features[1] == alone.reset(np.array([8])).features[0]).all()
@@ -118,7 +119,7 @@ def test_a_seeds_episodes_do_not_depend_on_its_neighbours(env_id: str) -> None:
         np.testing.assert_array_equal(many.rewards[1], one.rewards[0])
 
 
-@pytest.mark.parametrize("env_id", [LUNAR, CART, CONTINUOUS])
+@pytest.mark.parametrize("env_id", [LUNAR, LUNAR_VECTORS, CART, CONTINUOUS])
 @settings(max_examples=12, deadline=None)
 @given(before=st.integers(0, 450), seed=st.integers(0, 2**31), n_envs=st.integers(1, 3))
 def test_a_new_environment_continues_bit_for_bit_from_any_moment(
