@@ -149,4 +149,9 @@ def test_lines_fall_due_every_interval_and_name_the_latest_episode() -> None:
         (300, 2, 8.0),
     ]
     assert [line["loss"] for line in lines] == [1.0, 1.0, 2.0]
-    assert curve.recent() == (7.5, 0.5, 5.5)
+    assert curve.summary() == {
+        "total_episodes": 2,
+        "final_reward_mean": 7.5,
+        "final_reward_std": 0.5,
+        "episode_length_mean": 5.5,
+    }

@@ -100,7 +100,7 @@ class MlpActorCritic:
             self._activate(hidden)
         outputs = hidden.dot(self._action_weight)
         outputs += self._action_head[1]
-        return outputs.reshape(len(features), -1)
+        return np.asarray(outputs.reshape(len(features), -1), np.float32)
 
     def evaluate(self, features: Float, maps: Maps = None) -> tuple[Float, Float]:
         return self._heads(self._forward(features)[-1])

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import Any, NamedTuple
+from typing import Any
 
 from townlet_train.learners.rollouts import Episode
 
-
-class Recent(NamedTuple):
-    """The last episodes together."""
-
-    return_mean: float
-    return_std: float
-    length_mean: float
+LAST = 100  # episodes that the results look back on
 
 
 class TrainingCurve:
@@ -46,10 +41,19 @@ class TrainingCurve:
             }
         self._loss = stats["loss"]
 
-    def recent(self, n: int = 100) -> Recent | None:
-        """The last `n` episodes; None before the first ended."""
-        last = self.episodes[-n:]
-        if not last:
-            return None
+    @property
+    def mean_return(self) -> float:
+        """Of the last episodes; NaN before the first ended."""
+        last = self.episodes[-LAST:]
+        return fmean(episode.episode_return for episode in last) if last else math.nan
+
+    def summary(self) -> dict[str, float | None]:
+        """The run's episodes in the names of its results; null before the first ended."""
+        last = self.episodes[-LAST:]
         returns = [episode.episode_return for episode in last]
-        return Recent(fmean(returns), pstdev(returns), fmean(episode.episode_length for episode in last))
+        return {
+            "total_episodes": len(self.episodes),
+            "final_reward_mean": fmean(returns) if last else None,
+            "final_reward_std": pstdev(returns) if last else None,
+            "episode_length_mean": fmean(episode.episode_length for episode in last) if last else None,
+        }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from townlet_train.data.checkpoint import Arrays, CheckpointInfo, Lineage, seed_ranges
+from townlet_train.data.checkpoint import Arrays
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import ConfigError, TrainingError
 from townlet_train.learners.actor_critic import (
@@ -86,6 +86,27 @@ class PPOStats:
     n_epochs: int  # fewer than asked where target_kl ended them
     skipped_updates: int  # since the run began
 
+    def telemetry(self) -> dict[str, float | None]:
+        """The same under the names of Townlet's logs."""
+        constant_returns = math.isnan(self.explained_variance)
+        return {
+            "loss_policy": self.policy_loss,
+            "loss_value": self.value_loss,
+            "loss_entropy": self.entropy,
+            "loss_total": self.loss,
+            "clip_fraction": self.clip_fraction,
+            "clip_fraction_max": self.clip_fraction_max,
+            "adv_mean": self.advantage_mean,
+            "adv_std": self.advantage_std,
+            "grad_norm": self.grad_norm,
+            "grad_norm_max": self.grad_norm_max,
+            "kl_divergence": self.approx_kl,
+            "kl_divergence_max": self.approx_kl_max,
+            "explained_variance": None if constant_returns else self.explained_variance,
+            "lr": self.learning_rate,
+            "skipped_updates": self.skipped_updates,
+        }
+
 
 class PPOLearner:
     """One network that improves by what its actions brought; an equal `rng` gives equal weights, bit for bit."""
@@ -154,24 +175,6 @@ class PPOLearner:
             n_updates=len(measured),
             n_epochs=epoch,
             skipped_updates=self.skipped_updates,
-        )
-
-    def describe(
-        self, env: EnvSpec, seeds: Iterable[int], *, config_hash: str, versions: dict[str, str]
-    ) -> CheckpointInfo:
-        """What a checkpoint says about a policy trained in `env` from `seeds`."""
-        reads_maps = self.spec.kind == "conflict_aware"
-        return CheckpointInfo(
-            algorithm="ppo",
-            env_id=env.env_id,
-            feature_names=env.feature_names,
-            action_names=env.action_names,
-            map_channels=env.map_channels if reads_maps else (),
-            map_size=env.map_size if reads_maps else 0,
-            network=self.spec.to_document(),
-            lineage=Lineage(training_seeds=seed_ranges(seeds)),
-            config_hash=config_hash,
-            versions=versions,
         )
 
     def _train_epoch(self, transitions: Transitions, objective: Objective, measured: list[_Update]) -> bool:

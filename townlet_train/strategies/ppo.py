@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -22,12 +19,9 @@ from townlet_train.api import (
 )
 
 if TYPE_CHECKING:
-    from townlet_train.envs.protocol import EnvSpec
-    from townlet_train.learners.ppo import PPOStats
-    from townlet_train.learners.rollouts import Episode, Rollout
-
-TICKS_BETWEEN_REPORTS = 512
-logger = logging.getLogger(__name__)
+    from townlet_train.data.checkpoint import CheckpointInfo
+    from townlet_train.learners.ppo import PPOLearner
+    from townlet_train.learners.rollouts import RolloutCollector
 
 
 class PPOParams(StrategyParams):
@@ -95,28 +89,77 @@ class PPOStrategy:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the checkpoint."""
         from townlet_train.files import sha256_of
         from townlet_train.learners.bc import limited_threads
+        from townlet_train.learners.curve import TrainingCurve
+        from townlet_train.learners.on_policy import CheckpointWriter, OnPolicyRun
 
-        started, training = time.perf_counter(), _Training(self.params, context)
-        try:
-            with limited_threads(torch_threads=1, numpy_threads=1):
-                while training.timestep < self.params.timesteps:
-                    rollout, episodes = training.collect()
-                    stats = training.update(rollout)
-                    training.log(episodes, stats)
-        except Interrupted as stop:
-            raise Interrupted(f"{stop} The policy so far is {training.save()}.") from stop
-        checkpoint = training.save()
-        evaluation = self._evaluate(checkpoint, training.spec, context)
-        result = training.result(stats, rollout.rewards.size, evaluation)
-        return result.model_copy(
-            update={
-                "checkpoint": str(checkpoint),
-                "checkpoint_sha256": sha256_of(checkpoint),
-                "duration_sec": time.perf_counter() - started,
-            }
+        started, p = time.perf_counter(), self.params
+        collector, learner, info = self._build(context)
+        curve = TrainingCurve(p.log_interval)
+
+        def save(timestep: int) -> Path:
+            return checkpoints.save(timestep, {"seed": context.seed, "updates": learner.n_updates})
+
+        def report(**shown: float) -> None:
+            context.report(Progress(self.name, collector.timestep, p.timesteps, shown))
+
+        run = OnPolicyRun(collector, learner, p.timesteps, p.checkpoint_interval, save=save, report=report)
+        with CheckpointWriter(context.run_dir, info, learner) as checkpoints:
+            try:
+                with limited_threads(torch_threads=1, numpy_threads=1):
+                    while not run.over:
+                        rollout, episodes = run.collect()
+                        stats = run.update(rollout)
+                        for line in curve.lines(episodes, run.timestep, asdict(stats)):
+                            context.record(line)
+                        report(mean_return=curve.mean_return, approx_kl=stats.approx_kl)
+            except Interrupted as stop:
+                checkpoint = save(run.timestep)
+                checkpoints.settle()
+                raise Interrupted(f"{stop} The policy so far is {checkpoint}.") from stop
+            checkpoint = save(run.timestep)
+        evaluation = self._evaluate(checkpoint, context)
+        threshold, skipped = collector.env.spec.reward_threshold, stats.skipped_updates
+        return PPOTrainingResultDTO(
+            **stats.telemetry(),
+            **curve.summary(),
+            evaluation=evaluation,
+            reward_threshold=threshold,
+            converged=evaluation.ci_low >= threshold if evaluation and threshold is not None else None,
+            epoch=run.rollouts,
+            updates=learner.n_updates,
+            transitions=rollout.rewards.size,
+            steps=run.timestep,
+            steps_per_sec=run.timestep / (run.collect_sec + run.update_sec),
+            collect_sec=run.collect_sec,
+            update_sec=run.update_sec,
+            checkpoint=str(checkpoint),
+            checkpoint_sha256=sha256_of(checkpoint),
+            duration_sec=time.perf_counter() - started,
+            warnings=(f"{skipped} updates were skipped because they were not finite.",) if skipped else (),
         )
 
-    def _evaluate(self, checkpoint: Path, spec: EnvSpec, context: TrainingContext) -> EvaluationDTO | None:
+    def _build(self, context: TrainingContext) -> tuple[RolloutCollector, PPOLearner, CheckpointInfo]:
+        """The environment at its first observation, the network at its first weights, and what both are."""
+        import numpy as np
+
+        from townlet_train.config import config_hash
+        from townlet_train.envs.build import build_env
+        from townlet_train.learners.on_policy import describe
+        from townlet_train.learners.ppo import PPOLearner, PPOSettings, network_for_env
+        from townlet_train.learners.rollouts import RolloutCollector
+        from townlet_train.services.runs import versions
+
+        p, rng, seeds = self.params, context.rng, range(context.seed, context.seed + self.params.n_envs)
+        env = build_env(context.config, p.n_envs)
+        network = network_for_env(env.spec, p.network, p.hidden_sizes)
+        settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
+        learner = PPOLearner(network, settings, rng)
+        collector = RolloutCollector(env, network, n_steps=p.n_steps, seeds=np.array(seeds), rng=rng)
+        resolved = config_hash(context.config, {self.name: p.model_dump(mode="json")})
+        info = describe(self.name, network, env.spec, seeds, config_hash=resolved, versions=versions())
+        return collector, learner, info
+
+    def _evaluate(self, checkpoint: Path, context: TrainingContext) -> EvaluationDTO | None:
         """The returns on held-out seeds; None when no episodes are asked for."""
         from townlet_train.services.evaluation import evaluate_as_configured
 
@@ -124,135 +167,9 @@ class PPOStrategy:
         if not episodes:
             return None
         wanted = context.config.evaluation.model_copy(update={"episodes": episodes})
+        config = context.config.model_copy(update={"evaluation": wanted})
 
         def report(done: int, total: int) -> None:
             context.report(Progress("evaluation", done, total, {}))
 
-        return evaluate_as_configured(
-            context.config.model_copy(update={"evaluation": wanted}), checkpoint=checkpoint, report=report
-        )
-
-
-class _Training:
-    """One run under way: environment, learner, curve, and what each has taken."""
-
-    def __init__(self, params: PPOParams, context: TrainingContext) -> None:
-        import numpy as np
-
-        from townlet_train.envs.build import build_env
-        from townlet_train.learners.curve import TrainingCurve
-        from townlet_train.learners.ppo import PPOLearner, PPOSettings, network_for_env
-        from townlet_train.learners.rollouts import RolloutCollector
-
-        p = self.params = params
-        self.context = context
-        env = build_env(context.config, p.n_envs)
-        network = network_for_env(env.spec, p.network, p.hidden_sizes)
-        settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
-        self.spec, self.learner = env.spec, PPOLearner(network, settings, context.rng)
-        self.seeds = range(context.seed, context.seed + p.n_envs)
-        self.collector = RolloutCollector(
-            env, network, n_steps=p.n_steps, seeds=np.array(self.seeds), rng=context.rng
-        )
-        self.curve = TrainingCurve(p.log_interval)
-        self.rollouts, self.collect_sec, self.update_sec = 0, 0.0, 0.0
-
-    @property
-    def timestep(self) -> int:
-        """Steps of all slots."""
-        return self.collector.timestep
-
-    def collect(self) -> tuple[Rollout, list[Episode]]:
-        """One rollout, shorter where the run ends; checkpoints are saved on the way."""
-        started, collector, p = time.perf_counter(), self.collector, self.params
-        left = min(collector.n_steps, self._ticks_until(p.timesteps))
-        while left:
-            due = (self.timestep // p.checkpoint_interval + 1) * p.checkpoint_interval
-            n_ticks = min(left, self._ticks_until(due), TICKS_BETWEEN_REPORTS)
-            collector.advance(self.learner.actor_critic, n_ticks)
-            left -= n_ticks
-            if self.timestep >= due:
-                self.save()
-            self._report("collect")
-        rollout = collector.finish(self.learner.actor_critic)
-        self.collect_sec += time.perf_counter() - started
-        return rollout
-
-    def update(self, rollout: Rollout) -> PPOStats:
-        """Learn from it."""
-        started = time.perf_counter()
-        progress = (self.timestep - rollout.rewards.size) / self.params.timesteps
-        stats = self.learner.update(rollout, progress, lambda: self._report("update"))
-        self.update_sec += time.perf_counter() - started
-        self.rollouts += 1
-        return stats
-
-    def log(self, episodes: Sequence[Episode], stats: PPOStats) -> None:
-        """Lines for metrics.jsonl, and one for who watches."""
-        for line in self.curve.lines(episodes, self.timestep, asdict(stats)):
-            self.context.record(line)
-        recent = self.curve.recent()
-        shown = {"return": recent.return_mean} if recent else {}
-        shown |= {"approx_kl": stats.approx_kl, "explained_variance": stats.explained_variance}
-        self._report("update", shown)
-
-    def save(self) -> Path:
-        """Write the weights as they are to checkpoint_<timestep>.zip."""
-        from townlet_train.config import config_hash
-        from townlet_train.data.checkpoint import Checkpoint, save_checkpoint
-        from townlet_train.services.runs import versions
-
-        context, learner = self.context, self.learner
-        resolved = config_hash(context.config, {"ppo": self.params.model_dump(mode="json")})
-        info = learner.describe(self.spec, self.seeds, config_hash=resolved, versions=versions())
-        state = {"timestep": self.timestep, "seed": context.seed, "updates": learner.n_updates}
-        path = context.run_dir / f"checkpoint_{self.timestep}.zip"
-        save_checkpoint(path, Checkpoint(info, learner.weights, state, learner.optimizer_arrays()))
-        logger.debug("saved %s", path)
-        return path
-
-    def result(
-        self, stats: PPOStats, transitions: int, evaluation: EvaluationDTO | None
-    ) -> PPOTrainingResultDTO:
-        """What the run measured; `stats` are those of its last rollout of so many transitions."""
-        recent, threshold, skipped = self.curve.recent(), self.spec.reward_threshold, stats.skipped_updates
-        seconds = self.collect_sec + self.update_sec
-        return PPOTrainingResultDTO(
-            epoch=self.rollouts,
-            updates=self.learner.n_updates,
-            transitions=transitions,
-            steps=self.timestep,
-            loss_policy=stats.policy_loss,
-            loss_value=stats.value_loss,
-            loss_entropy=stats.entropy,
-            loss_total=stats.loss,
-            clip_fraction=stats.clip_fraction,
-            clip_fraction_max=stats.clip_fraction_max,
-            adv_mean=stats.advantage_mean,
-            adv_std=stats.advantage_std,
-            grad_norm=stats.grad_norm,
-            grad_norm_max=stats.grad_norm_max,
-            kl_divergence=stats.approx_kl,
-            kl_divergence_max=stats.approx_kl_max,
-            explained_variance=None if math.isnan(stats.explained_variance) else stats.explained_variance,
-            lr=stats.learning_rate,
-            skipped_updates=skipped,
-            total_episodes=len(self.curve.episodes),
-            final_reward_mean=recent.return_mean if recent else None,
-            final_reward_std=recent.return_std if recent else None,
-            episode_length_mean=recent.length_mean if recent else None,
-            reward_threshold=threshold,
-            converged=evaluation.ci_low >= threshold if evaluation and threshold is not None else None,
-            evaluation=evaluation,
-            steps_per_sec=self.timestep / seconds,
-            collect_sec=self.collect_sec,
-            update_sec=self.update_sec,
-            warnings=(f"{skipped} updates were skipped because they were not finite.",) if skipped else (),
-        )
-
-    def _ticks_until(self, timestep: int) -> int:
-        """Ticks that bring every slot's steps to `timestep` or beyond."""
-        return -((self.timestep - timestep) // self.collector.n_slots)
-
-    def _report(self, phase: str, shown: Mapping[str, float] | None = None) -> None:
-        self.context.report(Progress(f"ppo: {phase}", self.timestep, self.params.timesteps, shown or {}))
+        return evaluate_as_configured(config, checkpoint=checkpoint, report=report)
