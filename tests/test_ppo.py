@@ -259,3 +259,20 @@ def test_it_swings_a_pendulum_better_with_real_valued_actions(tmp_path: Path) ->
     result = train(tmp_path / "run", env="Pendulum-v1", **params, evaluation_episodes=20)
     assert result.evaluation is not None
     assert result.evaluation.mean > -600
+
+
+def test_rewards_are_scaled_to_unit_returns_and_the_scale_is_saved() -> None:
+    plain, scaled = learner_of(), learner_of(normalize_rewards=True)
+    rollout = rollout_of(plain)
+    large = replace(rollout, rewards=1000 * rollout.rewards)
+    assert plain.update(large, 0.0).advantage_std > 100
+    assert scaled.update(large, 0.0).advantage_std < 10
+    assert scaled.optimizer_arrays()["reward_scale.variance"][0] > 1000
+    assert not any(name.startswith("reward") for name in plain.optimizer_arrays())
+
+
+def test_the_normaliser_travels_in_the_checkpoint(tmp_path: Path) -> None:
+    result = train(tmp_path / "run", normalize_observations=True, normalize_rewards=True)
+    checkpoint = load_checkpoint(Path(str(result.checkpoint)))
+    assert (checkpoint.weights["normaliser.std"] != 1).all()
+    assert checkpoint.info.network["feature_clip"] == 10.0

@@ -155,3 +155,20 @@ def test_lines_fall_due_every_interval_and_name_the_latest_episode() -> None:
         "final_reward_std": 0.5,
         "episode_length_mean": 5.5,
     }
+
+
+def test_features_are_standardised_by_what_earlier_rollouts_saw(learner: PPOLearner) -> None:
+    env = CountingEnv()
+    collecting = RolloutCollector(
+        env, MLP, n_steps=6, seeds=np.arange(2), rng=np.random.default_rng(3), normalize_observations=True
+    )
+    rollouts = []
+    for _ in range(2):
+        collecting.advance(learner.actor_critic, 6)
+        rollout, _ = collecting.finish(learner.actor_critic)
+        rollouts.append(rollout.features.copy())
+    ticks = np.arange(6, dtype=np.float32)
+    assert rollouts[0][:, 0, 0, 0].tolist() == ticks.tolist()
+    np.testing.assert_allclose(rollouts[1][:, 0, 0, 0], (ticks - ticks.mean()) / ticks.std(), rtol=1e-5)
+    assert collecting.normaliser is not None
+    np.testing.assert_allclose(collecting.normaliser.std[1], 0.5, rtol=1e-5)

@@ -19,7 +19,7 @@ from townlet_train.data.checkpoint import (
 )
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.learners.actor_critic import ActorCritic
-from townlet_train.learners.rollouts import Episode, Rollout, RolloutCollector
+from townlet_train.learners.rollouts import Episode, Normaliser, Rollout, RolloutCollector
 from townlet_train.policies.network import NetworkSpec
 
 TICKS_BETWEEN_REPORTS = 512
@@ -35,6 +35,10 @@ class OnPolicyLearner(Protocol[StatsOut]):
 
     def update(self, rollout: Rollout, progress: float, on_epoch: Callable[[], None]) -> StatsOut:
         """Learn from a rollout played after `progress` of the run, 0 to 1."""
+        ...
+
+    def set_normaliser(self, normaliser: Normaliser) -> None:
+        """Let the network, and so every checkpoint, standardise features like this from now on."""
         ...
 
     @property
@@ -99,6 +103,8 @@ class OnPolicyRun(Generic[Stats]):
         started = time.perf_counter()
         progress = (self.timestep - rollout.rewards.size) / self._timesteps
         stats = self._learner.update(rollout, progress, self._report)
+        if self._collector.normaliser is not None:
+            self._learner.set_normaliser(self._collector.normaliser)
         self.update_sec += time.perf_counter() - started
         self.rollouts += 1
         return stats

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from townlet_train.data.checkpoint import Arrays
+from townlet_train.envs.normalise import RewardScale
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import ConfigError, TrainingError
 from townlet_train.learners.actor_critic import (
@@ -29,12 +30,14 @@ from townlet_train.learners.advantages import compute_gae, explained_variance
 from townlet_train.learners.bc import HIDDEN_SIZES, select_device
 from townlet_train.learners.networks import FlatParameters, build_network, export_weights
 from townlet_train.learners.optimisers import FlatAdam
-from townlet_train.learners.rollouts import Rollout
+from townlet_train.learners.rollouts import Normaliser, Rollout
 from townlet_train.learners.surrogate import Losses, Objective, Transitions
 from townlet_train.policies.network import NetworkKind, NetworkSpec
 
 ADAM_EPS = 1e-5
-UNCLIPPED = 1e9  # features reach the network as they are; the normaliser is the identity
+REWARD_CLIP = 10.0  # deviations, as Stable-Baselines3's VecNormalize has it
+UNCLIPPED = 1e9  # features reach the network as they are, where nothing standardises them
+FEATURE_CLIP = 10.0  # deviations
 SKIPS_IN_A_ROW = 5  # so many updates without a finite gradient, and the last good weights come back
 MOST_RESTORES = 3
 logger = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class PPOSettings:
     normalize_advantage: bool = True
     learning_rate_schedule: Schedule = "constant"
     clip_range_schedule: Schedule = "constant"
+    normalize_rewards: bool = False  # over the deviation of the discounted return so far
     device: str = "cpu"
 
 
@@ -120,6 +124,7 @@ class PPOLearner:
         self.actor_critic = self._build_actor_critic()
         self._adam = FlatAdam(self._parameters.vector, self._parameters.gradient, eps=ADAM_EPS)
         self._learning_rate, self._rate_factor = settings.learning_rate, 1.0
+        self._reward_scale: RewardScale | None = None
         self._skipped_in_a_row = 0
         self._good = self._parameters.vector.clone()
 
@@ -129,8 +134,14 @@ class PPOLearner:
         return export_weights(self._network)
 
     def optimizer_arrays(self) -> Arrays:
-        """Adam's moments, in the order of `parameter_order`."""
-        return self._adam.arrays()
+        """Adam's moments, in the order of `parameter_order`, and what rewards are divided by."""
+        scale = self._reward_scale.arrays() if self._reward_scale else {}
+        return {**self._adam.arrays(), **{f"reward_scale.{name}": array for name, array in scale.items()}}
+
+    def set_normaliser(self, normaliser: Normaliser) -> None:
+        """Let the network, and so every checkpoint, standardise features like this from now on."""
+        self._network.normaliser.mean.copy_(torch.from_numpy(normaliser.mean))
+        self._network.normaliser.std.copy_(torch.from_numpy(normaliser.std))
 
     def update(
         self, rollout: Rollout, progress: float, on_epoch: Callable[[], None] = lambda: None
@@ -235,7 +246,7 @@ class PPOLearner:
     def _transitions(self, rollout: Rollout) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
         advantages, returns = compute_gae(
-            rollout.rewards,
+            self._scaled_rewards(rollout),
             rollout.values,
             rollout.terminated,
             rollout.truncated,
@@ -254,6 +265,16 @@ class PPOLearner:
             advantages=advantages.reshape(n),
             returns=returns.reshape(n),
         )
+
+    def _scaled_rewards(self, rollout: Rollout) -> NDArray[np.float32]:
+        """Rewards as they are learned from."""
+        rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
+        if not self.settings.normalize_rewards or not np.isfinite(rewards).all():
+            return rewards
+        _, n_envs, n_agents = rewards.shape
+        scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self.settings.gamma)
+        self._reward_scale = scale.updated(rewards, ended)
+        return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
     def _scheduled_rate(self, progress: float) -> float:
         s = self.settings
@@ -280,7 +301,10 @@ def scheduled(value: float, schedule: Schedule, progress: float) -> float:
 
 
 def network_for_env(
-    env: EnvSpec, kind: NetworkKind, hidden_sizes: tuple[int, ...] | None = None
+    env: EnvSpec,
+    kind: NetworkKind,
+    hidden_sizes: tuple[int, ...] | None = None,
+    feature_clip: float = UNCLIPPED,
 ) -> NetworkSpec:
     """The network of that kind for an environment, of the usual width unless told.
 
@@ -297,7 +321,7 @@ def network_for_env(
         hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
         activation="relu" if reads_maps else "tanh",
         map_shape=env.map_shape if reads_maps else (0, 0, 0),
-        feature_clip=UNCLIPPED,
+        feature_clip=feature_clip,
         distribution="gaussian" if env.action_low else "categorical",
     )
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from townlet_train.envs.normalise import RunningMoments
 from townlet_train.envs.protocol import Observation, VectorEnv
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec, normalise
@@ -41,9 +42,9 @@ class Episode(NamedTuple):
 
 
 class Normaliser(NamedTuple):
-    """Frozen feature standardisation of the network that acts."""
+    """How features are standardised before a network reads them."""
 
-    mean: Float
+    mean: Float  # (n_features,)
     std: Float
     clip: float
 
@@ -71,10 +72,12 @@ class RolloutCollector:
         n_steps: int,
         seeds: NDArray[np.int64],
         rng: np.random.Generator,
-        normaliser: Normaliser | None = None,
+        normalize_observations: bool = False,
     ) -> None:
         self.env, self.n_steps, self.timestep = env, n_steps, 0
-        self._spec, self._normaliser, self._rng = spec, normaliser, rng
+        self._spec, self._rng = spec, rng
+        self._moments = RunningMoments.empty(spec.n_features) if normalize_observations else None
+        self.normaliser: Normaliser | None = None  # of the rollout at hand; features are as they are without
         slots = (env.n_envs, env.n_agents)
         shape = (n_steps, *slots)
         self._categorical = spec.distribution == "categorical"
@@ -119,7 +122,8 @@ class RolloutCollector:
     def finish(self, actor: ActorCritic) -> tuple[Rollout, list[Episode]]:
         """What was played since the last time, with the actor's values, and the episodes that ended, in order."""
         played = slice(0, self._filled)
-        rewards, actions, features = self._rewards[played], self._actions[played], self._features[played]
+        rewards, actions = self._rewards[played], self._actions[played]
+        features = self._standardised(self._features[played])
         maps = None if self._maps is None else self._maps[played]
         illegal = None if self._illegal is None else self._illegal[played]
         if illegal is not None and not illegal.any():
@@ -143,8 +147,17 @@ class RolloutCollector:
             final_values=self._final_values(actor, rewards.shape),
         )
         episodes = self._episodes(rollout)
+        self._renew_normaliser(self._features[played])
         self._filled, self._cuts = 0, []
         return rollout, episodes
+
+    def _renew_normaliser(self, features: Float) -> None:
+        """What was seen counts from the next rollout on; a number that is not finite never does."""
+        if self._moments is not None:
+            rows = features.reshape(-1, features.shape[-1])
+            self._moments = moments = self._moments.updated(rows[np.isfinite(rows).all(axis=1)])
+            mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
+            self.normaliser = Normaliser(mean, std, self._spec.feature_clip)
 
     def _draw_noise(self, log_std: Float | None) -> None:
         if log_std is None:
@@ -155,8 +168,8 @@ class RolloutCollector:
 
     def _act(self, actor: ActorCritic, t: int) -> NDArray[Any]:
         """Keep what is seen as step t and choose actions for it, (n_envs, n_agents, ...)."""
+        self._features[t] = self._observation.features
         features, maps = self._seen(self._observation)
-        self._features[t] = features
         if self._maps is not None and maps is not None:
             self._maps[t] = maps
         outputs = actor.outputs(features.reshape(-1, features.shape[-1]), _flat(maps))
@@ -171,9 +184,10 @@ class RolloutCollector:
     def _seen(self, observation: Observation) -> tuple[Float, NDArray[np.uint8] | None]:
         """An observation as the network takes it."""
         features, maps, _ = observation
-        if self._normaliser is not None:
-            features = normalise(features, *self._normaliser)
-        return features, maps if self._maps is not None else None
+        return self._standardised(features), maps if self._maps is not None else None
+
+    def _standardised(self, features: Float) -> Float:
+        return features if self.normaliser is None else normalise(features, *self.normaliser)
 
     def _cut(self, t: int, where: NDArray[np.bool_], final: Observation) -> _Cut:
         features, maps = self._seen(final)

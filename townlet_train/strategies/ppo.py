@@ -46,6 +46,8 @@ class PPOParams(StrategyParams):
     )
     clip_range_vf: float | None = Field(None, gt=0, description="how far a value may move; unset: any way")
     normalize_advantage: bool = Field(True, description="mean 0 and deviation 1 in every batch")
+    normalize_observations: bool = Field(False, description="features over their running deviation")
+    normalize_rewards: bool = Field(False, description="rewards over the running deviation of returns")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     vf_coef: float = Field(0.5, ge=0, description="weight of the value loss")
     max_grad_norm: float = Field(0.5, gt=0, description="longer gradients are scaled down to this")
@@ -145,16 +147,30 @@ class PPOStrategy:
         from townlet_train.config import config_hash
         from townlet_train.envs.build import build_env
         from townlet_train.learners.on_policy import describe
-        from townlet_train.learners.ppo import PPOLearner, PPOSettings, network_for_env
+        from townlet_train.learners.ppo import (
+            FEATURE_CLIP,
+            UNCLIPPED,
+            PPOLearner,
+            PPOSettings,
+            network_for_env,
+        )
         from townlet_train.learners.rollouts import RolloutCollector
         from townlet_train.services.runs import versions
 
         p, rng, seeds = self.params, context.rng, range(context.seed, context.seed + self.params.n_envs)
         env = build_env(context.config, p.n_envs)
-        network = network_for_env(env.spec, p.network, p.hidden_sizes)
+        clip = FEATURE_CLIP if p.normalize_observations else UNCLIPPED
+        network = network_for_env(env.spec, p.network, p.hidden_sizes, clip)
         settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
         learner = PPOLearner(network, settings, rng)
-        collector = RolloutCollector(env, network, n_steps=p.n_steps, seeds=np.array(seeds), rng=rng)
+        collector = RolloutCollector(
+            env,
+            network,
+            n_steps=p.n_steps,
+            seeds=np.array(seeds),
+            rng=rng,
+            normalize_observations=p.normalize_observations,
+        )
         resolved = config_hash(context.config, {self.name: p.model_dump(mode="json")})
         info = describe(self.name, network, env.spec, seeds, config_hash=resolved, versions=versions())
         return collector, learner, info
