@@ -276,3 +276,16 @@ def test_the_normaliser_travels_in_the_checkpoint(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(Path(str(result.checkpoint)))
     assert (checkpoint.weights["normaliser.std"] != 1).all()
     assert checkpoint.info.network["feature_clip"] == 10.0
+
+
+def test_a_last_rollout_without_an_update_says_so_with_null(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--timesteps", "64", "--n-steps", "64", "--target-kl", "1e-12", "--evaluation-episodes", "0"]
+    options += ["--learning-rate", "1", "--batch-size", "16", "--n-epochs", "1"]
+    assert (
+        main(["ppo", "--env", "CartPole-v1", "--json", "--output-dir", str(tmp_path / "run"), *options]) == 0
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert document["updates"] <= 1
+    assert document["kl_divergence"] is None or document["kl_divergence"] <= 1.5e-12

@@ -78,7 +78,10 @@ class BCTrainingResultDTO(TrainingResultDTO):
 
 
 class PPOTrainingResultDTO(TrainingResultDTO):
-    """What PPO reached; losses and their kin are means over the last rollout's updates."""
+    """What PPO reached; losses and their kin are means over the last rollout's updates.
+
+    NaN (null in JSON) says that the last rollout made no update: each was skipped, or the first was beyond target_kl.
+    """
 
     strategy: str = "ppo"
     telemetry_version: float = Field(1.2, description="of the names that Townlet's logs use too")
@@ -91,12 +94,12 @@ class PPOTrainingResultDTO(TrainingResultDTO):
     loss_value: float = Field(description="mean squared error of the values")
     loss_entropy: float = Field(description="mean entropy of the policy, nats")
     loss_total: float = Field(description="what was descended")
-    clip_fraction: float = Field(ge=0, le=1, description="share of probability ratios beyond the clip range")
-    clip_fraction_max: float = Field(ge=0, le=1, description="largest of a batch")
+    clip_fraction: float = Field(description="share of probability ratios beyond the clip range")
+    clip_fraction_max: float = Field(description="largest of a batch")
     adv_mean: float = Field(description="mean advantage before normalisation")
     adv_std: float = Field(ge=0, description="deviation of the advantages before normalisation")
-    grad_norm: float = Field(ge=0, description="before clipping")
-    grad_norm_max: float = Field(ge=0)
+    grad_norm: float = Field(description="before clipping")
+    grad_norm_max: float = Field(description="largest of a batch")
     kl_divergence: float = Field(description="approx_kl: k3 estimate of KL(old, new), nats")
     kl_divergence_max: float = Field(description="largest of a batch")
     explained_variance: float | None = Field(
