@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -283,3 +284,9 @@ def test_without_box2d_the_error_is_the_command_that_installs_it(monkeypatch: py
     monkeypatch.setitem(sys.modules, "Box2D", None)
     with pytest.raises(EnvironmentCreationError, match=r"Run: pip install 'townlet-train\[box2d\]'"):
         build_env(RunConfig(env=LUNAR), 1)
+
+
+def test_box2d_survives_warnings_that_are_errors() -> None:
+    code = "from townlet_train.envs.gymnasium import make_gymnasium; make_gymnasium('LunarLander-v3').reset()"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
