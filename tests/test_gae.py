@@ -34,7 +34,11 @@ def naive_advantage(case: Case, t: int, slot: int, gamma: float, gae_lambda: flo
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Some steps of some slots that end anywhere; as many values as steps only when all slots end at the last."""
-    n_steps, n_slots, seed = draw(st.integers(1, 12)), draw(st.sampled_from([1, 3, 20])), draw(st.integers(0, 2**32))
+    n_steps, n_slots, seed = (
+        draw(st.integers(1, 12)),
+        draw(st.sampled_from([1, 3, 20])),
+        draw(st.integers(0, 2**32)),
+    )
     rng = np.random.default_rng(seed)
     case: Case = {name: rng.normal(size=(n_steps, n_slots)) for name in ("rewards", "final_values")}
     case |= {name: rng.random((n_steps, n_slots)) < 0.2 for name in ("terminated", "truncated")}
