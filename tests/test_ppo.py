@@ -289,3 +289,9 @@ def test_a_last_rollout_without_an_update_says_so_with_null(
     document = json.loads(capsys.readouterr().out)
     assert document["updates"] <= 1
     assert document["kl_divergence"] is None or document["kl_divergence"] <= 1.5e-12
+
+
+def test_the_preset_for_the_lander_is_one_that_can_run(tmp_path: Path) -> None:
+    pytest.importorskip("Box2D")
+    arguments = ["ppo", "--preset", "lunarlander", "--dry-run", "--output-dir", str(tmp_path / "run")]
+    assert main(arguments) == 0
