@@ -1,4 +1,4 @@
-"""One side of the ppo benchmark: `python ppo_ours.py ENV SEED TIMESTEPS` prints rate, return and memory as JSON."""
+"""One side of the ppo benchmark: `python ppo_ours.py ENV SEED PARAMS` prints rate, return and memory as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from townlet_train.config import RunConfig
 from townlet_train.orchestrator import run_strategy
 
 
-def main(env: str, seed: str, timesteps: str) -> None:
-    """Train at the contract's settings, without the evaluation at the end."""
-    params = {"timesteps": int(timesteps), "evaluation_episodes": 0}
+def main(env: str, seed: str, settings: str) -> None:
+    """Train with params in JSON, without the evaluation at the end."""
+    params = json.loads(settings) | {"evaluation_episodes": 0}
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(env=env, seed=int(seed))
         result = run_strategy("ppo", params, config=config, run_dir=Path(folder) / "run")

@@ -230,7 +230,7 @@ class RolloutCollector:
                 self._returns[env], self._lengths[env], begin = 0.0, 0, end
             self._returns[env] += rewards[begin:, env].sum()
             self._lengths[env] += len(rewards) - begin
-        return sorted(found)
+        return sorted(found, key=lambda episode: episode.timestep)  # by return, the last would be the best
 
 
 def _flat(maps: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
