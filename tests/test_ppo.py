@@ -24,6 +24,7 @@ from townlet_train.results import PPOTrainingResultDTO
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from townlet_train.learners.on_policy import CheckpointWriter, describe  # noqa: E402
 from townlet_train.learners.ppo import (  # noqa: E402
     MOST_RESTORES,
     SKIPS_IN_A_ROW,
@@ -295,3 +296,16 @@ def test_the_preset_for_the_lander_is_one_that_can_run(tmp_path: Path) -> None:
     pytest.importorskip("Box2D")
     arguments = ["ppo", "--preset", "lunarlander", "--dry-run", "--output-dir", str(tmp_path / "run")]
     assert main(arguments) == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_is_no_silent_loss(tmp_path: Path) -> None:
+    learner, env = learner_of(), EnvSpec("flat", tuple("abcde"), ("x", "y", "z"))
+    info = describe("ppo", learner.spec, env, range(3), config_hash="0", versions={})
+    (tmp_path / "file").write_text("not a folder")
+    with CheckpointWriter(tmp_path / "file", info, learner) as checkpoints:
+        checkpoints.save(10, {})
+        with pytest.raises(OSError, match="file"):
+            checkpoints.settle()
+    with CheckpointWriter(tmp_path, info, learner) as checkpoints:
+        path = checkpoints.save(20, {"seed": 1})
+    assert load_checkpoint(path).state == {"timestep": 20, "seed": 1}
