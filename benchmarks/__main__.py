@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "town", "capture", "bc")
+NAMES = ("startup", "town", "capture", "bc", "environments", "ppo")
 
 
 def main(names: list[str]) -> None:

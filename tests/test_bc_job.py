@@ -164,7 +164,7 @@ def test_a_recording_that_names_no_environment_is_one_of_the_configured(
     manifest = str(recordings.write_manifest(tmp_path / "manifest.json", samples))
     arguments = ["bc", "--manifest", manifest, "--output-dir", str(tmp_path / "run"), "--n-epochs", "1"]
     code, document = answer(capsys, *arguments, "--env", "nonsense", "--dry-run")
-    assert code == 3
+    assert code == 5
     assert "No environment named 'nonsense'" in document["error"]["message"]
     code, result = answer(capsys, *arguments)
     assert code == 1

@@ -11,6 +11,7 @@ from townlet_train.config.documents import parse_value, read_document
 from townlet_train.config.layers import preset_names
 from townlet_train.contract import StrategyParams
 from townlet_train.errors import ConfigError, ExitCode, TownletTrainError, UnknownNameError
+from townlet_train.registry import discover
 
 
 class DiceParams(StrategyParams):
@@ -219,7 +220,8 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_in_the_package_is_valid(name: str) -> None:
-    assert isinstance(load(preset=name, environ={}).config, RunConfig)
+    settings = load(preset=name, environ={}, sections=lambda: discover().params())
+    assert isinstance(settings.config, RunConfig)
 
 
 def test_the_config_is_frozen() -> None:

@@ -122,7 +122,7 @@ def test_scripted_policies_are_evaluated_too(name: str, capsys: pytest.CaptureFi
         ([], 3, "Name one thing to evaluate"),
         (["CHECKPOINT", "--policy", "expert"], 3, "Name one thing to evaluate"),
         (["--policy", "exprt"], 3, "Did you mean 'expert'?"),
-        (["--policy", "idle", "--env", "twon"], 3, "Did you mean 'town'?"),
+        (["--policy", "idle", "--env", "twon"], 5, "Did you mean 'town'?"),
         (["--policy", "idle", "--episodes", "0"], 3, "episodes"),
         (["nowhere.zip"], 6, "nowhere.zip does not exist. Train one with"),
         (["NOT_A_CHECKPOINT"], 6, "is not a whole zip archive"),

@@ -181,6 +181,7 @@ def test_arrays_that_are_not_the_networks_are_refused(weights: dict[str, Any], s
         ({"feature_clip": float("nan")}, "cut to a positive number"),
         ({"n_features": "5"}, "n_features: Input should be a valid integer, got '5'"),
         ({"map_shape": [0, 0]}, "map_shape.2: "),
+        ({"distribution": "beta"}, "distribution: Input should be"),
     ],
 )
 def test_a_network_nobody_knows_is_refused(change: dict[str, Any], sentence: str) -> None:

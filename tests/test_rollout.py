@@ -422,6 +422,14 @@ def test_the_command_refuses_a_directory_in_use(tmp_path: Path, capsys: pytest.C
     assert capture_town(tmp_path / "capture", "--overwrite") == ExitCode.OK
 
 
+def test_an_unknown_environment_ends_with_exit_code_5(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert capture_town(tmp_path / "capture", "--env", "twon") == ExitCode.ENVIRONMENT
+    assert "No environment named 'twon'. Did you mean 'town'?" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -429,7 +437,6 @@ def test_the_command_refuses_a_directory_in_use(tmp_path: Path, capsys: pytest.C
         (["--towns", "-1"], "expected greater than 0"),
         (["--policy", "exprt"], "Did you mean 'expert'?"),
         (["--store", "zip"], "npz"),
-        (["--env", "twon"], "No environment named 'twon'. Did you mean 'town'?"),
         (["--set", "town.n_agents=0"], "Pass --auto-seed-agents"),
         (["--prefix", "../x"], "expected the start of a file name"),
     ],

@@ -13,7 +13,7 @@ from townlet_train.config import EvaluationConfig, RunConfig, TownConfig
 from townlet_train.data.checkpoint import save_checkpoint
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.town import TownVectorEnv
-from townlet_train.errors import EnvironmentCreationError, UnknownNameError
+from townlet_train.errors import EnvironmentCreationError
 from townlet_train.policies.network import NetworkSpec
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.scoring import EvaluationService, score_policies
@@ -93,9 +93,9 @@ def test_a_checkpoint_of_another_layout_is_not_evaluated_and_that_is_said(tmp_pa
 
 def test_an_environment_that_cannot_be_built_is_found_out_early() -> None:
     EvaluationService(SHORT).check_env("town")
-    with pytest.raises(UnknownNameError, match="No environment named 'nonsense'") as refusal:
+    with pytest.raises(EnvironmentCreationError, match="No environment named 'nonsense'") as refusal:
         EvaluationService(SHORT).check_env("nonsense")
-    assert refusal.value.exit_code == 3
+    assert refusal.value.exit_code == 5
     nobody = RunConfig(town=TownConfig(n_agents=0))
     with pytest.raises(EnvironmentCreationError):
         EvaluationService(nobody).check_env("town")

@@ -24,16 +24,19 @@ from townlet_train.results import (
     Comparison,
     EvaluationDTO,
     PolicyScoreDTO,
+    PPOTrainingResultDTO,
     RolloutCaptureDTO,
     TrainingResultDTO,
 )
 
 if TYPE_CHECKING:
     from townlet_train.data.dataset import Demonstrations
+    from townlet_train.envs.build import build_env
     from townlet_train.services.rollout import capture_as_configured
 
 _LATER = {
     "Demonstrations": "townlet_train.data.dataset",
+    "build_env": "townlet_train.envs.build",
     "capture_as_configured": "townlet_train.services.rollout",
 }
 
@@ -48,6 +51,7 @@ __all__ = [
     "Demonstrations",
     "EvaluationDTO",
     "Interrupted",
+    "PPOTrainingResultDTO",
     "PolicyScoreDTO",
     "Progress",
     "RolloutCaptureDTO",
@@ -59,6 +63,7 @@ __all__ = [
     "TrainingResultDTO",
     "TrainingStrategy",
     "UsageError",
+    "build_env",
     "capture_as_configured",
     "hookimpl",
     "sha256_of",

@@ -8,11 +8,13 @@
     ├── PluginError                   2   a plugin is broken and the work needs it
     ├── TorchNotAvailableError        2   the strategy trains with torch, which is absent
     ├── TrainingError                 2   training itself failed
+    ├── EnvironmentFailedError        2   an environment raised, or the process it ran in died
     ├── CondaEnvironmentError         4   --require-conda-env asked for another environment
     ├── EnvironmentCreationError      5   the environment cannot be built
     │   ├── InfeasibleTownError       5   nobody could survive in the town as configured
     │   └── MissingExtraError         5   an optional dependency is not installed; an ImportError too
     ├── CheckpointError               6   a checkpoint is missing, foreign, torn or tampered with
+    │   └── InexactStateError         6   an environment cannot be brought back to the state that was saved
     └── Interrupted                   7   Ctrl-C or SIGTERM; what could be saved is saved
 
 `townlet_train.cli.main` is the only place that turns these into exit codes. A message is one sentence
@@ -93,6 +95,10 @@ class TrainingError(TownletTrainError):
     """Training itself failed."""
 
 
+class EnvironmentFailedError(TownletTrainError):
+    """An environment raised, or the process it ran in died."""
+
+
 class CondaEnvironmentError(TownletTrainError):
     """--require-conda-env asked for an environment that is not active."""
 
@@ -122,6 +128,10 @@ class CheckpointError(TownletTrainError):
     """A checkpoint is missing, foreign, torn or tampered with."""
 
     exit_code = ExitCode.CHECKPOINT
+
+
+class InexactStateError(CheckpointError):
+    """An environment cannot be brought back to the state that was saved; a run may go on from new episodes."""
 
 
 class Interrupted(TownletTrainError):

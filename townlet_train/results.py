@@ -35,6 +35,7 @@ class EvaluationDTO(ResultDTO):
     episode_returns: tuple[float, ...] = Field(
         description="return of each episode; in the town the mean over agent slots"
     )
+    episode_lengths: tuple[int, ...] = Field((), description="ticks of each episode")
     mean: float
     iqm: float = Field(description="mean of the middle half (25 % trimmed mean)")
     ci_low: float = Field(description="lower end of the 95 % bootstrap interval of the mean")
@@ -114,6 +115,53 @@ class BCTrainingResultDTO(TrainingResultDTO):
     final_reward_std: float | None = Field(None, ge=0, description="deviation of those returns")
     total_episodes: int | None = Field(None, ge=0, description="episodes evaluated, sampled")
     policies: tuple[PolicyScoreDTO, ...] = Field((), description="expert, clone and random on held-out seeds")
+
+
+class PPOTrainingResultDTO(TrainingResultDTO):
+    """What PPO reached; losses and their kin are means over the last rollout's updates.
+
+    NaN (null in JSON) says that the last rollout made no update: each was skipped, or the first was beyond target_kl.
+    """
+
+    strategy: str = "ppo"
+    telemetry_version: float = Field(1.2, description="of the names that Townlet's logs use too")
+    data_mode: str = Field("rollout", description="where the transitions came from")
+    epoch: float = Field(gt=0, description="rollouts learned from")
+    updates: float = Field(ge=0, description="optimiser steps of the whole run")
+    transitions: float = Field(ge=0, description="steps in the last rollout")
+    steps: float = Field(ge=0, description="steps of all slots")
+    loss_policy: float = Field(description="clipped surrogate, negated")
+    loss_value: float = Field(description="mean squared error of the values")
+    loss_entropy: float = Field(description="mean entropy of the policy, nats")
+    loss_total: float = Field(description="what was descended")
+    clip_fraction: float = Field(description="share of probability ratios beyond the clip range")
+    clip_fraction_max: float = Field(description="largest of a batch")
+    adv_mean: float = Field(description="mean advantage before normalisation")
+    adv_std: float = Field(ge=0, description="deviation of the advantages before normalisation")
+    grad_norm: float = Field(description="before clipping")
+    grad_norm_max: float = Field(description="largest of a batch")
+    kl_divergence: float = Field(description="approx_kl: k3 estimate of KL(old, new), nats")
+    kl_divergence_max: float = Field(description="largest of a batch")
+    explained_variance: float | None = Field(
+        None, description="of the returns by the values; null if constant"
+    )
+    lr: float = Field(ge=0, description="learning rate of the last rollout's updates")
+    skipped_updates: int = Field(0, ge=0, description="updates left out because they were not finite")
+    total_episodes: int = Field(ge=0, description="training episodes that ended")
+    final_reward_mean: float | None = Field(
+        None, description="mean return of the last 100 training episodes; null before the first"
+    )
+    final_reward_std: float | None = Field(None, ge=0, description="deviation of those returns")
+    episode_length_mean: float | None = Field(None, description="mean length of those episodes, ticks")
+    reward_threshold: float | None = Field(None, description="mean return at which the environment is solved")
+    converged: bool | None = Field(
+        None,
+        description="lower bound of the evaluation's mean at the threshold or above; null without either",
+    )
+    evaluation: EvaluationDTO | None = Field(None, description="of the final weights, on held-out seeds")
+    steps_per_sec: float = Field(ge=0, description="steps per second of collecting and updating")
+    collect_sec: float = Field(ge=0, description="wall-clock seconds collecting")
+    update_sec: float = Field(ge=0, description="wall-clock seconds updating")
 
 
 class RolloutCaptureDTO(ResultDTO):

@@ -53,7 +53,9 @@ def test_every_town_event_is_in_the_glossary_and_nothing_else() -> None:
 def test_every_number_of_metrics_jsonl_is_in_the_glossary() -> None:
     pytest.importorskip("torch")
     from townlet_train.learners.bc import BCStats
+    from townlet_train.learners.ppo import PPOStats
 
+    assert section("PPOStats") == PPOStats.__dataclass_fields__.keys()
     assert section("BCStats") == BCStats.__dataclass_fields__.keys() | {"timestamp"}
 
 

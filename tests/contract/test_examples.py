@@ -24,7 +24,7 @@ def example(name: str) -> ModuleType:
 
 
 def test_every_example_has_its_test() -> None:
-    tested = {"clone_the_expert.py", "town_in_pettingzoo.py", "crowded_town.yaml"}
+    tested = {"clone_the_expert.py", "town_in_pettingzoo.py", "crowded_town.yaml", "lunarlander.yaml"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 
@@ -53,3 +53,17 @@ def test_the_settings_file_changes_the_town_and_the_method() -> None:
     assert (settings.config.town.n_agents, settings.config.town.reward.social_stage) == (7, "C2")
     assert settings.section("bc") == {"n_epochs": 12}
     assert settings.origin["town.n_agents"].endswith("crowded_town.yaml, line 7")
+
+
+def test_the_lander_is_trained_as_pipelines_expect() -> None:
+    from townlet_train.registry import discover
+
+    settings = load(files=[EXAMPLES / "lunarlander.yaml"], environ={}, sections=discover().params)
+    assert settings.config.env == "LunarLander-v3"
+    params = settings.section("ppo")
+    assert {name: params[name] for name in ("timesteps", "n_steps", "batch_size", "n_epochs")} == {
+        "timesteps": 50_000,
+        "n_steps": 2048,
+        "batch_size": 64,
+        "n_epochs": 10,
+    }

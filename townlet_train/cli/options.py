@@ -21,7 +21,7 @@ Sets = Annotated[
 ]
 Preset = Annotated[str | None, typer.Option("--preset", help="Settings shipped under a name, e.g. town-v1.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")]
-Env = Annotated[str | None, typer.Option("--env", help="Environment id.")]
+Env = Annotated[str | None, typer.Option("--env", help="Environment id: town, or any of Gymnasium's.")]
 OutputDir = Annotated[Path | None, typer.Option("--output-dir", help="Directory to leave everything in.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log more to standard error.")]

@@ -38,6 +38,8 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         self.normaliser = FeatureNormaliser(spec.n_features, spec.feature_clip)
+        if spec.distribution == "gaussian":
+            self.log_std = nn.Parameter(torch.zeros(spec.n_actions))
 
     def forward(self, features: Tensor, maps: Tensor | None, action_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, n_actions), those of illegal actions at `ILLEGAL_LOGIT`, and values (n,)."""

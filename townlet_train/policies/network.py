@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,15 +17,17 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from townlet_train.data.checkpoint import Arrays, Checkpoint
-from townlet_train.envs.protocol import Observation
+from townlet_train.envs.protocol import Actions, Observation
 from townlet_train.errors import CheckpointError, DataError
 
 NetworkKind = Literal["mlp", "conflict_aware"]
 Activation = Literal["tanh", "relu"]
+DistributionKind = Literal["categorical", "gaussian"]
 Float = NDArray[np.float32]
 
 ILLEGAL_LOGIT = -1e8  # finite, so that a row without any legal action gives no NaN
 FEATURE_MEAN, FEATURE_STD = "normaliser.mean", "normaliser.std"
+LOG_STD = "log_std"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class NetworkSpec:
     map_shape: tuple[int, int, int] = (0, 0, 0)
     feature_clip: float = (
         10.0  # standardised features are cut to +-this, so a rare feature cannot swamp the rest
+    )
+    distribution: DistributionKind = (
+        "categorical"  # gaussian: n_actions real numbers around a mean, one `log_std` each
     )
 
     def __post_init__(self) -> None:
@@ -76,11 +82,12 @@ class NetworkSpec:
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every trainable array by name and shape, those that decide the action first."""
-        return _shapes(self._actor_layers() | self._critic_layers())
+        return self.actor_shapes() | _shapes(self._critic_layers())
 
     def actor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The arrays that decide the action; imitation trains these alone."""
-        return _shapes(self._actor_layers())
+        spread = {LOG_STD: (self.n_actions,)} if self.distribution == "gaussian" else {}
+        return _shapes(self._actor_layers()) | spread
 
     def hidden_layers(self, trunk: str) -> dict[str, tuple[int, int]]:
         """An MLP trunk's layers as (n_out, n_in); odd indices are activations, as in a torch Sequential."""
@@ -119,8 +126,11 @@ class NetworkPolicy:
         self._spec = NetworkSpec.from_document(checkpoint.info.network)
         self._weights = _checked_weights(self._spec, checkpoint.weights)
 
-    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Actions (n_envs, n_agents) for draws (n_envs, n_agents) in [0, 1)."""
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> Actions:
+        """Actions for draws in [0, 1), both (n_envs, n_agents), or (n_envs, n_agents, n_actions) real numbers."""
+        if self._spec.distribution == "gaussian":
+            mean = self._outputs(observation)
+            return mean if self.deterministic else sample_gaussian(mean, self._weights[LOG_STD], uniforms)
         logits = self.logits(observation)
         if self.deterministic:
             return np.asarray(logits.argmax(axis=-1), np.int64)
@@ -128,21 +138,22 @@ class NetworkPolicy:
 
     def logits(self, observation: Observation) -> Float:
         """Masked logits (n_envs, n_agents, n_actions); an illegal action's is `ILLEGAL_LOGIT`."""
-        features, maps, mask = observation
+        mask = observation.action_mask
         if not mask.any(axis=-1).all():
             raise DataError("An agent has no legal action: its action mask is False everywhere.")
-        rows = mask.shape[:-1]
-        logits = compute_logits(
-            self._spec,
-            self._weights,
-            features.reshape(-1, features.shape[-1]),
-            maps.reshape(-1, *maps.shape[-3:]),
-        )
-        return np.where(mask, logits.reshape(*rows, -1), np.float32(ILLEGAL_LOGIT))
+        return np.where(mask, self._outputs(observation), np.float32(ILLEGAL_LOGIT))
+
+    def _outputs(self, observation: Observation) -> Float:
+        """What the network puts out, (n_envs, n_agents, n_actions)."""
+        features, maps, _ = observation
+        rows = features.shape[:-1]
+        flat = features.reshape(-1, features.shape[-1])
+        outputs = compute_logits(self._spec, self._weights, flat, maps.reshape(len(flat), *maps.shape[2:]))
+        return outputs.reshape(*rows, -1)
 
 
 def compute_logits(spec: NetworkSpec, weights: Arrays, features: Float, maps: NDArray[Any]) -> Float:
-    """Unmasked logits (n, n_actions) of features (n, n_features) and maps (n, channels, height, width)."""
+    """Unmasked logits or means (n, n_actions) of features (n, n_features), maps (n, channels, height, width)."""
 
     def affine(layer: str, inputs: Float) -> Float:
         return inputs @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
@@ -181,6 +192,14 @@ def sample(logits: Float, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
     total = cumulative[..., -1]
     below_total = np.minimum(uniforms * total, np.nextafter(total, 0.0))
     return np.asarray((cumulative > below_total[..., None]).argmax(axis=-1), np.int64)
+
+
+def sample_gaussian(mean: Float, log_std: Float, uniforms: NDArray[np.float64]) -> Float:
+    """Real numbers around `mean` (..., n_dimensions), each at its draw's quantile of the normal distribution."""
+    inside = np.clip(uniforms, np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).eps)
+    quantiles = [NormalDist().inv_cdf(draw) for draw in inside.ravel().tolist()]
+    noise = np.reshape(np.array(quantiles, np.float32), mean.shape)
+    return np.asarray(mean + np.exp(log_std) * noise, np.float32)
 
 
 def _shapes(layers: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:

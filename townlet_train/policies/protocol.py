@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train.envs.protocol import Observation
+from townlet_train.envs.protocol import Actions, Observation
 
 
 class Policy(Protocol):
@@ -19,6 +19,6 @@ class Policy(Protocol):
 
     name: str
 
-    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Actions (n_envs, n_agents) for draws (n_envs, n_agents) in [0, 1)."""
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> Actions:
+        """Actions for draws in [0, 1), both (n_envs, n_agents, *action_shape)."""
         ...

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train.envs.protocol import EnvSpec, Observation
+from townlet_train.envs.protocol import Actions, EnvSpec, Observation
 from townlet_train.errors import UnknownNameError, UsageError
 from townlet_train.policies.protocol import Policy
 from townlet_train.sim.expert import expert_actions
@@ -39,12 +39,20 @@ class FastingPolicy:
 
 
 class RandomPolicy:
-    """Every legal action with the same probability."""
+    """Every legal action with the same probability; of vectors, every one within the bounds."""
 
     name = "random"
 
-    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The floor(u * n)-th of the n legal actions."""
+    def __init__(self, spec: EnvSpec) -> None:
+        self._low, self._high = np.array(spec.action_low), np.array(spec.action_high)
+        self._vectors = bool(spec.action_shape)
+        if not np.isfinite(self._low).all() or not np.isfinite(self._high).all():
+            raise UsageError(f"The actions of {spec.env_id} have no bounds to draw within. Use idle.")
+
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> Actions:
+        """The floor(u * n)-th of the n legal actions, or the vector u of the way from bound to bound."""
+        if self._vectors:
+            return np.asarray(self._low + uniforms * (self._high - self._low), np.float32)
         legal = np.cumsum(observation.action_mask, axis=-1)
         wanted = np.floor(uniforms * legal[..., -1])
         actions: NDArray[np.int64] = np.argmax(legal > wanted[..., None], axis=-1)
@@ -52,17 +60,23 @@ class RandomPolicy:
 
 
 class IdlePolicy:
-    """Always action 0, which in the town is to wait."""
+    """Always action 0, which in the town is to wait, or the vector of zeros."""
 
     name = "idle"
 
-    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+    def __init__(self, spec: EnvSpec) -> None:
+        self._dtype = np.float32 if spec.action_shape else np.int64
+
+    def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> Actions:
         """Zeros; `uniforms` are ignored."""
-        return np.zeros(uniforms.shape, np.int64)
+        return np.zeros(uniforms.shape, self._dtype)
 
 
-SCRIPTED: dict[str, Callable[[], Policy]] = {
-    policy.name: policy for policy in (ExpertPolicy, FastingPolicy, IdlePolicy, RandomPolicy)
+SCRIPTED: dict[str, Callable[[EnvSpec], Policy]] = {
+    "expert": lambda spec: ExpertPolicy(),
+    "fasting": lambda spec: FastingPolicy(),
+    "idle": IdlePolicy,
+    "random": RandomPolicy,
 }
 TOWN_ONLY = ("expert", "fasting")
 
@@ -72,7 +86,7 @@ def scripted_policy(name: str, spec: EnvSpec) -> Policy:
 
     Raises:
         UnknownNameError: no scripted policy has that name.
-        UsageError: the policy reads the town's features and the environment has others.
+        UsageError: the policy reads the town's features and the environment has others, or cannot draw its actions.
     """
     if name not in SCRIPTED:
         raise UnknownNameError("scripted policy", name, SCRIPTED)
@@ -80,7 +94,7 @@ def scripted_policy(name: str, spec: EnvSpec) -> Policy:
         raise UsageError(
             f"Policy {name!r} plays the town, the environment is {spec.env_id!r}. Use random or idle."
         )
-    return SCRIPTED[name]()
+    return SCRIPTED[name](spec)
 
 
 def _expert(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.int64]:

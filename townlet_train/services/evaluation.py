@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import Lineage, load_checkpoint
 from townlet_train.envs.build import build_env
-from townlet_train.envs.protocol import VectorEnv
+from townlet_train.envs.protocol import Pausable, VectorEnv, episodes_over
 from townlet_train.envs.streams import stream
 from townlet_train.errors import UsageError
 from townlet_train.policies.network import NetworkPolicy
@@ -22,7 +22,8 @@ from townlet_train.policies.scripted import RandomPolicy, scripted_policy
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.statistics import bootstrap_interval, iqm
 
-MOST_ENVS = 64
+MOST_ENVS = 128
+DRAWN_AT_ONCE = 64  # ticks
 INTERVAL_SEED = 20251013  # the interval's resampling is fixed, so that equal returns give equal intervals
 
 
@@ -37,19 +38,20 @@ def evaluate(
 ) -> EvaluationDTO:
     """Episode returns of `policy` on `seeds`, one episode each, as many at a time as `env` holds.
 
-    The return of an episode is the mean over agent slots of the summed reward, across respawns. `report` hears the
-    ticks done and to do, and may raise to stop.
+    The return of an episode is the mean over agent slots of the summed reward, across respawns. `report` hears, at
+    every tick, what is done and to do, and may raise to stop.
     """
     episodes = run_episodes(policy, env, seeds, report)
     returns = episodes.returns.mean(axis=1)
     interval = bootstrap_interval(returns, stream(INTERVAL_SEED, "bootstrap"))
-    thousands = len(seeds) * env.n_agents * env.spec.episode_ticks / 1000
+    thousands = float(episodes.lengths.sum()) * env.n_agents / 1000
     return EvaluationDTO(
         policy=policy.name,
         env=env.spec.env_id,
         deterministic=deterministic,
         seeds=tuple(seeds),
         episode_returns=tuple(returns.tolist()),
+        episode_lengths=tuple(episodes.lengths.tolist()),
         mean=float(returns.mean()),
         iqm=iqm(returns),
         ci_low=interval.low,
@@ -104,6 +106,7 @@ class Episodes(NamedTuple):
     """What one episode per seed brought."""
 
     returns: NDArray[np.float64]  # (n_seeds, n_agents): summed reward of each slot, across respawns
+    lengths: NDArray[np.int64]  # (n_seeds,): ticks
     events: dict[str, NDArray[np.float64]]  # (n_seeds,) each
 
 
@@ -113,42 +116,66 @@ def run_episodes(
     seeds: Sequence[int],
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Episodes:
-    """One episode of `policy` for each seed, as many at a time as `env` holds."""
+    """One episode of `policy` for each seed, as many at a time as `env` holds.
+
+    `report` hears ticks where all episodes have one length, episodes where they have not.
+    """
     if not seeds:
         raise UsageError("An evaluation needs at least one episode, 0 were asked for.")
     blocks = [seeds[start : start + env.n_envs] for start in range(0, len(seeds), env.n_envs)]
-    total = len(blocks) * env.spec.episode_ticks
-    with threadpool_limits(
-        1, user_api="blas"
-    ):  # products this small only wait for each other on a busy machine
+    per_block = env.spec.episode_ticks or env.n_envs
+    total = len(blocks) * env.spec.episode_ticks or len(seeds)
+    # Products this small only wait for each other on a busy machine.
+    with threadpool_limits(1, user_api="blas"):
         runs = [
-            _run_block(policy, env, block, _from_tick(index * env.spec.episode_ticks, total, report))
+            _run_block(policy, env, block, _from(index * per_block, total, report))
             for index, block in enumerate(blocks)
         ]
-    returns = np.concatenate([run.returns for run in runs])
-    names = runs[0].events
-    return Episodes(returns, {name: np.concatenate([run.events[name] for run in runs]) for name in names})
+    return Episodes(
+        np.concatenate([run.returns for run in runs]),
+        np.concatenate([run.lengths for run in runs]),
+        {name: np.concatenate([run.events[name] for run in runs]) for name in runs[0].events},
+    )
 
 
-def _from_tick(first: int, total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
-    """A report of the ticks of one block as ticks of the whole."""
-    return lambda tick: report(first + tick, total)
+def _from(first: int, total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
+    """A report of what one block has done as a part of the whole."""
+    return lambda done: report(first + done, total)
 
 
 def _run_block(
     policy: Policy, env: VectorEnv, seeds: Sequence[int], report: Callable[[int], None]
 ) -> Episodes:
-    """One episode for each of at most `env.n_envs` seeds; idle environments repeat the last seed and are dropped."""
-    n_ticks, n_seeds = env.spec.episode_ticks, len(seeds)
+    """The first episode of each of at most `env.n_envs` seeds; idle environments repeat the last and are dropped."""
+    n_seeds, by_ticks = len(seeds), env.spec.episode_ticks > 0
     padded = np.array([*seeds, *[seeds[-1]] * (env.n_envs - n_seeds)], np.int64)
-    uniforms = np.stack([stream(int(s), "policy").random((n_ticks, env.n_agents)) for s in padded], axis=1)
+    draws = _draws(padded, (env.n_agents, *env.spec.action_shape))
     observation = env.reset(padded)
-    returns = np.zeros((env.n_envs, env.n_agents))
-    for tick in range(n_ticks):
-        step = env.step(policy.act(observation, uniforms[tick]))
+    returns, lengths = np.zeros((env.n_envs, env.n_agents)), np.zeros(env.n_envs, np.int64)
+    running = np.arange(env.n_envs) < n_seeds
+    _pause(env, ~running)
+    while running.any():
+        step = env.step(policy.act(observation, next(draws)))
         observation = step.observation
-        returns += step.rewards
-        report(tick + 1)
-    return Episodes(
-        returns[:n_seeds], {name: counts[:n_seeds] for name, counts in env.event_counts().items()}
-    )
+        returns[running] += step.rewards[running]
+        lengths[running] += 1
+        over = running & episodes_over(env.spec, step)
+        if over.any():
+            running &= ~over
+            _pause(env, ~running)
+        report(int(lengths[0]) if by_ticks else n_seeds - int(running.sum()))
+    events = {name: counts[:n_seeds] for name, counts in env.event_counts().items()}
+    return Episodes(returns[:n_seeds], lengths[:n_seeds], events)
+
+
+def _pause(env: VectorEnv, envs: NDArray[np.bool_]) -> None:
+    """Spare the work of episodes that count for nothing, where the environment can."""
+    if isinstance(env, Pausable):
+        env.pause(envs)
+
+
+def _draws(seeds: NDArray[np.int64], shape: tuple[int, ...]) -> Iterator[NDArray[np.float64]]:
+    """Uniforms (n_envs, *shape) for tick after tick, each environment's from its own seed's stream alone."""
+    streams = [stream(int(seed), "policy") for seed in seeds]
+    while True:
+        yield from np.stack([own.random((DRAWN_AT_ONCE, *shape)) for own in streams], axis=1)

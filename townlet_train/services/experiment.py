@@ -73,13 +73,20 @@ def results_document(run: Run, result: TrainingResultDTO, info: CheckpointInfo |
         "environment": {
             "name": environment,
             "observation_space": f"Box({len(info.feature_names)},)" if info else None,
-            "action_space": f"Discrete({len(info.action_names)})" if info else None,
-            "reward_threshold": None,
+            "action_space": action_space(info) if info else None,
+            "reward_threshold": reached.get("reward_threshold"),
         },
         "result": reached,
         "warnings": list(result.warnings),
     }
     return {"experiment_results": document}
+
+
+def action_space(info: CheckpointInfo) -> str:
+    """Indices or vectors, in Gymnasium's words."""
+    n_actions = info.network.get("n_actions")
+    vectors = info.network.get("distribution") == "gaussian"
+    return f"Box({n_actions},)" if vectors else f"Discrete({len(info.action_names)})"
 
 
 def metrics_document(run: Run) -> dict[str, Any]:

@@ -298,6 +298,8 @@ def _check_arguments(env: VectorEnv, ticks: int, seeds: Sequence[int], prefix: s
         raise UsageError(f"A capture needs at least one tick, {ticks} were asked for.")
     if env.n_agents < 1:
         raise UsageError("A capture needs agents and the environment has none. Pass --auto-seed-agents.")
+    if env.spec.action_shape:
+        raise UsageError(f"A capture records indices as actions, those of {env.spec.env_id} are vectors.")
     if len(seeds) != env.n_envs:
         raise UsageError(
             f"A capture needs one seed per environment: {env.n_envs} environments, {len(seeds)} seeds."

@@ -33,13 +33,14 @@ class EvaluationService:
         checkpoint: Path | None = None,
         scripted: str | None = None,
         deterministic: bool | None = None,
+        episodes: int | None = None,
         report: Report = lambda done, total: None,
     ) -> EvaluationDTO:
-        """What a checkpoint or a scripted policy earns; `deterministic` None as `config.evaluation` says."""
-        config = self._config
-        if deterministic is not None:
-            wanted = config.evaluation.model_copy(update={"deterministic": deterministic})
-            config = config.model_copy(update={"evaluation": wanted})
+        """What a checkpoint or a scripted policy earns; what is None is as `config.evaluation` says."""
+        given = {"deterministic": deterministic, "episodes": episodes}
+        asked = {name: value for name, value in given.items() if value is not None}
+        wanted = self._config.evaluation.model_copy(update=asked)
+        config = self._config.model_copy(update={"evaluation": wanted})
         return evaluate_as_configured(config, checkpoint=checkpoint, scripted=scripted, report=report)
 
     def compare(

@@ -1,0 +1,94 @@
+"""What our adapters cost over the plain environment, and what worker processes bring, beside Gymnasium's own."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+
+from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
+from townlet_train.envs.workers import WorkerVectorEnv
+
+ENV_IDS = ("LunarLander-v3", "CartPole-v1")
+N_ENVS, N_WORKERS, N_STEPS, N_RUNS = 16, 2, 16_000, 5
+
+Run = Callable[[], float]
+
+
+def main() -> dict[str, float]:
+    """Print medians over alternating runs, random actions throughout."""
+    found: dict[str, float] = {}
+    for env_id in ENV_IDS:
+        make = partial(make_gymnasium, env_id)
+        sync = SyncVectorEnv([make] * N_ENVS)
+        spawned = AsyncVectorEnv([make] * N_ENVS, context="spawn")
+        workers = WorkerVectorEnv(make, N_ENVS, N_WORKERS)
+        sync.reset(seed=0)
+        spawned.reset(seed=0)
+        sides: dict[str, Run] = {
+            "plain environment, 1": partial(_plain, env_id),
+            "ours, 1": partial(_ours, GymnasiumVectorEnv(make, 1)),
+            f"Gymnasium's SyncVectorEnv, {N_ENVS}": partial(_gymnasium, env_id, sync),
+            f"ours, {N_ENVS}": partial(_ours, GymnasiumVectorEnv(make, N_ENVS)),
+            f"Gymnasium's AsyncVectorEnv, {N_ENVS}": partial(_gymnasium, env_id, spawned),
+            f"ours, {N_ENVS} in {N_WORKERS} workers": partial(_ours, workers),
+        }
+        runs: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(N_RUNS):
+            for name, run in sides.items():
+                runs[name].append(run())
+        spawned.close()
+        workers.close()
+        medians = {name: statistics.median(rates) for name, rates in runs.items()}
+        found |= {f"{env_id}: {name}": rate for name, rate in medians.items()}
+        _report(env_id, medians)
+    return found
+
+
+def _report(env_id: str, medians: dict[str, float]) -> None:
+    plain, ours = 1e6 / medians["plain environment, 1"], 1e6 / medians["ours, 1"]
+    print(f"environments: {env_id}, {N_STEPS:,} random steps, median of {N_RUNS} alternating runs, steps/s")
+    for name, rate in medians.items():
+        print(f"  {name:<32} {rate:>9,.0f}")
+    print(f"  overhead of one                  {ours - plain:>9.2f} us per step   asked: below 6")
+
+
+def _actions(env_id: str, n_envs: int) -> np.ndarray:
+    n_actions = {"LunarLander-v3": 4, "CartPole-v1": 2}[env_id]
+    return np.random.default_rng(0).integers(0, n_actions, (N_STEPS // n_envs, n_envs, 1))
+
+
+def _plain(env_id: str) -> float:
+    env, actions = make_gymnasium(env_id), _actions(env_id, 1).ravel().tolist()
+    env.reset(seed=0)
+    start = time.perf_counter()
+    for action in actions:
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return N_STEPS / (time.perf_counter() - start)
+
+
+def _ours(env: GymnasiumVectorEnv | WorkerVectorEnv) -> float:
+    actions = _actions(env.spec.env_id, env.n_envs)
+    env.reset(np.arange(env.n_envs))
+    start = time.perf_counter()
+    for action in actions:
+        env.step(action)
+    return N_STEPS / (time.perf_counter() - start)
+
+
+def _gymnasium(env_id: str, env: SyncVectorEnv | AsyncVectorEnv) -> float:
+    actions = _actions(env_id, env.num_envs)[..., 0]
+    start = time.perf_counter()
+    for action in actions:
+        env.step(action)
+    return N_STEPS / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Gymnasium environments that each go wrong in one way, or are built for one claim."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+Info = dict[str, Any]
+
+
+class Counter(gymnasium.Env[Any, Any]):
+    """Observes how many steps its episode has; never ends."""
+
+    observation_space: spaces.Space[Any] = spaces.Box(0, np.inf, (1,), np.float32)
+    action_space: spaces.Space[Any] = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        self.count += 1
+        return self.observe(), 0.0, False, False, {}
+
+    def observe(self) -> NDArray[np.float32]:
+        return np.array([self.count], np.float32)
+
+
+class Shifted(Counter):
+    """Its actions are 5, 6 and 7, and so are its rewards."""
+
+    action_space = spaces.Discrete(3, start=5)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        return self.observe(), float(action), False, False, {}
+
+
+class Raising(Counter):
+    """Cannot be stepped."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        raise ZeroDivisionError("out of numbers")
+
+
+class Hidden(Counter):
+    """Counts through all instances of a process what it shows, so that no replay can arrive where it was."""
+
+    episodes = 0
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
+        Hidden.episodes += 1
+        return super().reset(seed=seed, options=options)
+
+    def observe(self) -> NDArray[np.float32]:
+        return np.array([self.count * (Hidden.episodes % 2)], np.float32)
+
+
+class ForeignGenerator(Counter):
+    """Draws from a generator that Gymnasium did not give it; episodes last two steps."""
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
+        observation, info = super().reset(seed=seed)
+        self.np_random = np.random.Generator(np.random.MT19937(seed))
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        observation, reward, _, _, info = super().step(action)
+        return observation, reward, self.count == 2, False, info
+
+
+class Unflat(Counter):
+    """Observations without a fixed size."""
+
+    observation_space = spaces.Sequence(spaces.Discrete(2))
+
+
+class Bandit(Counter):
+    """Several choices at once."""
+
+    action_space = spaces.MultiDiscrete([2, 2])
+
+
+class Dying(Counter):
+    """Takes its whole process with it on its third step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        if self.count == 2:
+            os._exit(3)
+        return super().step(action)
+
+
+class Unbuildable(Counter):
+    """Can be built once in a process, by whoever asks for its spaces, and in no other."""
+
+    def __init__(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            raise RuntimeError("no licence")
+        super().__init__()

@@ -1,0 +1,206 @@
+"""Environments in other processes: the same numbers, and an end in words whatever happens to a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conformance import KnownValues, right, temporal_differences
+from tests.strange_envs import Dying, Hidden, Raising, Unbuildable
+from townlet_train.config import RunConfig
+from townlet_train.envs.build import build_env
+from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
+from townlet_train.envs.workers import WorkerVectorEnv
+from townlet_train.errors import EnvironmentFailedError, InexactStateError, TownletTrainError, UsageError
+
+NOTHING = np.zeros((2, 1), np.int64)
+
+
+@contextmanager
+def workers(make: Any, n_envs: int = 2, n_workers: int = 2) -> Iterator[WorkerVectorEnv]:
+    env = WorkerVectorEnv(make, n_envs, n_workers)
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("env_id", ["LunarLander-v3", "Pendulum-v1", "Taxi-v4"])
+def test_workers_give_the_numbers_of_one_process(env_id: str) -> None:
+    make, rng = partial(make_gymnasium, env_id), np.random.default_rng(0)
+    plain, seeds = GymnasiumVectorEnv(make, 3), np.array([4, 5, 6])
+    with workers(make, 3, 2) as env:
+        assert env.spec == plain.spec
+        np.testing.assert_array_equal(env.reset(seeds).features, plain.reset(seeds).features)
+        shape = (3, 1, *env.spec.action_shape)
+        for _ in range(150):
+            actions = rng.normal(size=shape).astype(np.float32) if shape[2:] else rng.integers(0, 4, shape)
+            mine, theirs = env.step(actions), plain.step(actions)
+            np.testing.assert_array_equal(mine.observation.features, theirs.observation.features)
+            np.testing.assert_array_equal(mine.observation.action_mask, theirs.observation.action_mask)
+            for part, other in zip(mine[1:4], theirs[1:4], strict=True):
+                np.testing.assert_array_equal(part, other)
+            final, other_final = mine.final_observation.features, theirs.final_observation.features
+            np.testing.assert_array_equal(final, other_final)
+
+
+def test_workers_and_one_process_continue_each_others_state() -> None:
+    make, rng = partial(make_gymnasium, "LunarLander-v3"), np.random.default_rng(0)
+    plain = GymnasiumVectorEnv(make, 3)
+    plain.reset(np.array([1, 2, 3]))
+    for _ in range(130):
+        plain.step(rng.integers(0, 4, (3, 1)))
+    state = plain.get_state()
+    with workers(make, 3, 2) as env:
+        env.set_state(state)
+        again = env.get_state()
+        assert all((again[name] == state[name]).all() for name in state)
+        actions = rng.integers(0, 4, (3, 1))
+        np.testing.assert_array_equal(
+            env.step(actions).observation.features, plain.step(actions).observation.features
+        )
+
+
+def test_workers_end_episodes_rightly() -> None:
+    with workers(KnownValues, 5, 2) as env:
+        np.testing.assert_allclose(temporal_differences(env, right), 0, atol=1e-4)
+
+
+def test_the_config_of_a_run_reaches_the_workers() -> None:
+    env = build_env(RunConfig(env="CartPole-v1"), 2, n_workers=2)
+    assert isinstance(env, WorkerVectorEnv)
+    assert env.reset(np.array([1, 2])).features.shape == (2, 1, 4)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (
+            Raising,
+            EnvironmentFailedError,
+            "Raising, environment 0, raised ZeroDivisionError on action 0: out of",
+        ),
+        (Dying, EnvironmentFailedError, "environments 0 to 0 of Dying died with exit code 3"),
+        (
+            Unbuildable,
+            EnvironmentFailedError,
+            "environments 0 to 0, raised in build: RuntimeError.*no licence",
+        ),
+        (Hidden, InexactStateError, "observation 0 is"),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_is_told_in_words(
+    make: Any, error: type[TownletTrainError], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        play(make)
+
+
+def play(make: Any) -> None:
+    """Three steps in workers, and back to their end."""
+    with workers(make) as env:
+        env.reset(np.array([1, 2]))
+        for _ in range(3):
+            env.step(NOTHING)
+        env.set_state(env.get_state())
+
+
+def test_a_killed_worker_is_reported_and_the_others_ended() -> None:
+    with workers(KnownValues) as env:
+        env.reset(np.array([1, 2]))
+        victim, survivor = (worker.process for worker in env._workers)
+        assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+        with pytest.raises(EnvironmentFailedError, match=r"died with exit code -9.*lack of memory"):
+            env.step(NOTHING)
+        assert not survivor.is_alive()
+        with pytest.raises(EnvironmentFailedError, match=r"have ended\. Build it anew"):
+            env.step(NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("n_envs", "n_workers"), [(2, 0), (2, 3)], ids=["no worker", "more workers than environments"]
+)
+def test_a_wrong_number_of_workers_is_refused(n_envs: int, n_workers: int) -> None:
+    with pytest.raises(UsageError, match=f"2 environments take 1 to 2 workers, {n_workers} were"):
+        WorkerVectorEnv(KnownValues, n_envs, n_workers)
+
+
+def test_a_step_before_the_reset_or_of_another_shape_is_refused() -> None:
+    with workers(KnownValues) as env:
+        with pytest.raises(UsageError, match="used before it was reset"):
+            env.step(NOTHING)
+        with pytest.raises(UsageError, match=r"shape \(1, 1\), expected \(2, 1\)"):
+            env.step(NOTHING[:1])
+
+
+def test_an_environment_nobody_holds_any_more_ends_its_workers() -> None:
+    env = WorkerVectorEnv(KnownValues, 2, 2)
+    processes = [worker.process for worker in env._workers]
+    del env
+    assert not any(process.is_alive() for process in processes)
+
+
+SCRIPT = """
+import numpy as np
+from tests.conformance import KnownValues
+from townlet_train.envs.workers import WorkerVectorEnv
+
+if __name__ == "__main__":
+    env = WorkerVectorEnv(KnownValues, 2, 2)
+    env.reset(np.array([1, 2]))
+    print(*(worker.process.pid for worker in env._workers), flush=True)
+    while True:
+        env.step(np.zeros((2, 1), np.int64))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_workers_outlive_no_parent_and_leave_signals_to_it(name: str, tmp_path: Path) -> None:
+    script = tmp_path / "steps.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stderr is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        if name == "SIGINT":
+            os.killpg(parent.pid, signal.SIGINT)  # as a terminal sends it: to everybody
+        else:
+            os.kill(parent.pid, getattr(signal, name))
+        errors = parent.stderr.read()
+    assert parent.returncode != 0
+    assert errors.count("Traceback") == (1 if name == "SIGINT" else 0), errors
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a worker is still alive"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

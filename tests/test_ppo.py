@@ -1,0 +1,311 @@
+"""PPO: it learns, equal seeds give equal bytes, what is not finite stays out, and a run leaves what it owes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.policies import MLP, WITH_MAP
+from townlet_train.cli import main
+from townlet_train.config import RunConfig
+from townlet_train.contract import Progress
+from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.envs.protocol import EnvSpec
+from townlet_train.errors import ConfigError, Interrupted, TrainingError
+from townlet_train.orchestrator import run_strategy
+from townlet_train.policies.network import NetworkSpec
+from townlet_train.results import PPOTrainingResultDTO
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from townlet_train.learners.on_policy import CheckpointWriter, describe  # noqa: E402
+from townlet_train.learners.ppo import (  # noqa: E402
+    MOST_RESTORES,
+    SKIPS_IN_A_ROW,
+    PPOLearner,
+    PPOSettings,
+    PPOStats,
+    network_for_env,
+)
+from townlet_train.learners.rollouts import Rollout  # noqa: E402
+
+SHORT = {"timesteps": 700, "n_steps": 300, "batch_size": 50, "n_epochs": 2, "checkpoint_interval": 250}
+QUICK = {**SHORT, "evaluation_episodes": 2}
+
+
+def rollout_of(learner: PPOLearner, n_steps: int = 40, seed: int = 0) -> Rollout:
+    """Made-up steps of two slots in which action 0 pays."""
+    rng, shape, spec = np.random.default_rng(seed), (n_steps, 2, 1), learner.spec
+    features = rng.normal(size=(*shape, spec.n_features)).astype(np.float32)
+    maps = rng.integers(2, size=(*shape, *spec.map_shape), dtype=np.uint8)
+    shown = maps if spec.kind == "conflict_aware" else None
+    flat_maps = None if shown is None else shown.reshape(-1, *spec.map_shape)
+    actions = rng.integers(spec.n_actions, size=shape)
+    outputs, values = learner.actor_critic.evaluate(features.reshape(2 * n_steps, -1), flat_maps)
+    log_probs = learner.actor_critic.distribution(outputs, None).log_probs(actions.ravel())
+    ended = rng.random(shape) < 0.1
+    return Rollout(
+        features=features,
+        maps=shown,
+        illegal=None,
+        actions=actions,
+        rewards=(actions == 0).astype(np.float32),
+        terminated=ended,
+        truncated=np.zeros(shape, np.bool_),
+        log_probs=log_probs.reshape(shape),
+        values=np.concatenate([values, values[:2]]).reshape(n_steps + 1, 2, 1),
+        final_values=np.zeros(shape, np.float32),
+    )
+
+
+def learner_of(spec: NetworkSpec = MLP, **settings: Any) -> PPOLearner:
+    return PPOLearner(spec, PPOSettings(**{"batch_size": 16, **settings}), np.random.default_rng(5))
+
+
+def likelihood_of_paying(learner: PPOLearner, rollout: Rollout) -> float:
+    """Mean probability of action 0."""
+    n, maps = rollout.rewards.size, rollout.maps
+    flat_maps = None if maps is None else maps.reshape(n, *maps.shape[3:])
+    outputs, _ = learner.actor_critic.evaluate(rollout.features.reshape(n, -1), flat_maps)
+    log_probs = learner.actor_critic.distribution(outputs, None).log_probs(np.zeros(n, np.int64))
+    return float(np.exp(log_probs).mean())
+
+
+@pytest.mark.parametrize("spec", [MLP, WITH_MAP], ids=["mlp", "conflict aware"])
+def test_an_action_that_pays_becomes_likelier(spec: NetworkSpec) -> None:
+    learner = learner_of(spec, learning_rate=3e-3, gamma=0.0)
+    rollout = rollout_of(learner)
+    before = likelihood_of_paying(learner, rollout)
+    stats = learner.update(rollout, 0.0)
+    assert likelihood_of_paying(learner, rollout) > before + 0.04
+    assert stats.n_updates == 10 * 5
+    assert stats.n_epochs == 10
+    assert stats.approx_kl_max >= stats.approx_kl > 0
+
+
+def test_orthogonal_layers_start_as_those_of_stable_baselines3() -> None:
+    weights = learner_of(replace(MLP, n_features=8, hidden_sizes=(64, 64))).weights
+    for name, gain in (("policy_net.2", 2**0.5), ("value_net.2", 2**0.5)):
+        layer = weights[f"mlp_extractor.{name}.weight"]
+        np.testing.assert_allclose(layer @ layer.T, gain**2 * np.eye(64), atol=1e-5)
+    assert np.linalg.norm(weights["action_net.weight"], axis=1) == pytest.approx(0.01, rel=1e-4)
+    assert np.linalg.norm(weights["value_net.weight"]) == pytest.approx(1.0, rel=1e-4)
+    assert not weights["action_net.bias"].any()
+
+
+def test_target_kl_ends_the_epochs_before_the_step_that_would_go_too_far() -> None:
+    free, held = learner_of(learning_rate=1e-2), learner_of(learning_rate=1e-2, target_kl=0.01)
+    assert free.update(rollout_of(free), 0.0).approx_kl_max > 0.015
+    stats = held.update(rollout_of(held), 0.0)
+    assert stats.n_epochs < 10
+    assert stats.approx_kl_max <= 0.015
+
+
+def test_schedules_fall_to_nothing() -> None:
+    learner = learner_of(learning_rate_schedule="linear", clip_range_schedule="linear", n_epochs=1)
+    stats = learner.update(rollout_of(learner), 0.75)
+    assert (stats.learning_rate, stats.clip_range) == (pytest.approx(3e-4 / 4), pytest.approx(0.05))
+
+
+def test_gradients_are_cut_to_the_longest_allowed() -> None:
+    learner = learner_of(max_grad_norm=1e-3, n_epochs=1, batch_size=80)
+    before = learner.weights
+    stats = learner.update(rollout_of(learner), 0.0)
+    assert stats.grad_norm > 1e-3
+    assert any((learner.weights[name] != before[name]).any() for name in before)
+
+
+def test_a_batch_that_is_not_finite_is_skipped_and_counted() -> None:
+    learner = learner_of(n_epochs=1, batch_size=1, normalize_advantage=False)
+    rollout = rollout_of(learner)
+    rollout.log_probs[7] = np.nan
+    stats = learner.update(rollout, 0.0)
+    assert stats.skipped_updates == 2
+    assert stats.n_updates == 78
+    assert np.isfinite(stats.loss)
+    assert all(np.isfinite(array).all() for array in learner.weights.values())
+
+
+def test_after_some_skips_in_a_row_good_weights_return_and_then_the_run_fails_by_name() -> None:
+    learner = learner_of(n_epochs=1)  # of as many batches as skips in a row are borne
+    learner.update(rollout_of(learner), 0.0)
+    good = learner.weights
+    broken = rollout_of(learner)
+    broken.values[:] = np.nan
+    for restores in range(1, MOST_RESTORES + 1):
+        stats = learner.update(broken, 0.0)
+        assert learner.restores == restores
+        assert stats.skipped_updates == restores * SKIPS_IN_A_ROW
+        assert all((learner.weights[name] == array).all() for name, array in good.items())
+    assert learner.update(rollout_of(learner), 0.0).learning_rate == pytest.approx(3e-4 / 2**MOST_RESTORES)
+    with pytest.raises(TrainingError, match=r"after 3 returns to good weights; .* is 'values'"):
+        learner.update(broken, 0.0)
+
+
+def test_a_network_with_maps_is_refused_where_there_are_none() -> None:
+    with pytest.raises(ConfigError, match="flat shows no maps, which a conflict_aware network reads"):
+        network_for_env(EnvSpec("flat", ("a",), ("x", "y")), "conflict_aware")
+
+
+def train(folder: Path, *, env: str = "CartPole-v1", seed: int = 3, **params: Any) -> PPOTrainingResultDTO:
+    config = RunConfig.model_validate({"env": env, "seed": seed})
+    result = run_strategy("ppo", {**QUICK, **params}, config=config, run_dir=folder)
+    assert isinstance(result, PPOTrainingResultDTO)
+    return result
+
+
+def test_a_run_leaves_checkpoints_documents_and_lines(tmp_path: Path) -> None:
+    result = train(tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").glob("*.zip")}
+    assert names == {*(f"checkpoint_{step}.zip" for step in (250, 500, 700)), "ppo_seed3_model.zip"}
+    assert result.steps == 700
+    assert result.epoch == 3
+    assert result.updates == 2 * (6 + 6 + 2)
+    [results_path] = (tmp_path / "run").glob("*_results.json")
+    document = json.loads(results_path.read_text())["experiment_results"]
+    assert document["metadata"]["total_timesteps"] == 700
+    assert document["environment"] == {
+        "name": "CartPole-v1",
+        "observation_space": "Box(4,)",
+        "action_space": "Discrete(2)",
+        "reward_threshold": 475.0,
+    }
+    assert document["metrics"]["converged"] is False
+    assert document["metrics"]["total_episodes"] == result.total_episodes > 0
+    assert document["hyperparameters"]["gae_lambda"] == 0.95
+    [metrics_path] = (tmp_path / "run").glob("*_metrics.json")
+    series = json.loads(metrics_path.read_text())["training_metrics"]
+    assert series["metadata"]["recording_interval"] == 100
+    assert [line["timestep"] for line in series["time_series"]] == list(range(100, 701, 100))
+    assert series["time_series"][2].keys() >= PPOStats.__dataclass_fields__.keys()
+
+
+def test_the_checkpoint_names_its_environment_seeds_and_counters(tmp_path: Path) -> None:
+    result = train(tmp_path / "run", n_envs=4)
+    checkpoint = load_checkpoint(Path(str(result.checkpoint)))
+    assert checkpoint.info.env_id == "CartPole-v1"
+    assert checkpoint.info.lineage.training_seeds == ((3, 6),)
+    assert checkpoint.state["timestep"] == 700
+    assert checkpoint.optimizer is not None
+    n_parameters = sum(
+        array.size for name, array in checkpoint.weights.items() if not name.startswith("normaliser")
+    )
+    assert checkpoint.optimizer["adam.exp_avg"].shape == (n_parameters,)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_equal_seeds_give_equal_bytes(env: str, tmp_path: Path) -> None:
+    first, second = (train(tmp_path / name, env=env) for name in ("a", "b"))
+    other = train(tmp_path / "c", env=env, seed=4)
+    assert first.checkpoint_sha256 == second.checkpoint_sha256 != other.checkpoint_sha256
+    assert first.evaluation == second.evaluation.model_copy(  # type: ignore[union-attr]  # both were evaluated
+        update={"policy": first.evaluation.policy}  # type: ignore[union-attr]  # both were evaluated
+    )
+
+
+def test_the_town_is_trained_on_with_every_slots_steps_counted(tmp_path: Path) -> None:
+    params = {"timesteps": 6 * 640 * 2, "n_steps": 640, "batch_size": 960, "checkpoint_interval": 5000}
+    result = train(tmp_path / "run", env="town", **params, n_epochs=1)
+    assert result.steps == 6 * 640 * 2
+    assert result.total_episodes == 2
+    assert result.episode_length_mean == 640
+    assert result.converged is None
+
+
+def test_a_stopped_run_leaves_the_policy_so_far(tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.done >= 300:
+            raise Interrupted("Stopped.")
+
+    with pytest.raises(Interrupted, match=r"The policy so far is .*checkpoint_300\.zip"):
+        run_strategy("ppo", QUICK, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run", report=stop)
+    assert load_checkpoint(tmp_path / "run/checkpoint_300.zip").state["timestep"] == 300
+
+
+def test_an_unknown_environment_ends_with_5_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ppo", "--env", "CartPol-v1", "--output-dir", str(tmp_path / "run")]) == 5
+    assert "CartPole-v1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_it_balances_a_pole(tmp_path: Path) -> None:
+    params = {
+        "timesteps": 30_000,
+        "n_steps": 1024,
+        "batch_size": 64,
+        "n_epochs": 10,
+        "checkpoint_interval": 30_000,
+    }
+    result = train(tmp_path / "run", **params, evaluation_episodes=20)
+    assert result.evaluation is not None
+    assert result.evaluation.ci_low > 300
+    assert result.final_reward_mean is not None
+    assert result.final_reward_mean > 100
+    assert result.converged == (result.evaluation.ci_low >= 475)
+
+
+@pytest.mark.slow
+def test_it_swings_a_pendulum_better_with_real_valued_actions(tmp_path: Path) -> None:
+    params = {"n_steps": 512, "batch_size": 64, "n_epochs": 10, "gamma": 0.9, "learning_rate": 1e-3}
+    params |= {"timesteps": 60_000, "n_envs": 4, "checkpoint_interval": 60_000}
+    result = train(tmp_path / "run", env="Pendulum-v1", **params, evaluation_episodes=20)
+    assert result.evaluation is not None
+    assert result.evaluation.mean > -600
+
+
+def test_rewards_are_scaled_to_unit_returns_and_the_scale_is_saved() -> None:
+    plain, scaled = learner_of(), learner_of(normalize_rewards=True)
+    rollout = rollout_of(plain)
+    large = replace(rollout, rewards=1000 * rollout.rewards)
+    assert plain.update(large, 0.0).advantage_std > 100
+    assert scaled.update(large, 0.0).advantage_std < 10
+    assert scaled.optimizer_arrays()["reward_scale.variance"][0] > 1000
+    assert not any(name.startswith("reward") for name in plain.optimizer_arrays())
+
+
+def test_the_normaliser_travels_in_the_checkpoint(tmp_path: Path) -> None:
+    result = train(tmp_path / "run", normalize_observations=True, normalize_rewards=True)
+    checkpoint = load_checkpoint(Path(str(result.checkpoint)))
+    assert (checkpoint.weights["normaliser.std"] != 1).all()
+    assert checkpoint.info.network["feature_clip"] == 10.0
+
+
+def test_a_last_rollout_without_an_update_says_so_with_null(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--timesteps", "64", "--n-steps", "64", "--target-kl", "1e-12", "--evaluation-episodes", "0"]
+    options += ["--learning-rate", "1", "--batch-size", "16", "--n-epochs", "1"]
+    assert (
+        main(["ppo", "--env", "CartPole-v1", "--json", "--output-dir", str(tmp_path / "run"), *options]) == 0
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert document["updates"] <= 1
+    assert document["kl_divergence"] is None or document["kl_divergence"] <= 1.5e-12
+
+
+def test_the_preset_for_the_lander_is_one_that_can_run(tmp_path: Path) -> None:
+    pytest.importorskip("Box2D")
+    arguments = ["ppo", "--preset", "lunarlander", "--dry-run", "--output-dir", str(tmp_path / "run")]
+    assert main(arguments) == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_is_no_silent_loss(tmp_path: Path) -> None:
+    learner, env = learner_of(), EnvSpec("flat", tuple("abcde"), ("x", "y", "z"))
+    info = describe("ppo", learner.spec, env, range(3), config_hash="0")
+    (tmp_path / "file").write_text("not a folder")
+    with CheckpointWriter(tmp_path / "file", info, learner) as checkpoints:
+        checkpoints.save(10, {})
+        with pytest.raises(OSError, match="file"):
+            checkpoints.settle()
+    with CheckpointWriter(tmp_path, info, learner) as checkpoints:
+        path = checkpoints.save(20, {"seed": 1})
+    assert load_checkpoint(path).state == {"timestep": 20, "seed": 1}

@@ -1,0 +1,237 @@
+"""Acting to learn: an actor plays in a vector environment, and what happened is kept until the learner has used it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.envs.normalise import RunningMoments
+from townlet_train.envs.protocol import Observation, VectorEnv
+from townlet_train.learners.actor_critic import ActorCritic
+from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec, normalise
+
+Float = NDArray[np.float32]
+CHUNK = 8192  # rows evaluated at a time, so that a rollout of many slots does not multiply in memory
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Some steps of every slot, axes (n_steps, n_envs, n_agents, ...); views that hold until the next rollout."""
+
+    features: Float  # standardised, (..., n_features)
+    maps: NDArray[np.uint8] | None  # (..., channels, height, width)
+    illegal: NDArray[np.bool_] | None  # (..., n_actions); None when everything was legal all the time
+    actions: NDArray[Any]  # (...), or (..., n_dimensions) real numbers
+    rewards: Float
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    log_probs: Float
+    values: Float  # one step longer: the last are of what comes after the rollout
+    final_values: Float  # of the observation an episode was cut at; 0 where none was
+
+
+class Episode(NamedTuple):
+    """One episode that ended: when, and what it brought."""
+
+    timestep: int  # steps of all slots done when it ended
+    episode_return: float  # mean over agent slots of the summed reward
+    episode_length: int  # ticks
+
+
+class Normaliser(NamedTuple):
+    """How features are standardised before a network reads them."""
+
+    mean: Float  # (n_features,)
+    std: Float
+    clip: float
+
+
+class _Cut(NamedTuple):
+    """What slots saw when their episode was cut."""
+
+    step: int
+    slots: NDArray[np.int64]  # flat
+    features: Float
+    maps: NDArray[np.uint8] | None
+
+
+class RolloutCollector:
+    """Plays `n_steps` ticks at a time; all noise of a rollout is drawn at its start.
+
+    A categorical action is the largest of logit plus Gumbel noise, which has the softmax distribution (Gumbel 1954).
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        spec: NetworkSpec,
+        *,
+        n_steps: int,
+        seeds: NDArray[np.int64],
+        rng: np.random.Generator,
+        normalize_observations: bool = False,
+    ) -> None:
+        self.env, self.n_steps, self.timestep = env, n_steps, 0
+        self._spec, self._rng = spec, rng
+        self._moments = RunningMoments.empty(spec.n_features) if normalize_observations else None
+        self.normaliser: Normaliser | None = None  # of the rollout at hand; features are as they are without
+        slots = (env.n_envs, env.n_agents)
+        shape = (n_steps, *slots)
+        self._categorical = spec.distribution == "categorical"
+        self._features = np.zeros((*shape, spec.n_features), np.float32)
+        reads_maps = spec.kind == "conflict_aware"
+        self._maps = np.zeros((*shape, *spec.map_shape), np.uint8) if reads_maps else None
+        self._illegal = np.zeros((*shape, spec.n_actions), np.bool_) if self._categorical else None
+        vectors = np.zeros((*shape, spec.n_actions), np.float32)
+        self._actions: NDArray[Any] = np.zeros(shape, np.int64) if self._categorical else vectors
+        self._rewards = np.zeros(shape, np.float32)
+        self._terminated, self._truncated = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+        self._noise = np.zeros((*shape, spec.n_actions), np.float32)
+        self._cuts: list[_Cut] = []
+        self._filled = 0
+        self._returns, self._lengths = np.zeros(env.n_envs), np.zeros(env.n_envs, np.int64)
+        self._observation = env.reset(seeds)
+
+    @property
+    def n_slots(self) -> int:
+        """Steps that one tick adds."""
+        return self.env.n_envs * self.env.n_agents
+
+    @property
+    def missing(self) -> int:
+        """Ticks until the rollout is full."""
+        return self.n_steps - self._filled
+
+    def advance(self, actor: ActorCritic, n_ticks: int) -> None:
+        """Play `n_ticks`, at most `missing`; the actor must stay the same until `finish`."""
+        if self._filled == 0:
+            self._draw_noise(actor.log_std)
+        for t in range(self._filled, self._filled + n_ticks):
+            self._actions[t] = actions = self._act(actor, t)
+            step = self.env.step(actions)
+            self._rewards[t], self._terminated[t], self._truncated[t] = step[1:4]
+            if step.truncated.any():
+                self._cuts.append(self._cut(t, step.truncated & ~step.terminated, step.final_observation))
+            self._observation = step.observation
+        self._filled += n_ticks
+        self.timestep += n_ticks * self.n_slots
+
+    def finish(self, actor: ActorCritic) -> tuple[Rollout, list[Episode]]:
+        """What was played since the last time, with the actor's values, and the episodes that ended, in order."""
+        played = slice(0, self._filled)
+        rewards, actions = self._rewards[played], self._actions[played]
+        features = self._standardised(self._features[played])
+        maps = None if self._maps is None else self._maps[played]
+        illegal = None if self._illegal is None else self._illegal[played]
+        if illegal is not None and not illegal.any():
+            illegal = None
+        outputs, values = self._evaluate(actor, features, maps)
+        _, last_values = self._evaluate(actor, *self._seen(self._observation))
+        distribution = actor.distribution(
+            outputs, None if illegal is None else illegal.reshape(-1, self._spec.n_actions).T
+        )
+        log_probs = distribution.log_probs(actions.reshape(rewards.size, *actions.shape[3:]))
+        rollout = Rollout(
+            features=features,
+            maps=maps,
+            illegal=illegal,
+            actions=actions,
+            rewards=rewards,
+            terminated=self._terminated[played],
+            truncated=self._truncated[played],
+            log_probs=log_probs.reshape(rewards.shape),
+            values=np.concatenate([values, last_values]).reshape(-1, *rewards.shape[1:]),
+            final_values=self._final_values(actor, rewards.shape),
+        )
+        episodes = self._episodes(rollout)
+        self._renew_normaliser(self._features[played])
+        self._filled, self._cuts = 0, []
+        return rollout, episodes
+
+    def _renew_normaliser(self, features: Float) -> None:
+        """What was seen counts from the next rollout on; a number that is not finite never does."""
+        if self._moments is not None:
+            rows = features.reshape(-1, features.shape[-1])
+            self._moments = moments = self._moments.updated(rows[np.isfinite(rows).all(axis=1)])
+            mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
+            self.normaliser = Normaliser(mean, std, self._spec.feature_clip)
+
+    def _draw_noise(self, log_std: Float | None) -> None:
+        if log_std is None:
+            self._noise[:] = self._rng.gumbel(size=self._noise.shape)
+        else:
+            self._rng.standard_normal(out=self._noise, dtype=np.float32)
+            self._noise *= np.exp(log_std)
+
+    def _act(self, actor: ActorCritic, t: int) -> NDArray[Any]:
+        """Keep what is seen as step t and choose actions for it, (n_envs, n_agents, ...)."""
+        self._features[t] = self._observation.features
+        features, maps = self._seen(self._observation)
+        if self._maps is not None and maps is not None:
+            self._maps[t] = maps
+        outputs = actor.outputs(features.reshape(-1, features.shape[-1]), _flat(maps))
+        outputs = outputs.reshape(self._noise.shape[1:])
+        if self._illegal is not None:
+            np.logical_not(self._observation.action_mask, out=self._illegal[t])
+            np.copyto(outputs, np.float32(ILLEGAL_LOGIT), where=self._illegal[t])
+        outputs += self._noise[t]
+        actions: NDArray[Any] = outputs.argmax(axis=-1) if self._categorical else outputs
+        return actions
+
+    def _seen(self, observation: Observation) -> tuple[Float, NDArray[np.uint8] | None]:
+        """An observation as the network takes it."""
+        features, maps, _ = observation
+        return self._standardised(features), maps if self._maps is not None else None
+
+    def _standardised(self, features: Float) -> Float:
+        return features if self.normaliser is None else normalise(features, *self.normaliser)
+
+    def _cut(self, t: int, where: NDArray[np.bool_], final: Observation) -> _Cut:
+        features, maps = self._seen(final)
+        return _Cut(t, np.flatnonzero(where), features[where], None if maps is None else maps[where])
+
+    def _final_values(self, actor: ActorCritic, shape: tuple[int, ...]) -> Float:
+        values = np.zeros(shape, np.float32)
+        for cut in self._cuts:
+            if len(cut.slots):
+                values[cut.step].reshape(-1)[cut.slots] = self._evaluate(actor, cut.features, cut.maps)[1]
+        return values
+
+    def _evaluate(
+        self, actor: ActorCritic, features: Float, maps: NDArray[np.uint8] | None
+    ) -> tuple[Float, Float]:
+        """Outputs (n_outputs, n) and values (n,) of all rows, whatever their axes."""
+        flat_features, flat_maps = features.reshape(-1, features.shape[-1]), _flat(maps)
+        pieces = [
+            actor.evaluate(
+                flat_features[start : start + CHUNK],
+                None if flat_maps is None else flat_maps[start : start + CHUNK],
+            )
+            for start in range(0, len(flat_features), CHUNK)
+        ]
+        return np.concatenate([piece[0] for piece in pieces], axis=1), np.concatenate([p[1] for p in pieces])
+
+    def _episodes(self, rollout: Rollout) -> list[Episode]:
+        """The episodes that ended; what is still open goes on in the next rollout."""
+        ended = rollout.truncated if self.env.spec.episode_ticks else rollout.truncated | rollout.terminated
+        over = np.asarray(ended.all(axis=2))
+        rewards = rollout.rewards.mean(axis=2, dtype=np.float64)
+        started = self.timestep - rollout.rewards.size
+        found: list[Episode] = []
+        for env in range(self.env.n_envs):
+            begin = 0
+            for end in (np.flatnonzero(over[:, env]) + 1).tolist():
+                total = float(self._returns[env] + rewards[begin:end, env].sum())
+                length = int(self._lengths[env]) + end - begin
+                found.append(Episode(started + end * self.n_slots, total, length))
+                self._returns[env], self._lengths[env], begin = 0.0, 0, end
+            self._returns[env] += rewards[begin:, env].sum()
+            self._lengths[env] += len(rewards) - begin
+        return sorted(found, key=lambda episode: episode.timestep)  # by return, the last would be the best
+
+
+def _flat(maps: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
+    return None if maps is None else maps.reshape(-1, *maps.shape[-3:])
