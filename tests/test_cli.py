@@ -444,7 +444,7 @@ class TestEndings:
 
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         monkeypatch.setattr("tempfile.tempdir", None)
-        monkeypatch.setattr("townlet_train.sim.feasibility.describe_budget", edge)
+        monkeypatch.setattr("townlet_train.sim.feasibility.compute_budget", edge)
         code, out, err = call(capsys, "town", "show", "--json")
         assert code == ExitCode.FAILED
         assert "Unexpected RuntimeError: edge." in json.loads(out)["error"]["message"]
@@ -452,6 +452,22 @@ class TestEndings:
         (log,) = tmp_path.glob("townlet-train-*.log")
         assert str(log) in err
         assert "test_cli.py" in log.read_text()
+
+    def test_a_broken_pipe_inside_the_work_is_no_success(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def dead_worker(*arguments: object) -> None:
+            raise BrokenPipeError
+
+        monkeypatch.setattr("townlet_train.sim.feasibility.compute_budget", dead_worker)
+        assert call(capsys, "town", "show")[0] == ExitCode.FAILED
+
+    def test_a_reader_that_has_seen_enough_is_no_failure(self) -> None:
+        program = [sys.executable, "-m", "townlet_train", "config", "show"]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
+            assert writer.stdout is not None
+            writer.stdout.close()
+            assert writer.wait(timeout=60) == ExitCode.OK
 
     def test_debug_shows_the_traceback(self, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
         install(site, "coin-dist", strategy_that("raise RuntimeError('edge')"))

@@ -78,7 +78,7 @@ def _end(error: BaseException, as_json: bool, *, debug: bool) -> int:
             return error.exit_code
         case SystemExit():
             return error.code if isinstance(error.code, int) else ExitCode.FAILED
-        case BrokenPipeError():
+        case output.ReaderGone():
             return ExitCode.OK  # whoever read the result has seen enough
         case MemoryError():
             return _fail(

@@ -51,11 +51,25 @@ def _own_stdout() -> Iterator[TextIO]:
             stream.close()
 
 
+class ReaderGone(Exception):
+    """Whoever read standard output has closed it; no other broken pipe means that."""
+
+
+@contextmanager
+def _to_reader() -> Iterator[TextIO]:
+    """The program's standard output, flushed at the end."""
+    stream = _stdout.get() or sys.stdout
+    try:
+        yield stream
+        stream.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
 def write(text: str) -> None:
     """Write a result to the program's standard output."""
-    stream = _stdout.get() or sys.stdout
-    stream.write(text if text.endswith("\n") else f"{text}\n")
-    stream.flush()
+    with _to_reader() as stream:
+        stream.write(text if text.endswith("\n") else f"{text}\n")
 
 
 def emit(result: Any, *, json_output: bool) -> int:
@@ -67,9 +81,8 @@ def emit(result: Any, *, json_output: bool) -> int:
 
         write(to_json(as_document(result)))
     else:
-        stream = _stdout.get() or sys.stdout
-        render(result, stream)
-        stream.flush()
+        with _to_reader() as stream:
+            render(result, stream)
     warnings = getattr(result, "warnings", ())
     for warning in warnings:
         sys.stderr.write(f"Warning: {warning}\n")

@@ -20,10 +20,10 @@ def show(
 ) -> int:
     """Print the feasibility budget: what living takes, before a tick is run."""
     from townlet_train.cli.session import load_settings
-    from townlet_train.sim.feasibility import describe_budget
+    from townlet_train.sim.feasibility import compute_budget
 
     settings = load_settings(context, files=config, preset=preset, sets=sets, named={})
-    return emit(describe_budget(settings.config.town_in_cycle()), json_output=json_output)
+    return emit(compute_budget(settings.config.town_in_cycle()), json_output=json_output)
 
 
 @app.command("warm-up")

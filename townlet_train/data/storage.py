@@ -27,7 +27,6 @@ FORMAT = "townlet-train/sample"
 FORMAT_VERSION = 1
 OBSERVATION_ARRAYS = ("map", "features")
 TRAINING_ARRAYS = ("actions", "old_log_probs", "rewards", "dones", "value_preds")
-EXTRA_ARRAYS = ("action_mask", "terminated", "truncated")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+TICKS_AT_ONCE = 64  # drawn together; the numbers do not depend on it
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -13,6 +17,13 @@ def stream(seed: int, name: str) -> np.random.Generator:
     Streams of different names or seeds are independent; the same pair gives the same numbers for ever.
     """
     return np.random.Generator(np.random.PCG64(_sequence(seed, name)))
+
+
+def policy_uniforms(seeds: Sequence[int], shape: tuple[int, ...]) -> Iterator[NDArray[np.float64]]:
+    """Uniforms (n_envs, *shape), tick after tick without end; row i is of the "policy" stream of `seeds[i]` alone."""
+    streams = [stream(int(seed), "policy") for seed in seeds]
+    while True:
+        yield from np.stack([own.random((TICKS_AT_ONCE, *shape)) for own in streams], axis=1)
 
 
 def stream_word(seed: int, name: str) -> int:

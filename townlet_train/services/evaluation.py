@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import Lineage, load_checkpoint
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import Pausable, VectorEnv, episodes_over
-from townlet_train.envs.streams import stream
+from townlet_train.envs.streams import policy_uniforms, stream
 from townlet_train.errors import UsageError
 from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
@@ -23,7 +23,6 @@ from townlet_train.results import EvaluationDTO
 from townlet_train.services.statistics import bootstrap_interval, iqm
 
 MOST_ENVS = 128
-DRAWN_AT_ONCE = 64  # ticks
 INTERVAL_SEED = 20251013  # the interval's resampling is fixed, so that equal returns give equal intervals
 
 
@@ -149,7 +148,7 @@ def _run_block(
     """The first episode of each of at most `env.n_envs` seeds; idle environments repeat the last and are dropped."""
     n_seeds, by_ticks = len(seeds), env.spec.episode_ticks > 0
     padded = np.array([*seeds, *[seeds[-1]] * (env.n_envs - n_seeds)], np.int64)
-    draws = _draws(padded, (env.n_agents, *env.spec.action_shape))
+    draws = policy_uniforms(padded.tolist(), (env.n_agents, *env.spec.action_shape))
     observation = env.reset(padded)
     returns, lengths = np.zeros((env.n_envs, env.n_agents)), np.zeros(env.n_envs, np.int64)
     running = np.arange(env.n_envs) < n_seeds
@@ -172,10 +171,3 @@ def _pause(env: VectorEnv, envs: NDArray[np.bool_]) -> None:
     """Spare the work of episodes that count for nothing, where the environment can."""
     if isinstance(env, Pausable):
         env.pause(envs)
-
-
-def _draws(seeds: NDArray[np.int64], shape: tuple[int, ...]) -> Iterator[NDArray[np.float64]]:
-    """Uniforms (n_envs, *shape) for tick after tick, each environment's from its own seed's stream alone."""
-    streams = [stream(int(seed), "policy") for seed in seeds]
-    while True:
-        yield from np.stack([own.random((DRAWN_AT_ONCE, *shape)) for own in streams], axis=1)

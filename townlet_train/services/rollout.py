@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,7 +22,7 @@ from townlet_train.data.sample_writer import SampleWriter
 from townlet_train.data.store_writer import StoreWriter, store_bytes
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv
-from townlet_train.envs.streams import stream
+from townlet_train.envs.streams import policy_uniforms
 from townlet_train.errors import DataError, UsageError
 from townlet_train.files import atomic_directory
 from townlet_train.policies.protocol import Policy
@@ -31,7 +32,6 @@ StoreName = Literal["npz", "memmap"]
 Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interrupted` to stop
 
 STUB_POLICIES = ("idle",)
-UNIFORM_TICKS = 64
 REPORTS = 1000
 
 
@@ -247,7 +247,8 @@ def record(
     """Act, write, step, write: what was seen goes to disk before the step overwrites it."""
     observation = env.reset(np.array(plan.seeds, np.int64))
     every = max(1, plan.n_steps // REPORTS)
-    for tick, uniforms in enumerate(policy_uniforms(plan.seeds, plan.n_agents, plan.n_steps), start=1):
+    draws = policy_uniforms(plan.seeds, (plan.n_agents,))
+    for tick, uniforms in enumerate(islice(draws, plan.n_steps), start=1):
         actions = policy.act(observation, uniforms)
         writer.append_decision(**observation._asdict(), actions=actions)
         tally.count_decision(actions, observation.action_mask)
@@ -262,14 +263,6 @@ def record(
 def event_totals(env: VectorEnv) -> dict[str, float]:
     """Events by name, summed over environments."""
     return {name: float(counts.sum()) for name, counts in env.event_counts().items()}
-
-
-def policy_uniforms(seeds: Sequence[int], n_agents: int, ticks: int) -> Iterator[NDArray[np.float64]]:
-    """One array (n_envs, n_agents) per tick; row i comes from the "policy" stream of `seeds[i]` alone."""
-    streams = [stream(int(seed), "policy") for seed in seeds]
-    for start in range(0, ticks, UNIFORM_TICKS):
-        count = min(UNIFORM_TICKS, ticks - start)
-        yield from np.stack([rng.random((count, n_agents)) for rng in streams], axis=1)
 
 
 def layout_of(spec: EnvSpec) -> Layout:

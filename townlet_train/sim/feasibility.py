@@ -6,8 +6,6 @@ cooked adds the cook's time per meal. All shares together must leave room to wai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from townlet_train.config.town import TownConfig
 from townlet_train.results import TownBudgetDTO
 
@@ -15,27 +13,11 @@ MAX_SHARE = 0.7
 MAX_UTILISATION = 1.0
 
 
-@dataclass(frozen=True)
-class FeasibilityBudget:
-    """Shares of an agent's ticks and of each object's time, and the money that comes and goes per tick."""
+def compute_budget(config: TownConfig) -> TownBudgetDTO:
+    """The feasibility budget of a town; an infeasible one warns.
 
-    service_share: float  # using fridge, shower and bed
-    cook_share: float  # cooking what is eaten
-    travel_share: float  # walking between them
-    utilisation: dict[str, float]  # by object type: share of its time that all agents together need
-    income_per_tick: float
-    cost_per_tick: float
-    feasible: bool
-    verdict: str
-
-    @property
-    def total_share(self) -> float:
-        """Everything that living takes, as a share of an agent's ticks."""
-        return self.service_share + self.cook_share + self.travel_share
-
-
-def compute_budget(config: TownConfig) -> FeasibilityBudget:
-    """The feasibility budget of a town. A need whose affordance does not restore it makes the share infinite."""
+    A need whose affordance does not restore it makes the share infinite.
+    """
     travel = mean_travel(config)
     uses = {
         "fridge": _uses_per_tick(config.needs.hunger_decay, config.eat.hunger),
@@ -71,7 +53,18 @@ def compute_budget(config: TownConfig) -> FeasibilityBudget:
         if problems
         else f"This town is feasible: {living}, its {busiest} is asked for {utilisation[busiest]:.0%} of the time."
     )
-    return FeasibilityBudget(service, cook, walk, utilisation, income, cost, not problems, verdict)
+    return TownBudgetDTO(
+        service_share=service,
+        cook_share=cook,
+        travel_share=walk,
+        total_share=share,
+        utilisation=utilisation,
+        income_per_tick=income,
+        cost_per_tick=cost,
+        feasible=not problems,
+        verdict=verdict,
+        warnings=(verdict,) if problems else (),
+    )
 
 
 def mean_travel(config: TownConfig) -> float:
@@ -85,20 +78,3 @@ def _uses_per_tick(decay: float, effect: float) -> float:
     if decay == 0:
         return 0.0
     return decay / effect if effect > 0 else float("inf")
-
-
-def describe_budget(config: TownConfig) -> TownBudgetDTO:
-    """The budget as a result; an infeasible town is a warning."""
-    budget = compute_budget(config)
-    return TownBudgetDTO(
-        service_share=budget.service_share,
-        cook_share=budget.cook_share,
-        travel_share=budget.travel_share,
-        total_share=budget.total_share,
-        utilisation=budget.utilisation,
-        income_per_tick=budget.income_per_tick,
-        cost_per_tick=budget.cost_per_tick,
-        feasible=budget.feasible,
-        verdict=budget.verdict,
-        warnings=() if budget.feasible else (budget.verdict,),
-    )

@@ -102,8 +102,7 @@ PARAMS = np.dtype(
     align=True,
 )
 
-PROFILES = ("balanced", "socialite", "industrious", "stoic")
-EXTROVERSION = (0.0, 0.6, -0.2, -0.3)
+EXTROVERSION = {"balanced": 0.0, "socialite": 0.6, "industrious": -0.2, "stoic": -0.3}  # by profile
 SOCIAL_STAGES = ("OFF", "C1", "C2", "C3")
 
 
@@ -141,7 +140,7 @@ def build_params(config: TownConfig) -> NDArray[Any]:
     record["price_spike_chance"] = perturbations.price_spike_per_day / config.day_ticks
     record["power_outage_chance"] = perturbations.power_outage_per_day / config.day_ticks
     record["water_outage_chance"] = perturbations.water_outage_per_day / config.day_ticks
-    record["extroversion"] = EXTROVERSION
+    record["extroversion"] = list(EXTROVERSION.values())
     record["embedding"] = [_embedding(slot) for slot in range(MAX_AGENTS)]
     return params
 
