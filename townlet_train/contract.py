@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     import numpy as np
 
     from townlet_train.config import RunConfig
+    from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.services import TrainingServices
 
 
 class StrategyParams(BaseModel):
-    """Base of every strategy's params: frozen, and a key nobody declared is an error."""
+    """Base of every strategy's params: frozen, and a key nobody declared is an error.
+
+    A strategy whose runs can be resumed names the params that may change when they are.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    may_change_on_resume: ClassVar[frozenset[str] | None] = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,22 @@ class AnnealContext:
 
 
 @dataclass(frozen=True)
+class StartingPoint:
+    """The checkpoint a run begins with: to go on as the same run, or, forked, as another one with its policy."""
+
+    path: Path
+    checkpoint: Checkpoint
+    fork: bool
+
+
+@dataclass(frozen=True)
 class TrainingContext:
     """Everything a strategy may touch during one run.
 
     `config_hash` identifies config and params together and belongs into every artefact. `rng` is the run's training
     stream; draw from it or spawn from it, and from nothing else. `report` takes a `Progress` and returns at once; it
     raises `Interrupted` when the user asked to stop, so call it in every loop. `record` appends one line to the run's
-    `metrics.jsonl`.
+    `metrics.jsonl`. `start` is the checkpoint to begin with, for strategies whose params name what `may_change_on_resume`.
     """
 
     config: RunConfig
@@ -75,6 +89,7 @@ class TrainingContext:
     record: Callable[[Mapping[str, Any]], None]
     build_strategy: Callable[[str, Mapping[str, Any]], TrainingStrategy]
     anneal_context: AnnealContext | None = None
+    start: StartingPoint | None = None
 
 
 @runtime_checkable

@@ -7,19 +7,33 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from townlet_train.config import RunConfig, config_hash
-from townlet_train.contract import AnnealContext, Progress, StrategyParams, TrainingContext, TrainingStrategy
+from townlet_train.config import DEFAULT, RunConfig, config_hash
+from townlet_train.contract import (
+    AnnealContext,
+    Progress,
+    StartingPoint,
+    StrategyParams,
+    TrainingContext,
+    TrainingStrategy,
+)
 from townlet_train.envs.streams import stream
-from townlet_train.errors import ConfigError, PluginError, TownletTrainError, suggestion
+from townlet_train.errors import ConfigError, PluginError, TownletTrainError, UsageError, suggestion
 from townlet_train.registry import Registry, StrategyRecord, discover
 from townlet_train.results import TrainingResultDTO
 from townlet_train.services import TrainingServices
 from townlet_train.services.experiment import close_experiment
-from townlet_train.services.runs import check_run_dir, default_run_dir, open_run
+from townlet_train.services.resume import (
+    changed_keys,
+    check_resumable,
+    check_same_params,
+    continued_config,
+    find_checkpoint,
+)
+from townlet_train.services.runs import RUN, Resumed, check_run_dir, default_run_dir, open_run
 
 Report = Callable[[Progress], None]
 
@@ -39,7 +53,7 @@ class TrainingOrchestrator:
         origin: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
-        self.services = services or TrainingServices.from_config(config)
+        self._given_services = services
         self.registry = registry or discover()
         self.origin = dict(origin or {})
 
@@ -70,40 +84,87 @@ class TrainingOrchestrator:
         dry_run: bool = False,
         report: Report = lambda progress: None,
         anneal_context: AnnealContext | None = None,
+        resume_from: Path | str | None = None,
+        fork: bool = False,
     ) -> TrainingResultDTO:
         """Run one strategy; a dry run stops after `prepare` and writes nothing.
 
+        `resume_from` is a checkpoint to go on from, or "latest": as the same run, in the same directory unless told,
+        with the checkpoint's settings wherever none were given; with `fork` as a new run that begins with its policy.
+
         Raises:
             TorchNotAvailableError, UnknownNameError, PluginError: from the registry, before anything is written.
-            UsageError: the run directory is taken.
+            UsageError: the run directory is taken, or a setting differs that makes it another run.
+            CheckpointError: the checkpoint to go on from is missing, damaged, or of something else.
         """
-        strategy = self.build_strategy(name, params)
-        details = self._describe(name, params)
-        path = run_dir or default_run_dir(name, self.config.seed)
+        plan = self._plan(name, params, run_dir, resume_from, fork=fork)
+        strategy = self.build_strategy(name, plan.params)
+        details = plan.describe(strategy, self.origin)
         context = TrainingContext(
-            config=self.config,
-            services=self.services,
+            config=plan.config,
+            services=self._given_services or TrainingServices.from_config(plan.config),
             config_hash=details["config_hash"],
-            seed=self.config.seed,
-            rng=stream(self.config.seed, "training"),
-            run_dir=path,
+            seed=plan.config.seed,
+            rng=stream(plan.config.seed, "training"),
+            run_dir=plan.run_dir,
             report=report,
             record=lambda line: None,
             build_strategy=self.build_strategy,
             anneal_context=anneal_context,
+            start=plan.start,
         )
-        check_run_dir(path, overwrite=overwrite)
+        resumed = plan.resumed
+        check_run_dir(plan.run_dir, overwrite=overwrite, resumed=resumed)
         strategy.prepare(context)
         if dry_run:
-            return TrainingResultDTO(strategy=name)
+            return TrainingResultDTO(strategy=name, warnings=plan.warnings)
         with open_run(
-            path, strategy=name, seed=self.config.seed, details=details, overwrite=overwrite
+            plan.run_dir,
+            strategy=name,
+            seed=plan.config.seed,
+            details=details,
+            overwrite=overwrite,
+            resumed=resumed,
         ) as run:
             started = time.perf_counter()
             result = self._run_guarded(name, strategy, replace(context, record=run.record))
             if result.duration_sec is None:
                 result = result.model_copy(update={"duration_sec": time.perf_counter() - started})
+            result = result.model_copy(update={"warnings": (*plan.warnings, *result.warnings)})
             return close_experiment(run, result)
+
+    def _plan(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        run_dir: Path | None,
+        resume_from: Path | str | None,
+        *,
+        fork: bool,
+    ) -> _Plan:
+        """What to run, where, and with which settings: those given, above a checkpoint's when there is one."""
+        path = run_dir or default_run_dir(name, self.config.seed)
+        if resume_from is None:
+            if fork:
+                raise UsageError("--fork begins with a checkpoint's policy. Name it with --resume-from.")
+            return _Plan(self.config, params, path)
+        strategy = self.registry.find(name)
+        may_change = strategy.Params.may_change_on_resume
+        if may_change is None:
+            raise UsageError(f"Runs of {name} cannot be resumed.")
+        found = find_checkpoint(str(resume_from), path)
+        start = StartingPoint(found.path, found.checkpoint, fork)
+        if fork:
+            same_method = found.checkpoint.info.algorithm == name
+            saved = found.checkpoint.state.get("params", {}) if same_method else {}
+            return _Plan(self.config, {**saved, **params}, path, start, found.warnings)
+        check_resumable(found, name)
+        given = dict(changed_keys(self.config, self.origin, DEFAULT))
+        config, warnings = continued_config(found, given)
+        together = {**found.checkpoint.state["params"], **params}
+        check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
+        run_dir = run_dir or (found.path.parent if (found.path.parent / RUN).exists() else path)
+        return _Plan(config, together, run_dir, start, (*found.warnings, *warnings))
 
     def _run_guarded(
         self, name: str, strategy: TrainingStrategy, context: TrainingContext
@@ -123,15 +184,32 @@ class TrainingOrchestrator:
             raise PluginError(f"{whose} returned {type(result).__name__}, expected a TrainingResultDTO.")
         return result
 
-    def _describe(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+
+class _Plan(NamedTuple):
+    """What to run, where, with which settings, and from where."""
+
+    config: RunConfig
+    params: Mapping[str, Any]
+    run_dir: Path
+    start: StartingPoint | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def resumed(self) -> Resumed | None:
+        """The checkpoint when the same run goes on."""
+        if self.start is None or self.start.fork:
+            return None
+        state = self.start.checkpoint.state
+        return Resumed(self.start.path, state["timestep"], state["recorded"])
+
+    def describe(self, strategy: TrainingStrategy, origin: Mapping[str, str]) -> dict[str, Any]:
         """What run.json says about where a run comes from."""
-        strategy = self.registry.find(name)
-        resolved = build_params(strategy, params).model_dump(mode="json")
+        resolved = build_params(type(strategy), self.params).model_dump(mode="json")
         return {
             "config": self.config.model_dump(mode="json"),
             "params": resolved,
-            "config_hash": config_hash(self.config, {name: resolved}),
-            "origin": self.origin,
+            "config_hash": config_hash(self.config, {strategy.name: resolved}),
+            "origin": dict(origin),
         }
 
 

@@ -130,6 +130,7 @@ class PPOTrainingResultDTO(TrainingResultDTO):
     updates: float = Field(ge=0, description="optimiser steps of the whole run")
     transitions: float = Field(ge=0, description="steps in the last rollout")
     steps: float = Field(ge=0, description="steps of all slots")
+    checkpoint_interval: int = Field(1000, gt=0, description="steps between checkpoints")
     loss_policy: float = Field(description="clipped surrogate, negated")
     loss_value: float = Field(description="mean squared error of the values")
     loss_entropy: float = Field(description="mean entropy of the policy, nats")

@@ -34,6 +34,18 @@ CondaEnv = Annotated[
     typer.Option("--require-conda-env", metavar="NAME", help="Refuse to run in any other conda environment."),
 ]
 
+ResumeFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--resume-from",
+        metavar="PATH|latest",
+        help="Go on from a checkpoint, as the same run; latest: the newest of the output directory.",
+    ),
+]
+Fork = Annotated[
+    bool, typer.Option("--fork", help="With --resume-from: begin a new run with the checkpoint's policy.")
+]
+
 SHARED: dict[str, tuple[Any, object]] = {
     "config": (ConfigFiles, None),
     "sets": (Sets, None),
@@ -41,6 +53,8 @@ SHARED: dict[str, tuple[Any, object]] = {
     "seed": (Seed, None),
     "env": (Env, None),
     "output_dir": (OutputDir, None),
+    "resume_from": (ResumeFrom, None),
+    "fork": (Fork, False),
     "dry_run": (DryRun, False),
     "overwrite": (Overwrite, False),
     "require_conda_env": (CondaEnv, None),
@@ -84,6 +98,8 @@ def run_strategy_command(
     seed: int | None,
     env: str | None,
     output_dir: Path | None,
+    resume_from: str | None,
+    fork: bool,
     dry_run: bool,
     overwrite: bool,
     require_conda_env: str | None,
@@ -109,6 +125,8 @@ def run_strategy_command(
             config=settings.config,
             origin=settings.origin,
             run_dir=output_dir,
+            resume_from=resume_from,
+            fork=fork,
             overwrite=overwrite,
             dry_run=dry_run,
             registry=registry,

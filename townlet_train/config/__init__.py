@@ -1,6 +1,6 @@
 """Every knob of a run, frozen; how layers of settings become one config with provenance."""
 
-from townlet_train.config.layers import Settings, load
+from townlet_train.config.layers import DEFAULT, Settings, flatten, load, nest
 from townlet_train.config.run import (
     EvaluationConfig,
     RolloutConfig,
@@ -12,6 +12,7 @@ from townlet_train.config.run import (
 from townlet_train.config.town import TownConfig
 
 __all__ = [
+    "DEFAULT",
     "EvaluationConfig",
     "RolloutConfig",
     "RunConfig",
@@ -20,5 +21,7 @@ __all__ = [
     "SocialScheduleEntry",
     "TownConfig",
     "config_hash",
+    "flatten",
     "load",
+    "nest",
 ]

@@ -5,7 +5,8 @@ A checkpoint is a zip archive, stored and not compressed, that needs neither tor
     manifest.json            schema version, size and sha256 of every other member, and a `CheckpointInfo`
     weights.safetensors      the network's arrays and the frozen feature normaliser
     state.json               counters, and what resuming needs beside arrays
-    optimizer.safetensors    the optimiser's arrays, when training may go on from here
+    optimizer.safetensors    the learner's arrays beside the weights, when training may go on from here
+    training.safetensors     the rollout at hand, the environments and the curve, when it may go on as the same run
 
 The same content gives the same bytes.
 """
@@ -31,11 +32,12 @@ from townlet_train.errors import CheckpointError
 from townlet_train.files import atomic_path, sha256_of, to_json
 
 CHECKPOINT_SCHEMA = "1.0.0"
-MANIFEST, WEIGHTS, STATE, OPTIMIZER = (
+MANIFEST, WEIGHTS, STATE, OPTIMIZER, TRAINING = (
     "manifest.json",
     "weights.safetensors",
     "state.json",
     "optimizer.safetensors",
+    "training.safetensors",
 )
 ENCRYPTED = 0x1  # bit of a zip entry's flags
 HOW_TO_TRAIN = "Train one with `townlet-train bc`."
@@ -145,13 +147,15 @@ class Checkpoint:
     weights: Arrays
     state: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Arrays | None = None
+    training: Arrays | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     """Write `checkpoint` to `path`, whole or not at all; returns the sha256 of the file."""
     members = {WEIGHTS: _pack(checkpoint.weights), STATE: (to_json(dict(checkpoint.state)) + "\n").encode()}
-    if checkpoint.optimizer is not None:
-        members[OPTIMIZER] = _pack(checkpoint.optimizer)
+    for name, arrays in ((OPTIMIZER, checkpoint.optimizer), (TRAINING, checkpoint.training)):
+        if arrays is not None:
+            members[name] = _pack(arrays)
     manifest = _Manifest(
         schema_version=CHECKPOINT_SCHEMA,
         info=checkpoint.info,
@@ -176,7 +180,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
         weights=_unpack(path, WEIGHTS, contents[WEIGHTS]),
         state=_parse_json(path, STATE, contents[STATE]),
         optimizer=_unpack(path, OPTIMIZER, contents[OPTIMIZER]) if OPTIMIZER in contents else None,
+        training=_unpack(path, TRAINING, contents[TRAINING]) if TRAINING in contents else None,
     )
+
+
+def sorted_checkpoints(folder: Path) -> list[Path]:
+    """checkpoint_<step>.zip in the order of their steps."""
+    return checkpoints_after(folder, -1)
+
+
+def checkpoints_after(folder: Path, timestep: int) -> list[Path]:
+    """checkpoint_<step>.zip with larger steps, in the order of their steps."""
+    steps = {path: path.stem.removeprefix("checkpoint_") for path in folder.glob("checkpoint_*.zip")}
+    found = {path: int(step) for path, step in steps.items() if step.isdigit() and int(step) > timestep}
+    return sorted(found, key=lambda path: found[path])
+
+
+def under(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """Arrays of one part of a whole, named `part`.name."""
+    return {f"{part}.{name}": array for name, array in arrays.items()}
+
+
+def below(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """The arrays that `under` named after `part`, as they were called before."""
+    start = f"{part}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def _read_members(path: Path) -> dict[str, bytes]:

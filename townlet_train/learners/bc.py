@@ -31,11 +31,10 @@ from townlet_train.errors import DataError, TrainingError
 from townlet_train.files import sha256_of
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, check_choices, measure_imitation
-from townlet_train.learners.networks import FlatParameters, build_network, export_weights
+from townlet_train.learners.networks import HIDDEN_SIZES, FlatParameters, build_network, export_weights
 from townlet_train.policies.network import NetworkKind, NetworkSpec, normalise
 from townlet_train.services.runs import versions
 
-HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
 SMALLEST_STD = 1e-3  # a feature that varies less is taken as constant
 
 

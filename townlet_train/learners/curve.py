@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
+import numpy as np
+
+from townlet_train.data.checkpoint import Arrays
 from townlet_train.learners.rollouts import Episode
 
 LAST = 100  # episodes that the results look back on
@@ -17,43 +21,74 @@ class TrainingCurve:
 
     def __init__(self, interval: int) -> None:
         self.interval = interval
-        self.episodes: list[Episode] = []
-        self._told, self._shown = 0, 0  # last step a line was made for; episodes that ended by then
+        self.told = 0  # last step a line was made for
+        self._shown = 0  # episodes that ended by then
+        self._latest: Episode | None = None  # of those
+        self._unshown: deque[Episode] = deque()
+        self._last: deque[Episode] = deque(maxlen=LAST)
         self._loss: float | None = None  # of the newest update
 
     def lines(
         self, episodes: Sequence[Episode], now: int, stats: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """The lines due since the last call, with the latest episode by then; the last line also has `stats`."""
-        self.episodes += episodes
-        while self._told + self.interval <= now:
-            self._told += self.interval
-            while self._shown < len(self.episodes) and self.episodes[self._shown].timestep <= self._told:
+        self._unshown += episodes
+        self._last += episodes
+        while self.told + self.interval <= now:
+            self.told += self.interval
+            while self._unshown and self._unshown[0].timestep <= self.told:
+                self._latest = self._unshown.popleft()
                 self._shown += 1
-            latest = self.episodes[self._shown - 1] if self._shown else None
             yield {
-                "timestep": self._told,
+                "timestep": self.told,
                 "episode": self._shown,
-                "reward": latest.episode_return if latest else None,
-                "episode_length": latest.episode_length if latest else None,
+                "reward": self._latest.episode_return if self._latest else None,
+                "episode_length": self._latest.episode_length if self._latest else None,
                 "loss": self._loss,
-                **(stats if self._told + self.interval > now else {}),
+                **(stats if self.told + self.interval > now else {}),
             }
         self._loss = stats["loss"]
 
     @property
     def mean_return(self) -> float:
         """Of the last episodes; NaN before the first ended."""
-        last = self.episodes[-LAST:]
-        return fmean(episode.episode_return for episode in last) if last else math.nan
+        return fmean(episode.episode_return for episode in self._last) if self._last else math.nan
 
     def summary(self) -> dict[str, float | None]:
         """The run's episodes in the names of its results; null before the first ended."""
-        last = self.episodes[-LAST:]
+        last = self._last
         returns = [episode.episode_return for episode in last]
         return {
-            "total_episodes": len(self.episodes),
+            "total_episodes": self._shown + len(self._unshown),
             "final_reward_mean": fmean(returns) if last else None,
             "final_reward_std": pstdev(returns) if last else None,
             "episode_length_mean": fmean(episode.episode_length for episode in last) if last else None,
         }
+
+    def state(self) -> Arrays:
+        """Everything by name, for a checkpoint."""
+        return {
+            "counts": np.array([self.told, self._shown]),
+            "latest": _table([self._latest] if self._latest else []),
+            "unshown": _table(self._unshown),
+            "last": _table(self._last),
+            "loss": np.array([] if self._loss is None else [self._loss]),
+        }
+
+    def restore(self, state: Arrays) -> None:
+        """Continue from what `state` gave."""
+        self.told, self._shown = state["counts"].tolist()
+        self._latest = next(iter(_episodes(state["latest"])), None)
+        self._unshown = deque(_episodes(state["unshown"]))
+        self._last = deque(_episodes(state["last"]), maxlen=LAST)
+        self._loss = next(iter(state["loss"].tolist()), None)
+
+
+def _table(episodes: Sequence[Episode] | deque[Episode]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Episodes as rows (n, 3); whole numbers below 2^53 are exact."""
+    return np.array(episodes, np.float64).reshape(-1, 3)
+
+
+def _episodes(table: np.ndarray[Any, Any]) -> Iterator[Episode]:
+    for timestep, episode_return, length in table.tolist():
+        yield Episode(int(timestep), episode_return, int(length))

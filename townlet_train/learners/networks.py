@@ -10,8 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec
+from townlet_train.data.checkpoint import Arrays
+from townlet_train.envs.protocol import EnvSpec
+from townlet_train.errors import CheckpointError, ConfigError
+from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkKind, NetworkSpec
 
+HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
+UNCLIPPED = 1e9  # features reach the network as they are, where nothing standardises them
+FEATURE_CLIP = 10.0  # deviations
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -97,6 +103,33 @@ class ConflictAwarePolicyNetwork(PolicyNetwork):
         return self.policy_head(hidden), self.value_head(hidden).squeeze(-1)
 
 
+def network_for_env(
+    env: EnvSpec,
+    kind: NetworkKind,
+    hidden_sizes: tuple[int, ...] | None = None,
+    *,
+    normalised: bool = False,
+) -> NetworkSpec:
+    """The network of that kind for an environment, of the usual width unless told; `normalised` cuts its features off.
+
+    Raises:
+        ConfigError: the environment shows no map, which the network reads.
+    """
+    reads_maps = kind == "conflict_aware"
+    if reads_maps and not env.map_channels:
+        raise ConfigError(f"{env.env_id} shows no maps, which a conflict_aware network reads. Use mlp.")
+    return NetworkSpec(
+        kind=kind,
+        n_features=len(env.feature_names),
+        n_actions=len(env.action_low) or len(env.action_names),
+        hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
+        activation="relu" if reads_maps else "tanh",
+        map_shape=env.map_shape if reads_maps else (0, 0, 0),
+        feature_clip=FEATURE_CLIP if normalised else UNCLIPPED,
+        distribution="gaussian" if env.action_low else "categorical",
+    )
+
+
 def build_network(spec: NetworkSpec, rng: np.random.Generator) -> PolicyNetwork:
     """A fresh network of that kind, initialised from `rng` alone."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
@@ -107,6 +140,23 @@ def build_network(spec: NetworkSpec, rng: np.random.Generator) -> PolicyNetwork:
 def export_weights(network: nn.Module) -> dict[str, NDArray[np.float32]]:
     """Copies of a network's arrays by name, ready for a checkpoint."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def import_weights(network: nn.Module, weights: Arrays) -> None:
+    """Copy arrays into a network's own memory, name for name.
+
+    Raises:
+        CheckpointError: a name or shape is not the network's.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = {name: array.shape for name, array in weights.items()}
+    for name in sorted(own | given):
+        if own.get(name) != given.get(name):
+            raise CheckpointError(
+                f"The network's array {name!r} has shape {own.get(name)}, the checkpoint's has {given.get(name)}."
+            )
+    for name, tensor in network.state_dict().items():
+        tensor.copy_(torch.from_numpy(weights[name]))
 
 
 class FlatParameters:

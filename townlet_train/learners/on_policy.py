@@ -1,31 +1,63 @@
-"""What methods that learn from their own rollouts share: when to play, to save, to report, and writing checkpoints."""
+"""Collect, update, log, repeat: what methods that learn from their own rollouts share, from start to result.
+
+A checkpoint holds everything the rest of the run depends on, the rollout at hand and the environments included, so a
+run that goes on from one is the same run, bit for bit.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+import numpy as np
+
+from townlet_train.contract import Progress, StartingPoint, TrainingContext
 from townlet_train.data.checkpoint import (
     Arrays,
     Checkpoint,
     CheckpointInfo,
     Lineage,
+    below,
     save_checkpoint,
     seed_ranges,
+    under,
 )
+from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec
+from townlet_train.errors import CheckpointError, Interrupted, UsageError
+from townlet_train.files import sha256_of
 from townlet_train.learners.actor_critic import ActorCritic
-from townlet_train.learners.rollouts import Episode, Normaliser, Rollout, RolloutCollector
-from townlet_train.policies.network import NetworkSpec
-from townlet_train.services.runs import versions
+from townlet_train.learners.bc import limited_threads
+from townlet_train.learners.curve import TrainingCurve
+from townlet_train.learners.networks import network_for_env
+from townlet_train.learners.params import OnPolicyParams
+from townlet_train.learners.rollouts import Normaliser, Rollout, RolloutCollector
+from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
+from townlet_train.results import EvaluationDTO
+from townlet_train.services.runs import model_path, versions
 
 TICKS_BETWEEN_REPORTS = 512
-Stats = TypeVar("Stats")
-StatsOut = TypeVar("StatsOut", covariant=True)
+
+
+class OnPolicyStats(Protocol):
+    """What a learner says of an update: a dataclass with at least these."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def approx_kl(self) -> float: ...
+    @property
+    def skipped_updates(self) -> int: ...
+
+
+Stats = TypeVar("Stats", bound=OnPolicyStats)
+StatsOut = TypeVar("StatsOut", bound=OnPolicyStats, covariant=True)
 
 
 class OnPolicyLearner(Protocol[StatsOut]):
@@ -47,31 +79,122 @@ class OnPolicyLearner(Protocol[StatsOut]):
         """Copies of all arrays by name."""
         ...
 
-    def optimizer_arrays(self) -> Arrays:
-        """Copies of the optimiser's arrays by name."""
+    def load_weights(self, weights: Arrays) -> None:
+        """Take over all arrays by name."""
+        ...
+
+    def state(self) -> Arrays:
+        """Copies of what `update` depends on beside the weights."""
+        ...
+
+    def restore(self, state: Arrays) -> None:
+        """Continue from what `state` gave."""
+        ...
+
+    @property
+    def n_updates(self) -> int:
+        """Optimiser steps made."""
         ...
 
 
-class OnPolicyRun(Generic[Stats]):
-    """Plays and learns until the steps are used up; saves every `checkpoint_interval` steps on the way.
+BuildLearner = Callable[[NetworkSpec, np.random.Generator], OnPolicyLearner[Stats]]
 
-    `report` is called often, and may raise to stop the run.
+
+@dataclass(frozen=True)
+class Trained(Generic[Stats]):
+    """What a run reached: its last update, and everything a result says whatever the method."""
+
+    stats: Stats
+    facts: Mapping[str, Any]  # by the names of the results
+
+
+def train(
+    context: TrainingContext, params: OnPolicyParams, *, algorithm: str, build_learner: BuildLearner[Stats]
+) -> Trained[Stats]:
+    """Collect, update, log, repeat until `params.timesteps`, then evaluate; a checkpoint handed in is gone on from.
+
+    Raises:
+        Interrupted: the user asked to stop; a checkpoint to resume from is saved, and named.
+        CheckpointError: the checkpoint to go on from is of another policy or environment.
     """
+    started = time.perf_counter()
+    run = OnPolicyRun(context, params, algorithm, build_learner)
+    with run.writer:
+        try:
+            with limited_threads(torch_threads=1, numpy_threads=1):
+                stats = run.iterate()
+                while not run.over:
+                    stats = run.iterate()
+        except Interrupted as stop:
+            checkpoint = run.save()
+            run.writer.settle()
+            raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
+        model = run.save_model()
+    try:
+        evaluation = _evaluate(model, params.evaluation_episodes, context)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop} Training had ended; the policy is {model}") from stop
+    threshold, skipped = run.env.spec.reward_threshold, stats.skipped_updates
+    facts = run.facts() | {
+        "evaluation": evaluation,
+        "reward_threshold": threshold,
+        "converged": evaluation.ci_low >= threshold if evaluation and threshold is not None else None,
+        "checkpoint": str(model),
+        "checkpoint_sha256": sha256_of(model),
+        "duration_sec": time.perf_counter() - started,
+        "warnings": (f"{skipped} updates were skipped because they were not finite.",) if skipped else (),
+    }
+    return Trained(stats, facts)
+
+
+class OnPolicyRun(Generic[Stats]):
+    """Environments, learner and curve of one run, at its start or where a checkpoint left them."""
 
     def __init__(
         self,
-        collector: RolloutCollector,
-        learner: OnPolicyLearner[Stats],
-        timesteps: int,
-        checkpoint_interval: int,
-        *,
-        save: Callable[[int], object],
-        report: Callable[[], None],
+        context: TrainingContext,
+        params: OnPolicyParams,
+        algorithm: str,
+        build_learner: BuildLearner[Stats],
     ) -> None:
-        self._collector, self._learner = collector, learner
-        self._timesteps, self._interval = timesteps, checkpoint_interval
-        self._save, self._report = save, report
-        self.rollouts, self.collect_sec, self.update_sec = 0, 0.0, 0.0
+        self._context, self._params, self._algorithm = context, params, algorithm
+        seeds = range(context.seed, context.seed + params.n_envs)
+        self.env = build_env(context.config, params.n_envs)
+        start = context.start
+        network = network_for_env(
+            self.env.spec, params.network, params.hidden_sizes, normalised=params.normalize_observations
+        )
+        if start is not None:
+            network = _continued_network(network, start, self.env.spec)
+        self._learner = build_learner(network, context.rng)
+        self._collector = RolloutCollector(
+            self.env,
+            network,
+            n_steps=params.n_steps,
+            seeds=np.array(seeds),
+            rng=context.rng,
+            normalize_observations=params.normalize_observations,
+        )
+        n_slots = self._collector.n_slots
+        self._checkpoint_steps = params.checkpoint_steps(n_slots)
+        self._curve = TrainingCurve(params.log_steps(n_slots))
+        parent = sha256_of(start.path) if start is not None and start.fork else None
+        lineage = Lineage(training_seeds=seed_ranges(seeds), parent_sha256=parent)
+        self.writer = CheckpointWriter(
+            describe(algorithm, network, self.env.spec, lineage, config_hash=context.config_hash)
+        )
+        self._said = {
+            "seed": context.seed,
+            "config": context.config.model_dump(mode="json"),
+            "params": params.model_dump(mode="json"),
+        }
+        self._rollouts = self._transitions = 0
+        self._collect_sec = self._update_sec = 0.0
+        if start is not None and start.fork:
+            self._adopt(start.checkpoint)
+        elif start is not None:
+            self._restore(start)
+        self._began_at = self.timestep
 
     @property
     def timestep(self) -> int:
@@ -80,64 +203,139 @@ class OnPolicyRun(Generic[Stats]):
 
     @property
     def over(self) -> bool:
-        """Whether the steps are used up."""
-        return self.timestep >= self._timesteps
+        """Whether the steps are used up and learned from."""
+        return self.timestep >= self._params.timesteps and not self._collector.filled
 
-    def collect(self) -> tuple[Rollout, list[Episode]]:
-        """One rollout, shorter where the run ends, and the episodes that ended in it."""
+    def iterate(self) -> Stats:
+        """One rollout, what was learned from it, and its lines in the metrics."""
         actor = self._learner.actor_critic
-        started, left = time.perf_counter(), min(self._collector.n_steps, self._ticks_until(self._timesteps))
-        while left:
-            due = (self.timestep // self._interval + 1) * self._interval
+        started = time.perf_counter()
+        self._collect()
+        rollout, episodes = self._collector.finish(actor)
+        collected = time.perf_counter()
+        progress = (self.timestep - rollout.rewards.size) / self._params.timesteps
+        stats = self._learner.update(rollout, progress, self._report_patiently)
+        if self._collector.normaliser is not None:
+            self._learner.set_normaliser(self._collector.normaliser)
+        self._collect_sec += collected - started
+        self._update_sec += time.perf_counter() - collected
+        self._rollouts += 1
+        self._transitions = rollout.rewards.size
+        for line in self._curve.lines(episodes, self.timestep, asdict(stats)):
+            self._context.record(line)
+        if not self.over:  # a run that is over has nothing left to interrupt
+            self._report(mean_return=self._curve.mean_return, approx_kl=stats.approx_kl)
+        return stats
+
+    def save(self) -> Path:
+        """Write the run as it is to checkpoint_<timestep>.zip, in the background."""
+        path = self._context.run_dir / f"checkpoint_{self.timestep}.zip"
+        self.writer.save(path, self._checkpoint())
+        return path
+
+    def save_model(self) -> Path:
+        """Write the policy, and nothing that training would need, to the run's model file; returns when it is there."""
+        path = model_path(self._context.run_dir, self._algorithm, self._context.seed)
+        self.writer.save(path, replace(self._checkpoint(), optimizer=None, training=None))
+        self.writer.settle()
+        return path
+
+    def facts(self) -> dict[str, Any]:
+        """What results say of a run, whatever the method."""
+        seconds = self._collect_sec + self._update_sec
+        return {
+            **self._curve.summary(),
+            "epoch": self._rollouts,
+            "updates": self._learner.n_updates,
+            "transitions": self._transitions,
+            "steps": self.timestep,
+            "checkpoint_interval": self._checkpoint_steps,
+            "steps_per_sec": (self.timestep - self._began_at) / seconds,
+            "collect_sec": self._collect_sec,
+            "update_sec": self._update_sec,
+        }
+
+    def _collect(self) -> None:
+        """Fill the rollout, or as much of it as the run's steps allow; save whenever a checkpoint is due."""
+        actor, total = self._learner.actor_critic, self._params.timesteps
+        left = min(self._collector.missing, self._ticks_until(total))
+        while left > 0:
+            due = min((self.timestep // self._checkpoint_steps + 1) * self._checkpoint_steps, total)
             n_ticks = min(left, self._ticks_until(due), TICKS_BETWEEN_REPORTS)
             self._collector.advance(actor, n_ticks)
             left -= n_ticks
             if self.timestep >= due:
-                self._save(self.timestep)
+                self.save()
             self._report()
-        rollout = self._collector.finish(actor)
-        self.collect_sec += time.perf_counter() - started
-        return rollout
-
-    def update(self, rollout: Rollout) -> Stats:
-        """Learn from it."""
-        started = time.perf_counter()
-        progress = (self.timestep - rollout.rewards.size) / self._timesteps
-        stats = self._learner.update(rollout, progress, self._report)
-        if self._collector.normaliser is not None:
-            self._learner.set_normaliser(self._collector.normaliser)
-        self.update_sec += time.perf_counter() - started
-        self.rollouts += 1
-        return stats
 
     def _ticks_until(self, timestep: int) -> int:
         """Ticks that bring the steps of all slots to `timestep` or beyond."""
         return -((self.timestep - timestep) // self._collector.n_slots)
 
+    def _report(self, **shown: float) -> None:
+        self._context.report(Progress(self._algorithm, self.timestep, self._params.timesteps, shown))
+
+    def _report_patiently(self) -> None:
+        """Report from within an update, which is finished before the run stops."""
+        with suppress(Interrupted):
+            self._report()
+
+    def _checkpoint(self) -> Checkpoint:
+        """Copies of everything the rest of the run depends on."""
+        state = {
+            "timestep": self.timestep,
+            "updates": self._learner.n_updates,
+            "rollouts": self._rollouts,
+            "recorded": self._curve.told,
+            "rng": self._context.rng.bit_generator.state,
+        }
+        training = under("collector", self._collector.state()) | under("curve", self._curve.state())
+        weights, learner = self._learner.weights, self._learner.state()
+        return Checkpoint(self.writer.info, weights, state | self._said, learner, training)
+
+    def _restore(self, start: StartingPoint) -> None:
+        """Go on where the checkpoint was saved."""
+        saved = start.checkpoint
+        if saved.training is None or saved.optimizer is None:
+            raise CheckpointError(
+                f"{start.path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, "
+                f"or begin a new run with its policy by --fork."
+            )
+        self._learner.load_weights(saved.weights)
+        self._learner.restore(saved.optimizer)
+        self._collector.restore(below("collector", saved.training))
+        self._curve.restore(below("curve", saved.training))
+        self._rollouts = saved.state["rollouts"]
+        self._context.rng.bit_generator.state = saved.state["rng"]
+        if self.over or self.timestep > self._params.timesteps:
+            raise UsageError(
+                f"{start.path} is at step {self.timestep}, {self._params.timesteps} are asked for. Raise --timesteps."
+            )
+
+    def _adopt(self, saved: Checkpoint) -> None:
+        """Begin a new run with the checkpoint's policy, and with its optimiser where the method is the same."""
+        self._learner.load_weights(saved.weights)
+        if saved.optimizer is not None and saved.info.algorithm == self._algorithm:
+            self._learner.restore(saved.optimizer)
+        moments = below("collector.moments", saved.training or {})
+        self._collector.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
+
 
 class CheckpointWriter:
-    """Writes checkpoint_<timestep>.zip of a learner as it is at that moment, while training goes on.
+    """Writes checkpoints while training goes on.
 
     One file at a time: a failure to write is raised by the next `save` or by `settle`. Leaving the context settles.
     """
 
-    def __init__(self, folder: Path, info: CheckpointInfo, learner: OnPolicyLearner[object]) -> None:
-        self._folder, self._info, self._learner = folder, info, learner
+    def __init__(self, info: CheckpointInfo) -> None:
+        self.info = info
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._pending: Future[str] | None = None
 
-    def save(self, timestep: int, state: Mapping[str, Any]) -> Path:
-        """Where the file will be, at the latest after `settle`."""
+    def save(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Write it to `path`, at the latest when `settle` returns."""
         self.settle()
-        path = self._folder / f"checkpoint_{timestep}.zip"
-        checkpoint = Checkpoint(
-            self._info,
-            self._learner.weights,
-            {"timestep": timestep, **state},
-            self._learner.optimizer_arrays(),
-        )
         self._pending = self._thread.submit(save_checkpoint, path, checkpoint)
-        return path
 
     def settle(self) -> None:
         """Wait until what was saved is on disk."""
@@ -157,14 +355,9 @@ class CheckpointWriter:
 
 
 def describe(
-    algorithm: str,
-    network: NetworkSpec,
-    env: EnvSpec,
-    seeds: Iterable[int],
-    *,
-    config_hash: str,
+    algorithm: str, network: NetworkSpec, env: EnvSpec, lineage: Lineage, *, config_hash: str
 ) -> CheckpointInfo:
-    """What a checkpoint says about a policy that learned in `env`, its environments reset with `seeds`."""
+    """What a checkpoint says about a policy that learned in `env`."""
     reads_maps = network.kind == "conflict_aware"
     return CheckpointInfo(
         algorithm=algorithm,
@@ -174,7 +367,35 @@ def describe(
         map_channels=env.map_channels if reads_maps else (),
         map_size=env.map_size if reads_maps else 0,
         network=network.to_document(),
-        lineage=Lineage(training_seeds=seed_ranges(seeds)),
+        lineage=lineage,
         config_hash=config_hash,
         versions=versions(),
     )
+
+
+def _continued_network(wanted: NetworkSpec, start: StartingPoint, env: EnvSpec) -> NetworkSpec:
+    """The checkpoint's network.
+
+    Raises:
+        CheckpointError: it is not the one that the params describe, or reads and does other things than `env` has.
+    """
+    start.checkpoint.info.check_matches(env)
+    saved = NetworkSpec.from_document(start.checkpoint.info.network)
+    for name in ("kind", "hidden_sizes", "activation", "distribution"):
+        if getattr(saved, name) != getattr(wanted, name):
+            raise CheckpointError(
+                f"{start.path} holds a network with {name} {getattr(saved, name)!r}, the params describe one with "
+                f"{getattr(wanted, name)!r}. Give the params of the checkpoint."
+            )
+    return saved
+
+
+def _evaluate(model: Path, episodes: int, context: TrainingContext) -> EvaluationDTO | None:
+    """The returns on held-out seeds; None when no episodes are asked for."""
+    if not episodes:
+        return None
+
+    def report(done: int, total: int) -> None:
+        context.report(Progress("evaluation", done, total, {}))
+
+    return context.services.evaluation.evaluate(checkpoint=model, episodes=episodes, report=report)

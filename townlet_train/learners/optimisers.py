@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
 from townlet_train.data.checkpoint import Arrays
+
+
+class FlatOptimiser(Protocol):
+    """A rule that moves one vector against its gradient, and what it remembers."""
+
+    def step(self, learning_rate: float) -> None:
+        """Move the vector against the gradient."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all gradients seen."""
+        ...
+
+    def arrays(self) -> Arrays:
+        """Copies of the state by name."""
+        ...
+
+    def restore(self, arrays: Arrays) -> None:
+        """Continue from what `arrays` gave; names that are not its own are left alone."""
+        ...
 
 
 class FlatAdam:
@@ -42,5 +64,13 @@ class FlatAdam:
 
     def arrays(self) -> Arrays:
         """Copies of the state by name."""
-        state = {"adam.exp_avg": self._mean, "adam.exp_avg_sq": self._square, "adam.step": self._steps}
-        return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self._state.items()}
+
+    def restore(self, arrays: Arrays) -> None:
+        """Continue from what `arrays` gave."""
+        for name, tensor in self._state.items():
+            tensor.copy_(torch.from_numpy(arrays[name]).view_as(tensor))
+
+    @property
+    def _state(self) -> dict[str, Tensor]:
+        return {"adam.exp_avg": self._mean, "adam.exp_avg_sq": self._square, "adam.step": self._steps}

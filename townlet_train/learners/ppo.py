@@ -6,7 +6,6 @@ one step of Adam on a single vector. What is not finite never reaches the weight
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from townlet_train.data.checkpoint import Arrays
+from townlet_train.data.checkpoint import Arrays, below, under
 from townlet_train.envs.normalise import RewardScale
-from townlet_train.envs.protocol import EnvSpec
-from townlet_train.errors import ConfigError, TrainingError
 from townlet_train.learners.actor_critic import (
     ActorCritic,
     AutogradActorCritic,
@@ -27,20 +24,16 @@ from townlet_train.learners.actor_critic import (
     parameter_order,
 )
 from townlet_train.learners.advantages import compute_gae, explained_variance
-from townlet_train.learners.bc import HIDDEN_SIZES, select_device
-from townlet_train.learners.networks import FlatParameters, build_network, export_weights
+from townlet_train.learners.bc import select_device
+from townlet_train.learners.descent import GuardedDescent
+from townlet_train.learners.networks import FlatParameters, build_network, export_weights, import_weights
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Normaliser, Rollout
 from townlet_train.learners.surrogate import Losses, Objective, Transitions
-from townlet_train.policies.network import NetworkKind, NetworkSpec
+from townlet_train.policies.network import NetworkSpec
 
 ADAM_EPS = 1e-5
 REWARD_CLIP = 10.0  # deviations, as Stable-Baselines3's VecNormalize has it
-UNCLIPPED = 1e9  # features reach the network as they are, where nothing standardises them
-FEATURE_CLIP = 10.0  # deviations
-SKIPS_IN_A_ROW = 5  # so many updates without a finite gradient, and the last good weights come back
-MOST_RESTORES = 3
-logger = logging.getLogger(__name__)
 
 Schedule = Literal["constant", "linear"]
 
@@ -117,26 +110,38 @@ class PPOLearner:
 
     def __init__(self, spec: NetworkSpec, settings: PPOSettings, rng: np.random.Generator) -> None:
         self.spec, self.settings = spec, settings
-        self.n_updates = self.skipped_updates = self.restores = 0
         self._rng = rng
         self._network = build_network(spec, rng).to(select_device(settings.device))
         self._parameters = FlatParameters(self._network, parameter_order(spec))
         self.actor_critic = self._build_actor_critic()
-        self._adam = FlatAdam(self._parameters.vector, self._parameters.gradient, eps=ADAM_EPS)
-        self._learning_rate, self._rate_factor = settings.learning_rate, 1.0
+        adam = FlatAdam(self._parameters.vector, self._parameters.gradient, eps=ADAM_EPS)
+        self.descent = GuardedDescent(self._parameters, adam, settings.max_grad_norm)
         self._reward_scale: RewardScale | None = None
-        self._skipped_in_a_row = 0
-        self._good = self._parameters.vector.clone()
 
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all arrays by name, ready for a checkpoint."""
         return export_weights(self._network)
 
-    def optimizer_arrays(self) -> Arrays:
-        """Adam's moments, in the order of `parameter_order`, and what rewards are divided by."""
+    def load_weights(self, weights: Arrays) -> None:
+        """Take over all arrays by name, the normaliser's included."""
+        import_weights(self._network, weights)
+
+    def state(self) -> Arrays:
+        """Copies of what `update` depends on beside the weights: the optimiser, and what rewards are divided by."""
         scale = self._reward_scale.arrays() if self._reward_scale else {}
-        return {**self._adam.arrays(), **{f"reward_scale.{name}": array for name, array in scale.items()}}
+        return {**self.descent.state(), **under("reward_scale", scale)}
+
+    def restore(self, state: Arrays) -> None:
+        """Continue from what `state` gave."""
+        self.descent.restore(state)
+        scale = below("reward_scale", state)
+        self._reward_scale = RewardScale.from_arrays(scale) if scale else None
+
+    @property
+    def n_updates(self) -> int:
+        """Optimiser steps made."""
+        return self.descent.n_updates
 
     def set_normaliser(self, normaliser: Normaliser) -> None:
         """Let the network, and so every checkpoint, standardise features like this from now on."""
@@ -154,17 +159,16 @@ class PPOLearner:
             TrainingError: losses or gradients stay non-finite although weights were restored; names the first array.
         """
         transitions, shaped_like = self._transitions(rollout), rollout.values[:-1].ravel()
-        self._learning_rate = rate = self._scheduled_rate(progress)
-        objective = self._objective(progress)
+        rate = scheduled(self.settings.learning_rate, self.settings.learning_rate_schedule, progress)
+        started_at, objective = rate * self.descent.rate_factor, self._objective(progress)
         measured: list[_Update] = []
         epoch, close = 0, True
         while epoch < self.settings.n_epochs and close:
-            with np.errstate(over="ignore", invalid="ignore"):  # found by `_train_epoch`, in every batch
-                close = self._train_epoch(transitions, objective, measured)
+            with np.errstate(over="ignore", invalid="ignore"):  # found by the descent, in every batch
+                close = self._train_epoch(transitions, objective, rate, measured)
             epoch += 1
             on_epoch()
-        if self._skipped_in_a_row == 0:
-            self._good.copy_(self._parameters.vector)
+        self.descent.keep()
         table = np.array([[*update.losses, update.grad_norm] for update in measured] or [[math.nan] * 7])
         mean, most = table.mean(axis=0).tolist(), table.max(axis=0).tolist()
         return PPOStats(
@@ -181,14 +185,16 @@ class PPOLearner:
             explained_variance=explained_variance(shaped_like, transitions.returns),
             advantage_mean=float(transitions.advantages.mean()),
             advantage_std=float(transitions.advantages.std()),
-            learning_rate=rate,
+            learning_rate=started_at,
             clip_range=objective.clip_range,
             n_updates=len(measured),
             n_epochs=epoch,
-            skipped_updates=self.skipped_updates,
+            skipped_updates=self.descent.skipped_updates,
         )
 
-    def _train_epoch(self, transitions: Transitions, objective: Objective, measured: list[_Update]) -> bool:
+    def _train_epoch(
+        self, transitions: Transitions, objective: Objective, rate: float, measured: list[_Update]
+    ) -> bool:
         """One pass in a new order; False when a batch was further from the rollout's policy than 1.5 target_kl."""
         shuffled = transitions.take(self._rng.permutation(len(transitions.returns)))
         target_kl = self.settings.target_kl
@@ -196,52 +202,10 @@ class PPOLearner:
             losses = self.actor_critic.gradient(batch, objective)
             if target_kl is not None and losses.approx_kl > 1.5 * target_kl:
                 return False
-            grad_norm = self._clip_gradient()
-            if not (math.isfinite(losses.loss) and math.isfinite(grad_norm)):
-                self._skip(batch)
-                continue
-            self._adam.step(self._learning_rate)
-            self.n_updates += 1
-            self._skipped_in_a_row = 0
-            measured.append(_Update(losses, grad_norm))
+            grad_norm = self.descent.step(losses, rate, batch)
+            if grad_norm is not None:
+                measured.append(_Update(losses, grad_norm))
         return True
-
-    def _clip_gradient(self) -> float:
-        """Scale the gradient down to `max_grad_norm`; returns its norm before."""
-        gradient = self._parameters.gradient
-        norm = math.sqrt(float(torch.dot(gradient, gradient)))
-        if norm > self.settings.max_grad_norm:
-            gradient *= self.settings.max_grad_norm / (norm + 1e-6)
-        return norm
-
-    def _skip(self, batch: Transitions) -> None:
-        """Leave the weights as they are; after some skips in a row, as they were, with half the step size."""
-        self.skipped_updates += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row < SKIPS_IN_A_ROW:
-            return
-        culprit = self._first_non_finite(batch)
-        if self.restores == MOST_RESTORES:
-            raise TrainingError(
-                f"{SKIPS_IN_A_ROW} updates in a row were not finite, after {self.restores} returns to good weights; "
-                f"the first array that is not finite is {culprit!r}. Lower the learning rate, it was "
-                f"{self.settings.learning_rate:g}, or look at what the environment returns."
-            )
-        self.restores += 1
-        self._skipped_in_a_row = 0
-        self._rate_factor /= 2
-        self._learning_rate /= 2
-        self._parameters.vector.copy_(self._good)
-        self._adam.reset()
-        logger.warning("%r is not finite; back to the last good weights, learning rate halved", culprit)
-
-    def _first_non_finite(self, batch: Transitions) -> str:
-        """The name of the array where the trouble starts: what was observed, then weights, then gradients."""
-        arrays = {name: getattr(batch, name) for name in batch._fields if name not in ("maps", "illegal")}
-        arrays |= {name: tensor.cpu().numpy() for name, tensor in self._parameters.values.items()}
-        gradients = self._parameters.gradients.items()
-        arrays |= {f"gradient of {name}": tensor.cpu().numpy() for name, tensor in gradients}
-        return next((name for name, array in arrays.items() if not np.isfinite(array).all()), "loss")
 
     def _transitions(self, rollout: Rollout) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
@@ -276,10 +240,6 @@ class PPOLearner:
         self._reward_scale = scale.updated(rewards, ended)
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
-    def _scheduled_rate(self, progress: float) -> float:
-        s = self.settings
-        return scheduled(s.learning_rate, s.learning_rate_schedule, progress) * self._rate_factor
-
     def _objective(self, progress: float) -> Objective:
         s = self.settings
         clip_range = scheduled(s.clip_range, s.clip_range_schedule, progress)
@@ -298,32 +258,6 @@ def scheduled(value: float, schedule: Schedule, progress: float) -> float:
     0.05
     """
     return value * (1 - progress) if schedule == "linear" else value
-
-
-def network_for_env(
-    env: EnvSpec,
-    kind: NetworkKind,
-    hidden_sizes: tuple[int, ...] | None = None,
-    feature_clip: float = UNCLIPPED,
-) -> NetworkSpec:
-    """The network of that kind for an environment, of the usual width unless told.
-
-    Raises:
-        ConfigError: the environment shows no map, which the network reads.
-    """
-    reads_maps = kind == "conflict_aware"
-    if reads_maps and not env.map_channels:
-        raise ConfigError(f"{env.env_id} shows no maps, which a conflict_aware network reads. Use mlp.")
-    return NetworkSpec(
-        kind=kind,
-        n_features=len(env.feature_names),
-        n_actions=len(env.action_low) or len(env.action_names),
-        hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
-        activation="relu" if reads_maps else "tanh",
-        map_shape=env.map_shape if reads_maps else (0, 0, 0),
-        feature_clip=feature_clip,
-        distribution="gaussian" if env.action_low else "categorical",
-    )
 
 
 class _Update(NamedTuple):

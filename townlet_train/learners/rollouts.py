@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from townlet_train.data.checkpoint import Arrays, below, under
 from townlet_train.envs.normalise import RunningMoments
 from townlet_train.envs.protocol import Observation, VectorEnv
+from townlet_train.errors import UsageError
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec, normalise
 
@@ -56,6 +58,16 @@ class _Cut(NamedTuple):
     slots: NDArray[np.int64]  # flat
     features: Float
     maps: NDArray[np.uint8] | None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything by name, for a checkpoint."""
+        arrays = {"step": np.array([self.step]), "slots": self.slots, "features": self.features}
+        return arrays if self.maps is None else arrays | {"maps": self.maps}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> _Cut:
+        """What `arrays` gave."""
+        return cls(int(arrays["step"][0]), arrays["slots"], arrays["features"], arrays.get("maps"))
 
 
 class RolloutCollector:
@@ -104,6 +116,77 @@ class RolloutCollector:
     def missing(self) -> int:
         """Ticks until the rollout is full."""
         return self.n_steps - self._filled
+
+    @property
+    def filled(self) -> int:
+        """Ticks played that nothing has been learned from."""
+        return self._filled
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Copies of everything the next rollouts depend on beside the generator, the environments included."""
+        state = {name: array[: self._filled].copy() for name, array in self._kept().items()}
+        state |= {
+            "timestep": np.array([self.timestep]),
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+            "noise": self._noise[self._filled if self._filled else self.n_steps :].copy(),
+        }
+        for index, cut in enumerate(self._cuts):
+            state |= under(f"cut{index}", cut.arrays())
+        if self._moments is not None:
+            state |= under("moments", self._moments.arrays())
+        if self.normaliser is not None:
+            state |= {"normaliser.mean": self.normaliser.mean, "normaliser.std": self.normaliser.std}
+        return state | under("env", self.env.get_state())
+
+    def restore(self, state: Arrays) -> None:
+        """Continue from what `state` gave, the environments included.
+
+        Raises:
+            InexactStateError: an environment did not come back to where it was.
+        """
+        self._observation = self.env.set_state(below("env", state))
+        self._filled = len(state["rewards"])
+        for name, array in self._kept().items():
+            array[: self._filled] = state[name]
+        self._noise[self.n_steps - len(state["noise"]) :] = state["noise"]
+        self.timestep = int(state["timestep"][0])
+        self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()
+        n_cuts = sum(name.endswith(".step") for name in state)
+        self._cuts = [_Cut.from_arrays(below(f"cut{i}", state)) for i in range(n_cuts)]
+        if self._moments is not None:
+            self._moments = RunningMoments.from_arrays(below("moments", state))
+        normaliser = below("normaliser", state)
+        self.normaliser = Normaliser(**normaliser, clip=self._spec.feature_clip) if normaliser else None
+
+    def adopt_normaliser(self, mean: Float, std: Float, moments: Arrays | None) -> None:
+        """Standardise features as another run left off; `moments` are what it had seen, to be counted on from.
+
+        Raises:
+            UsageError: features are to be normalised by running moments and there are none to begin with.
+        """
+        if self._moments is not None:
+            if not moments:
+                raise UsageError(
+                    "normalize_observations goes on from what was seen, which the checkpoint does not say. "
+                    "Pass --no-normalize-observations to keep its policy's features as they are."
+                )
+            self._moments = RunningMoments.from_arrays(moments)
+        if mean.any() or (std != 1).any():
+            self.normaliser = Normaliser(mean, std, self._spec.feature_clip)
+
+    def _kept(self) -> dict[str, NDArray[Any]]:
+        """What is kept of every tick, by name, time first."""
+        kept: dict[str, NDArray[Any] | None] = {
+            "features": self._features,
+            "maps": self._maps,
+            "illegal": self._illegal,
+            "actions": self._actions,
+            "rewards": self._rewards,
+            "terminated": self._terminated,
+            "truncated": self._truncated,
+        }
+        return {name: array for name, array in kept.items() if array is not None}
 
     def advance(self, actor: ActorCritic, n_ticks: int) -> None:
         """Play `n_ticks`, at most `missing`; the actor must stay the same until `finish`."""

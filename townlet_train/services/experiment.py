@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from townlet_train.data.checkpoint import CheckpointInfo, load_checkpoint
+from townlet_train.data.checkpoint import CheckpointInfo, load_checkpoint, sorted_checkpoints
 from townlet_train.files import write_json
 from townlet_train.results import TrainingResultDTO
 from townlet_train.services.runs import Run, now
@@ -62,7 +62,7 @@ def results_document(run: Run, result: TrainingResultDTO, info: CheckpointInfo |
             "policy": POLICIES.get(info.network.get("kind", "")) if info else None,
             "model_file": run.model_path.name if info else None,
             "model_path": f"{run.path}/",
-            "checkpoint_interval": params.get("checkpoint_interval"),
+            "checkpoint_interval": reached.get("checkpoint_interval"),
             "checkpoints": [path.name for path in sorted_checkpoints(run.path)],
         },
         "metrics": {
@@ -125,12 +125,3 @@ def recording_interval(lines: Sequence[Line]) -> int | None:
     steps = [0, *(line["timestep"] for line in lines if line.get("timestep") is not None)]
     distances = {later - earlier for earlier, later in pairwise(steps)}
     return distances.pop() if len(distances) == 1 else None
-
-
-def sorted_checkpoints(path: Path) -> list[Path]:
-    """checkpoint_<step>.zip in the order of their steps."""
-    steps = {
-        checkpoint: checkpoint.stem.removeprefix("checkpoint_")
-        for checkpoint in path.glob("checkpoint_*.zip")
-    }
-    return sorted((c for c, step in steps.items() if step.isdigit()), key=lambda c: int(steps[c]))

@@ -22,15 +22,17 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 from filelock import FileLock, Timeout
 
+from townlet_train.data.checkpoint import checkpoints_after
 from townlet_train.errors import Interrupted, UsageError
-from townlet_train.files import atomic_path, to_json, write_json
+from townlet_train.files import PARTIAL, atomic_path, to_json, write_bytes, write_json
 
 RUN_SCHEMA = "1.0.0"
-LOCK, PREVIOUS, RUN, METRICS = ".lock", ".previous", "run.json", "metrics.jsonl"
+LOCK, PREVIOUS, RUN, METRICS, MODEL = ".lock", ".previous", "run.json", "metrics.jsonl", "_model.zip"
+KEPT = ("started_at", "resumed", "lineage")  # of run.json when a run is resumed where it was
 WRITTEN = (
     RUN,
     METRICS,
@@ -40,8 +42,21 @@ WRITTEN = (
     "*_metrics.json",
     "logs/training_*.log",
 )
+logger = logging.getLogger(__name__)
 EXPERIMENTS = Path("results/experiments")
 RECORDED_VERSIONS = ("townlet-train", "numpy", "torch", "safetensors", "gymnasium", "numba")
+
+
+class Resumed(NamedTuple):
+    """The checkpoint a run goes on from, and how far the run had come."""
+
+    path: Path
+    timestep: int
+    recorded: int  # timestep of the last line in metrics.jsonl by then
+
+    def continues(self, run_dir: Path) -> bool:
+        """Whether the run goes on where it was."""
+        return (run_dir / RUN).exists() and self.path.resolve().parent == run_dir.resolve()
 
 
 class Run:
@@ -51,23 +66,30 @@ class Run:
         self.path = path
         self.id = run_id
         self._document = dict(document)
+        self._metrics: TextIO | None = None
 
     @property
     def model_path(self) -> Path:
         """Where the checkpoint to use belongs."""
-        return self.path / f"{self.id}_model.zip"
+        return self.path / f"{self.id}{MODEL}"
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, stamped with the time, and flush it."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as stream:
-            stream.write(to_json({**line, "timestamp": now()}) + "\n")
+        if self._metrics is None:
+            self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+        self._metrics.write(to_json({**line, "timestamp": now()}) + "\n")
+        self._metrics.flush()
+
+    def close(self) -> None:
+        """Close metrics.jsonl; another `record` opens it again."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
 
     def lines(self) -> list[dict[str, Any]]:
         """Every line recorded so far."""
         path = self.path / METRICS
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return read_lines(path) if path.exists() else []
 
     def publish_model(self, checkpoint: Path) -> None:
         """Copy a checkpoint of this run to `model_path`."""
@@ -84,16 +106,40 @@ class Run:
         return self._document[field]
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, without a last one that a power cut left unfinished."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def run_id(strategy: str, seed: int) -> str:
+    """What a run is called."""
+    return f"{strategy}_seed{seed}"
+
+
 def default_run_dir(strategy: str, seed: int) -> Path:
     """Where a run goes when nobody says."""
-    return EXPERIMENTS / f"{strategy}_seed{seed}"
+    return EXPERIMENTS / run_id(strategy, seed)
 
 
-def check_run_dir(path: Path, *, overwrite: bool) -> None:
-    """Raise `UsageError` when a run may not start in `path`; changes nothing.
+def model_path(run_dir: Path, strategy: str, seed: int) -> Path:
+    """Where the checkpoint to use belongs."""
+    return run_dir / f"{run_id(strategy, seed)}{MODEL}"
+
+
+def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None) -> None:
+    """Raise `UsageError` when a run may not start in `path`, or not go on there; changes nothing.
 
     A run that failed before it saved any checkpoint is in nobody's way.
     """
+    if resumed is not None and resumed.continues(path):
+        later = [found.name for found in checkpoints_after(path, resumed.timestep)]
+        if later and not overwrite:
+            raise UsageError(
+                f"{path} holds checkpoints after step {resumed.timestep}, up to {later[-1]}, which going on from there "
+                f"replaces. Pass --overwrite, --resume-from latest or another --output-dir."
+            )
+        return
     if path.exists() and not path.is_dir():
         raise UsageError(f"The run directory {path} is a file. Choose another --output-dir.")
     if not path.exists() or all(entry.name == LOCK for entry in path.iterdir()):
@@ -111,8 +157,14 @@ def check_run_dir(path: Path, *, overwrite: bool) -> None:
 
 def _status(path: Path) -> str:
     """What a run.json says became of its run."""
+    return str(_read(path)["status"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A run.json."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["status"])
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return document | {"status": document["status"]}
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UsageError(
             f"{path} is damaged, expected a JSON object with a status. Choose another --output-dir."
@@ -121,24 +173,43 @@ def _status(path: Path) -> str:
 
 @contextmanager
 def open_run(
-    path: Path, *, strategy: str, seed: int, details: Mapping[str, Any], overwrite: bool
+    path: Path,
+    *,
+    strategy: str,
+    seed: int,
+    details: Mapping[str, Any],
+    overwrite: bool,
+    resumed: Resumed | None = None,
 ) -> Iterator[Run]:
     """A run directory to write to, locked while the block lasts; run.json says how the block ended.
 
     `details` go into run.json. Raises `UsageError` when another run is at work there, or was and `overwrite` is False.
     The run that is replaced is kept until the new one has saved a checkpoint, and is put back when it never does.
+    A run that is resumed where it was goes on with its files, its metrics cut to what the checkpoint knows; elsewhere
+    it begins with a copy of those metrics.
     """
-    run_id = f"{strategy}_seed{seed}"
     path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(_locked(path))
         _put_back(path)
-        check_run_dir(path, overwrite=overwrite)
-        _set_aside(path)
-        run = Run(
-            path, run_id, {"schema_version": RUN_SCHEMA, "id": run_id, "strategy": strategy, "seed": seed}
-        )
-        run.update(status="running", started_at=now(), ended_at=None, versions=versions(), **details)
+        check_run_dir(path, overwrite=overwrite, resumed=resumed)
+        document: dict[str, Any] = {"schema_version": RUN_SCHEMA, "id": run_id(strategy, seed)}
+        document |= {"strategy": strategy, "seed": seed, "started_at": now()}
+        if resumed is not None and resumed.continues(path):
+            document |= {name: _read(path / RUN)[name] for name in KEPT if name in _read(path / RUN)}
+            for later in checkpoints_after(path, resumed.timestep):
+                later.unlink()
+        else:
+            _set_aside(path)
+        for unfinished in path.glob(f".*{PARTIAL}"):
+            unfinished.unlink()
+        run = Run(path, document["id"], document)
+        if resumed is not None:
+            _rewind(resumed, path / METRICS)
+            since = {"checkpoint": str(resumed.path), "timestep": resumed.timestep, "at": now()}
+            run.update(resumed=[*document.get("resumed", ()), since])
+        stack.callback(run.close)
+        run.update(status="running", ended_at=None, error=None, versions=versions(), **details)
         stack.enter_context(_logged_to(path / "logs"))
         try:
             yield run
@@ -150,6 +221,16 @@ def open_run(
             raise
         run.update(status="finished", ended_at=now())
         shutil.rmtree(path / PREVIOUS, ignore_errors=True)
+
+
+def _rewind(resumed: Resumed, target: Path) -> None:
+    """Leave in `target` what the run had recorded by the time of its checkpoint."""
+    source = resumed.path.parent / METRICS
+    if not source.exists():
+        logger.warning("%s is missing; the metrics begin after step %d", source, resumed.recorded)
+        return
+    kept = [line for line in read_lines(source) if line["timestep"] <= resumed.recorded]
+    write_bytes(target, "".join(to_json(line) + "\n" for line in kept).encode())
 
 
 def now() -> str:
