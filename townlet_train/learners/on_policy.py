@@ -118,18 +118,9 @@ def train(
         CheckpointError: the checkpoint to go on from is of another policy or environment.
     """
     started = time.perf_counter()
-    run = OnPolicyRun(context, params, algorithm, build_learner)
-    with run.writer:
-        try:
-            with limited_threads(torch_threads=1, numpy_threads=1):
-                stats = run.iterate()
-                while not run.over:
-                    stats = run.iterate()
-        except Interrupted as stop:
-            checkpoint = run.save()
-            run.writer.settle()
-            raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
-        model = run.save_model()
+    with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on their number, too
+        run = OnPolicyRun(context, params, algorithm, build_learner)
+        stats, model = _iterate(run)
     try:
         evaluation = _evaluate(model, params.evaluation_episodes, context)
     except Interrupted as stop:
@@ -145,6 +136,20 @@ def train(
         "warnings": (f"{skipped} updates were skipped because they were not finite.",) if skipped else (),
     }
     return Trained(stats, facts)
+
+
+def _iterate(run: OnPolicyRun[Stats]) -> tuple[Stats, Path]:
+    """Iterate until the steps are used up; the last update's statistics and the model file."""
+    with run.writer:
+        try:
+            stats = run.iterate()
+            while not run.over:
+                stats = run.iterate()
+        except Interrupted as stop:
+            checkpoint = run.save()
+            run.writer.settle()
+            raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
+        return stats, run.save_model()
 
 
 class OnPolicyRun(Generic[Stats]):
@@ -307,7 +312,7 @@ class OnPolicyRun(Generic[Stats]):
         self._curve.restore(below("curve", saved.training))
         self._rollouts = saved.state["rollouts"]
         self._context.rng.bit_generator.state = saved.state["rng"]
-        if self.over or self.timestep > self._params.timesteps:
+        if self.over or self._ticks_until(self._params.timesteps) < 0:
             raise UsageError(
                 f"{start.path} is at step {self.timestep}, {self._params.timesteps} are asked for. Raise --timesteps."
             )
