@@ -27,6 +27,7 @@ from townlet_train.errors import CheckpointError, UsageError
 from townlet_train.files import sha256_of
 from townlet_train.orchestrator import run_strategy
 from townlet_train.results import TrainingResultDTO
+from townlet_train.services.rollout import capture_as_configured
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -116,6 +117,25 @@ def test_resumed_from_any_checkpoint_it_ends_with_the_same_bytes(
         resume(checkpoint, resumed_dir)
         after = int(checkpoint.stem.removeprefix("checkpoint_"))
         assert left_by(resumed_dir) == left_by(tmp_path / "straight", after=after)
+
+
+@pytest.mark.parametrize("mode", ["replay", "mixed"])
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_learning_from_a_recording_is_resumed_where_it_was(mode: str, store: str, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"seed": 1, "rollout": {"towns": 2, "ticks": 60, "store": store}})
+    capture_as_configured(config, output=tmp_path / "capture")
+    params = {
+        "mode": mode,
+        "capture_dir": tmp_path / "capture",
+        "n_steps": 80,
+        "timesteps": 1500,
+        "n_epochs": 1,
+    }
+    train(tmp_path / "straight", env="town", **params, evaluation_episodes=0, normalize_rewards=True)
+    for checkpoint in sorted_checkpoints(tmp_path / "straight")[2::5]:
+        resume(checkpoint, tmp_path / checkpoint.stem)
+        after = int(checkpoint.stem.removeprefix("checkpoint_"))
+        assert left_by(tmp_path / checkpoint.stem) == left_by(tmp_path / "straight", after=after)
 
 
 def test_a_finished_run_made_longer_is_what_it_would_have_been(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ from townlet_train.learners.bc import limited_threads
 from townlet_train.learners.curve import TrainingCurve
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
-from townlet_train.learners.rollouts import Normaliser, Rollout, RolloutCollector
+from townlet_train.learners.replay import RecordedRollouts, open_recording
+from townlet_train.learners.rollouts import Episode, Float, Normaliser, Rollout, RolloutCollector
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path, versions
@@ -97,6 +98,48 @@ class OnPolicyLearner(Protocol[StatsOut]):
         ...
 
 
+class RolloutSource(Protocol):
+    """Where rollouts come from: environments that are played in, or a recording."""
+
+    normaliser: Normaliser | None
+    timestep: int
+
+    @property
+    def n_slots(self) -> int:
+        """Steps that one tick adds."""
+        ...
+
+    @property
+    def filled(self) -> int:
+        """Ticks there are that nothing has been learned from."""
+        ...
+
+    @property
+    def missing(self) -> int:
+        """Ticks until the rollout is full."""
+        ...
+
+    def advance(self, actor: ActorCritic, n_ticks: int) -> None:
+        """Go on by `n_ticks`, at most `missing`."""
+        ...
+
+    def finish(self, actor: ActorCritic) -> tuple[Rollout, list[Episode]]:
+        """What there is since the last time, and the episodes that ended in it."""
+        ...
+
+    def state(self) -> Arrays:
+        """Copies of everything that what comes next depends on."""
+        ...
+
+    def restore(self, state: Arrays) -> None:
+        """Continue from what `state` gave."""
+        ...
+
+    def adopt_normaliser(self, mean: Float, std: Float, moments: Arrays | None) -> None:
+        """Standardise features as another run left off."""
+        ...
+
+
 BuildLearner = Callable[[NetworkSpec, np.random.Generator], OnPolicyLearner[Stats]]
 
 
@@ -108,8 +151,21 @@ class Trained(Generic[Stats]):
     facts: Mapping[str, Any]  # by the names of the results
 
 
+@dataclass(frozen=True)
+class Recording:
+    """Transitions to learn from that others made: alone, or beside rollouts, a chunk after each."""
+
+    path: Path
+    alone: bool
+
+
 def train(
-    context: TrainingContext, params: OnPolicyParams, *, algorithm: str, build_learner: BuildLearner[Stats]
+    context: TrainingContext,
+    params: OnPolicyParams,
+    *,
+    algorithm: str,
+    build_learner: BuildLearner[Stats],
+    recording: Recording | None = None,
 ) -> Trained[Stats]:
     """Collect, update, log, repeat until `params.timesteps`, then evaluate; a checkpoint handed in is gone on from.
 
@@ -119,7 +175,7 @@ def train(
     """
     started = time.perf_counter()
     with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on their number, too
-        run = OnPolicyRun(context, params, algorithm, build_learner)
+        run = OnPolicyRun(context, params, algorithm, build_learner, recording)
         stats, model = _iterate(run)
     try:
         evaluation = _evaluate(model, params.evaluation_episodes, context)
@@ -161,10 +217,12 @@ class OnPolicyRun(Generic[Stats]):
         params: OnPolicyParams,
         algorithm: str,
         build_learner: BuildLearner[Stats],
+        recording: Recording | None = None,
     ) -> None:
         self._context, self._params, self._algorithm = context, params, algorithm
         seeds = range(context.seed, context.seed + params.n_envs)
-        self.env = build_env(context.config, params.n_envs)
+        plays = recording is None or not recording.alone
+        self.env = build_env(context.config, params.n_envs if plays else 1)
         start = context.start
         network = network_for_env(
             self.env.spec, params.network, params.hidden_sizes, normalised=params.normalize_observations
@@ -172,19 +230,38 @@ class OnPolicyRun(Generic[Stats]):
         if start is not None:
             network = _continued_network(network, start, self.env.spec)
         self._learner = build_learner(network, context.rng)
-        self._collector = RolloutCollector(
-            self.env,
-            network,
-            n_steps=params.n_steps,
-            seeds=np.array(seeds),
-            rng=context.rng,
-            normalize_observations=params.normalize_observations,
-        )
+        self._beside: RecordedRollouts | None = None
+        if recording is not None:
+            recorded = open_recording(
+                recording.path,
+                self.env.spec,
+                network,
+                n_steps=params.n_steps * params.n_envs,
+                normalize_observations=params.normalize_observations and recording.alone,
+            )
+            self._beside = None if recording.alone else recorded
+        self._collector: RolloutSource
+        if recording is not None and recording.alone:
+            self._collector = recorded
+        else:
+            self._collector = RolloutCollector(
+                self.env,
+                network,
+                n_steps=params.n_steps,
+                seeds=np.array(seeds),
+                rng=context.rng,
+                normalize_observations=params.normalize_observations,
+            )
         n_slots = self._collector.n_slots
         self._checkpoint_steps = params.checkpoint_steps(n_slots)
         self._curve = TrainingCurve(params.log_steps(n_slots))
         parent = sha256_of(start.path) if start is not None and start.fork else None
-        lineage = Lineage(training_seeds=seed_ranges(seeds), parent_sha256=parent)
+        lineage = Lineage(
+            demonstrations=None if recording is None else str(recording.path),
+            demonstrations_sha256=None if recording is None else sha256_of(recording.path),
+            training_seeds=seed_ranges([*(seeds if plays else ()), *(recorded.seeds if recording else ())]),
+            parent_sha256=parent,
+        )
         self.writer = CheckpointWriter(
             describe(algorithm, network, self.env.spec, lineage, config_hash=context.config_hash)
         )
@@ -193,6 +270,7 @@ class OnPolicyRun(Generic[Stats]):
             "config": context.config.model_dump(mode="json"),
             "params": params.model_dump(mode="json"),
         }
+        self._data_mode = "rollout" if recording is None else "replay" if recording.alone else "mixed"
         self._rollouts = self._transitions = 0
         self._collect_sec = self._update_sec = 0.0
         if start is not None and start.fork:
@@ -213,24 +291,35 @@ class OnPolicyRun(Generic[Stats]):
 
     def iterate(self) -> Stats:
         """One rollout, what was learned from it, and its lines in the metrics."""
-        actor = self._learner.actor_critic
+        actor, normaliser = self._learner.actor_critic, self._collector.normaliser
         started = time.perf_counter()
         self._collect()
         rollout, episodes = self._collector.finish(actor)
         collected = time.perf_counter()
         progress = (self.timestep - rollout.rewards.size) / self._params.timesteps
         stats = self._learner.update(rollout, progress, self._report_patiently)
+        measured = asdict(stats) | self._learn_beside(normaliser, progress)
         if self._collector.normaliser is not None:
             self._learner.set_normaliser(self._collector.normaliser)
         self._collect_sec += collected - started
         self._update_sec += time.perf_counter() - collected
         self._rollouts += 1
         self._transitions = rollout.rewards.size
-        for line in self._curve.lines(episodes, self.timestep, asdict(stats)):
+        for line in self._curve.lines(episodes, self.timestep, measured):
             self._context.record(line)
         if not self.over:  # a run that is over has nothing left to interrupt
             self._report(mean_return=self._curve.mean_return, approx_kl=stats.approx_kl)
         return stats
+
+    def _learn_beside(self, normaliser: Normaliser | None, progress: float) -> dict[str, Any]:
+        """Learn from the next chunk of the recording that runs beside the rollouts; what the update measured."""
+        if self._beside is None:
+            return {}
+        actor, self._beside.normaliser = self._learner.actor_critic, normaliser
+        self._beside.advance(actor, self._beside.missing)
+        recorded, _ = self._beside.finish(actor)
+        stats = self._learner.update(recorded, progress, self._report_patiently)
+        return {f"replay_{name}": value for name, value in asdict(stats).items()}
 
     def save(self) -> Path:
         """Write the run as it is to checkpoint_<timestep>.zip, in the background."""
@@ -252,6 +341,7 @@ class OnPolicyRun(Generic[Stats]):
             **self._curve.summary(),
             "epoch": self._rollouts,
             "updates": self._learner.n_updates,
+            "data_mode": self._data_mode,
             "transitions": self._transitions,
             "steps": self.timestep,
             "checkpoint_interval": self._checkpoint_steps,
@@ -295,6 +385,8 @@ class OnPolicyRun(Generic[Stats]):
             "rng": self._context.rng.bit_generator.state,
         }
         training = under("collector", self._collector.state()) | under("curve", self._curve.state())
+        if self._beside is not None:
+            training |= under("beside", self._beside.state())
         weights, learner = self._learner.weights, self._learner.state()
         return Checkpoint(self.writer.info, weights, state | self._said, learner, training)
 
@@ -310,6 +402,8 @@ class OnPolicyRun(Generic[Stats]):
         self._learner.restore(saved.optimizer)
         self._collector.restore(below("collector", saved.training))
         self._curve.restore(below("curve", saved.training))
+        if self._beside is not None:
+            self._beside.restore(below("beside", saved.training))
         self._rollouts = saved.state["rollouts"]
         self._context.rng.bit_generator.state = saved.state["rng"]
         if self.over or self._ticks_until(self._params.timesteps) < 0:

@@ -235,9 +235,10 @@ class PPOLearner:
         rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
         if not self.settings.normalize_rewards or not np.isfinite(rewards).all():
             return rewards
-        _, n_envs, n_agents = rewards.shape
-        scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self.settings.gamma)
-        self._reward_scale = scale.updated(rewards, ended)
+        if rollout.on_policy or self._reward_scale is None:  # what was recorded never moves the scale
+            _, n_envs, n_agents = rewards.shape
+            scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self.settings.gamma)
+            self._reward_scale = scale.updated(rewards, ended)
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
     def _objective(self, progress: float) -> Objective:

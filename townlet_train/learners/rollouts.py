@@ -33,6 +33,7 @@ class Rollout:
     log_probs: Float
     values: Float  # one step longer: the last are of what comes after the rollout
     final_values: Float  # of the observation an episode was cut at; 0 where none was
+    on_policy: bool = True  # whether the network that learns from it played it
 
 
 class Episode(NamedTuple):
