@@ -27,6 +27,7 @@ from townlet_train.envs.town import TownVectorEnv  # noqa: E402
 from townlet_train.learners.networks import network_for_env  # noqa: E402
 from townlet_train.learners.ppo import PPOLearner, PPOSettings  # noqa: E402
 from townlet_train.learners.replay import Frames, RecordedRollouts, open_recording, whole_transitions  # noqa: E402
+from townlet_train.learners.rollouts import evaluated  # noqa: E402
 
 CONFIG = RunConfig.model_validate({"seed": 1, "rollout": {"towns": 3, "ticks": 90}})
 ENDS = st.lists(st.tuples(st.sampled_from(["", "dies", "cut"]), st.booleans()), min_size=1, max_size=12)
@@ -98,12 +99,12 @@ def test_one_pass_hands_out_every_transition_once_and_then_begins_anew(capture: 
     rewards: list[float] = []
     for _ in range(3):
         rollouts.advance(learner.actor_critic, rollouts.missing)
-        rewards += rollouts.finish(learner.actor_critic)[0].rewards.ravel().tolist()
+        rewards += rollouts.finish()[0].rewards.ravel().tolist()
     total = sum(load(path)["rewards"][:-1].sum() for path in capture.glob("*.npz"))
     assert len(rewards) == rollouts.timestep == 3 * 6 * 89
     assert sum(rewards) == pytest.approx(total, rel=1e-5)
     rollouts.advance(learner.actor_critic, rollouts.missing)
-    again = rollouts.finish(learner.actor_critic)[0].rewards.ravel().tolist()
+    again = rollouts.finish()[0].rewards.ravel().tolist()
     assert again == rewards[: len(again)]
 
 
@@ -115,7 +116,8 @@ def load(path: Path) -> Any:
 def test_values_follow_the_recording_to_its_cut(capture: Path) -> None:
     rollouts, learner = recorded(capture, 90)
     rollouts.advance(learner.actor_critic, rollouts.missing)
-    rollout, episodes = rollouts.finish(learner.actor_critic)
+    played, episodes = rollouts.finish()
+    rollout = evaluated(played, learner.actor_critic)
     [sample, *_] = sorted(capture.glob("*.npz"))
     features = load(sample)["features"].astype(np.float32)
     values = learner.actor_critic.evaluate(features, None)[1]
@@ -163,7 +165,7 @@ def test_mixed_learns_from_rollouts_and_tells_of_the_recording_apart(capture: Pa
 def test_cloned_actions_become_likelier_where_they_paid(capture: Path) -> None:
     rollouts, learner = recorded(capture, 1602)
     rollouts.advance(learner.actor_critic, rollouts.missing)
-    rollout = rollouts.finish(learner.actor_critic)[0]
+    rollout = evaluated(rollouts.finish()[0], learner.actor_critic)
     before = rollout.log_probs.ravel()
     advantage = rollout.rewards.ravel() - rollout.rewards.mean()
     myopic = PPOLearner(learner.spec, PPOSettings(gamma=0.0, learning_rate=1e-3), np.random.default_rng(0))

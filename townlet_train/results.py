@@ -117,32 +117,24 @@ class BCTrainingResultDTO(TrainingResultDTO):
     policies: tuple[PolicyScoreDTO, ...] = Field((), description="expert, clone and random on held-out seeds")
 
 
-class PPOTrainingResultDTO(TrainingResultDTO):
-    """What PPO reached; losses and their kin are means over the last rollout's updates.
+class OnPolicyResultDTO(TrainingResultDTO):
+    """What a method reached that learns from its own rollouts; losses and their kin are those of the last rollout.
 
-    NaN (null in JSON) says that the last rollout made no update: each was skipped, or the first was beyond target_kl.
+    NaN (null in JSON) says that the last rollout made no update.
     """
 
-    strategy: str = "ppo"
-    telemetry_version: float = Field(1.2, description="of the names that Townlet's logs use too")
-    data_mode: str = Field("rollout", description="where the transitions came from")
     epoch: float = Field(gt=0, description="rollouts learned from")
     updates: float = Field(ge=0, description="optimiser steps of the whole run")
     transitions: float = Field(ge=0, description="steps in the last rollout")
     steps: float = Field(ge=0, description="steps of all slots")
     checkpoint_interval: int = Field(1000, gt=0, description="steps between checkpoints")
-    loss_policy: float = Field(description="clipped surrogate, negated")
+    loss_policy: float = Field(description="what the policy descends")
     loss_value: float = Field(description="mean squared error of the values")
     loss_entropy: float = Field(description="mean entropy of the policy, nats")
     loss_total: float = Field(description="what was descended")
-    clip_fraction: float = Field(description="share of probability ratios beyond the clip range")
-    clip_fraction_max: float = Field(description="largest of a batch")
     adv_mean: float = Field(description="mean advantage before normalisation")
-    adv_std: float = Field(ge=0, description="deviation of the advantages before normalisation")
+    adv_std: float = Field(description="deviation of the advantages before normalisation")
     grad_norm: float = Field(description="before clipping")
-    grad_norm_max: float = Field(description="largest of a batch")
-    kl_divergence: float = Field(description="approx_kl: k3 estimate of KL(old, new), nats")
-    kl_divergence_max: float = Field(description="largest of a batch")
     explained_variance: float | None = Field(
         None, description="of the returns by the values; null if constant"
     )
@@ -163,6 +155,22 @@ class PPOTrainingResultDTO(TrainingResultDTO):
     steps_per_sec: float = Field(ge=0, description="steps per second of collecting and updating")
     collect_sec: float = Field(ge=0, description="wall-clock seconds collecting")
     update_sec: float = Field(ge=0, description="wall-clock seconds updating")
+
+
+class PPOTrainingResultDTO(OnPolicyResultDTO):
+    """What PPO reached; losses and their kin are means over the last rollout's updates.
+
+    NaN (null in JSON) says that the last rollout made no update: each was skipped, or the first was beyond target_kl.
+    """
+
+    strategy: str = "ppo"
+    telemetry_version: float = Field(1.2, description="of the names that Townlet's logs use too")
+    data_mode: str = Field("rollout", description="where the transitions came from")
+    clip_fraction: float = Field(description="share of probability ratios beyond the clip range")
+    clip_fraction_max: float = Field(description="largest of a batch")
+    grad_norm_max: float = Field(description="largest of a batch")
+    kl_divergence: float = Field(description="approx_kl: k3 estimate of KL(old, new), nats")
+    kl_divergence_max: float = Field(description="largest of a batch")
 
 
 class RolloutCaptureDTO(ResultDTO):

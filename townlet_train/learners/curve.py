@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,16 @@ from townlet_train.data.checkpoint import Arrays
 from townlet_train.learners.rollouts import Episode
 
 LAST = 100  # episodes that the results look back on
+
+
+class Measured(Protocol):
+    """What an update measured."""
+
+    @property
+    def loss(self) -> float: ...
+    def line(self) -> dict[str, Any]:
+        """Everything by name, worked out when it is asked for."""
+        ...
 
 
 class TrainingCurve:
@@ -28,12 +38,11 @@ class TrainingCurve:
         self._last: deque[Episode] = deque(maxlen=LAST)
         self._loss: float | None = None  # of the newest update
 
-    def lines(
-        self, episodes: Sequence[Episode], now: int, stats: Mapping[str, Any]
-    ) -> Iterator[dict[str, Any]]:
+    def lines(self, episodes: Sequence[Episode], now: int, stats: Measured) -> Iterator[dict[str, Any]]:
         """The lines due since the last call, with the latest episode by then; the last line also has `stats`."""
-        self._unshown += episodes
-        self._last += episodes
+        if episodes:
+            self._unshown += episodes
+            self._last += episodes
         while self.told + self.interval <= now:
             self.told += self.interval
             while self._unshown and self._unshown[0].timestep <= self.told:
@@ -45,9 +54,9 @@ class TrainingCurve:
                 "reward": self._latest.episode_return if self._latest else None,
                 "episode_length": self._latest.episode_length if self._latest else None,
                 "loss": self._loss,
-                **(stats if self.told + self.interval > now else {}),
+                **(stats.line() if self.told + self.interval > now else {}),
             }
-        self._loss = stats["loss"]
+        self._loss = stats.loss
 
     @property
     def mean_return(self) -> float:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -34,27 +34,26 @@ from townlet_train.errors import CheckpointError, Interrupted, UsageError
 from townlet_train.files import sha256_of
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.learners.bc import limited_threads
-from townlet_train.learners.curve import TrainingCurve
+from townlet_train.learners.curve import Measured, TrainingCurve
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.replay import RecordedRollouts, open_recording
-from townlet_train.learners.rollouts import Episode, Float, Normaliser, Rollout, RolloutCollector
+from townlet_train.learners.rollouts import Episode, Float, Normaliser, Played, RolloutCollector
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path, versions
 
-TICKS_BETWEEN_REPORTS = 512
+TICKS_BETWEEN_REPORTS, FEWEST_TICKS_BETWEEN_REPORTS = 512, 64
 
 
-class OnPolicyStats(Protocol):
-    """What a learner says of an update: a dataclass with at least these."""
+class OnPolicyStats(Measured, Protocol):
+    """What a learner says of an update."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def approx_kl(self) -> float: ...
     @property
     def skipped_updates(self) -> int: ...
+    def shown(self) -> dict[str, float]:
+        """What is worth watching while training goes on."""
+        ...
 
 
 Stats = TypeVar("Stats", bound=OnPolicyStats)
@@ -67,8 +66,8 @@ class OnPolicyLearner(Protocol[StatsOut]):
     spec: NetworkSpec
     actor_critic: ActorCritic
 
-    def update(self, rollout: Rollout, progress: float, on_epoch: Callable[[], None]) -> StatsOut:
-        """Learn from a rollout played after `progress` of the run, 0 to 1."""
+    def learn(self, played: Played, progress: float, on_epoch: Callable[[], None]) -> StatsOut:
+        """Learn from what its actor played after `progress` of the run, 0 to 1."""
         ...
 
     def set_normaliser(self, normaliser: Normaliser) -> None:
@@ -123,7 +122,7 @@ class RolloutSource(Protocol):
         """Go on by `n_ticks`, at most `missing`."""
         ...
 
-    def finish(self, actor: ActorCritic) -> tuple[Rollout, list[Episode]]:
+    def finish(self) -> tuple[Played, list[Episode]]:
         """What there is since the last time, and the episodes that ended in it."""
         ...
 
@@ -270,8 +269,7 @@ class OnPolicyRun(Generic[Stats]):
             "config": context.config.model_dump(mode="json"),
             "params": params.model_dump(mode="json"),
         }
-        self._data_mode = "rollout" if recording is None else "replay" if recording.alone else "mixed"
-        self._rollouts = self._transitions = 0
+        self._rollouts = self._transitions = self._unreported = 0
         self._collect_sec = self._update_sec = 0.0
         if start is not None and start.fork:
             self._adopt(start.checkpoint)
@@ -291,35 +289,34 @@ class OnPolicyRun(Generic[Stats]):
 
     def iterate(self) -> Stats:
         """One rollout, what was learned from it, and its lines in the metrics."""
-        actor, normaliser = self._learner.actor_critic, self._collector.normaliser
+        normaliser = self._collector.normaliser
         started = time.perf_counter()
         self._collect()
-        rollout, episodes = self._collector.finish(actor)
+        played, episodes = self._collector.finish()
         collected = time.perf_counter()
-        progress = (self.timestep - rollout.rewards.size) / self._params.timesteps
-        stats = self._learner.update(rollout, progress, self._report_patiently)
-        measured = asdict(stats) | self._learn_beside(normaliser, progress)
+        progress = (self.timestep - played.rewards.size) / self._params.timesteps
+        stats = self._learner.learn(played, progress, self._report_patiently)
+        measured = stats if self._beside is None else self._learn_beside(stats, normaliser, progress)
         if self._collector.normaliser is not None:
             self._learner.set_normaliser(self._collector.normaliser)
         self._collect_sec += collected - started
         self._update_sec += time.perf_counter() - collected
         self._rollouts += 1
-        self._transitions = rollout.rewards.size
+        self._transitions = played.rewards.size
+        told = self._curve.told
         for line in self._curve.lines(episodes, self.timestep, measured):
             self._context.record(line)
-        if not self.over:  # a run that is over has nothing left to interrupt
-            self._report(mean_return=self._curve.mean_return, approx_kl=stats.approx_kl)
+        if self._curve.told > told and not self.over:  # a run that is over has nothing left to interrupt
+            self._report(mean_return=self._curve.mean_return, **stats.shown())
         return stats
 
-    def _learn_beside(self, normaliser: Normaliser | None, progress: float) -> dict[str, Any]:
-        """Learn from the next chunk of the recording that runs beside the rollouts; what the update measured."""
-        if self._beside is None:
-            return {}
-        actor, self._beside.normaliser = self._learner.actor_critic, normaliser
-        self._beside.advance(actor, self._beside.missing)
-        recorded, _ = self._beside.finish(actor)
-        stats = self._learner.update(recorded, progress, self._report_patiently)
-        return {f"replay_{name}": value for name, value in asdict(stats).items()}
+    def _learn_beside(self, stats: Stats, normaliser: Normaliser | None, progress: float) -> Measured:
+        """Learn from the next chunk of the recording beside the rollouts, seen as the last rollout was."""
+        assert self._beside is not None
+        self._beside.normaliser = normaliser
+        self._beside.advance(self._learner.actor_critic, self._beside.missing)
+        recorded, _ = self._beside.finish()
+        return _Both(stats, self._learner.learn(recorded, progress, self._report_patiently))
 
     def save(self) -> Path:
         """Write the run as it is to checkpoint_<timestep>.zip, in the background."""
@@ -341,7 +338,6 @@ class OnPolicyRun(Generic[Stats]):
             **self._curve.summary(),
             "epoch": self._rollouts,
             "updates": self._learner.n_updates,
-            "data_mode": self._data_mode,
             "transitions": self._transitions,
             "steps": self.timestep,
             "checkpoint_interval": self._checkpoint_steps,
@@ -359,15 +355,18 @@ class OnPolicyRun(Generic[Stats]):
             n_ticks = min(left, self._ticks_until(due), TICKS_BETWEEN_REPORTS)
             self._collector.advance(actor, n_ticks)
             left -= n_ticks
+            self._unreported += n_ticks
             if self.timestep >= due:
                 self.save()
-            self._report()
+            if self._unreported >= FEWEST_TICKS_BETWEEN_REPORTS:
+                self._report()
 
     def _ticks_until(self, timestep: int) -> int:
         """Ticks that bring the steps of all slots to `timestep` or beyond."""
         return -((self.timestep - timestep) // self._collector.n_slots)
 
     def _report(self, **shown: float) -> None:
+        self._unreported = 0
         self._context.report(Progress(self._algorithm, self.timestep, self._params.timesteps, shown))
 
     def _report_patiently(self) -> None:
@@ -418,6 +417,23 @@ class OnPolicyRun(Generic[Stats]):
             self._learner.restore(saved.optimizer)
         moments = below("collector.moments", saved.training or {})
         self._collector.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
+
+
+@dataclass(frozen=True)
+class _Both:
+    """What an update on a rollout measured, and one on a recording after it."""
+
+    rollout: OnPolicyStats
+    recorded: OnPolicyStats
+
+    @property
+    def loss(self) -> float:
+        return self.rollout.loss
+
+    def line(self) -> dict[str, Any]:
+        """Both, the recording's under names of its own."""
+        recorded = {f"replay_{name}": value for name, value in self.recorded.line().items()}
+        return {**self.rollout.line(), **recorded}
 
 
 class CheckpointWriter:

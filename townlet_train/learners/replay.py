@@ -20,7 +20,7 @@ from townlet_train.envs.normalise import RunningMoments
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import DataError, UsageError
 from townlet_train.learners.actor_critic import ActorCritic
-from townlet_train.learners.rollouts import Episode, Normaliser, Rollout
+from townlet_train.learners.rollouts import Cut, Episode, Normaliser, Played
 from townlet_train.policies.network import NetworkSpec, normalise
 
 Float = NDArray[np.float32]
@@ -109,34 +109,34 @@ class RecordedRollouts:
         self.filled += n_ticks
         self.timestep += n_ticks
 
-    def finish(self, actor: ActorCritic) -> tuple[Rollout, list[Episode]]:
-        """What was handed out since the last time, as one slot, with the actor's values; no episodes of its own."""
+    def finish(self) -> tuple[Played, list[Episode]]:
+        """What was handed out since the last time, as one slot; no episodes of its own."""
         n, (frames, cuts, seen) = self.filled, self._chunk
-        features = self._standardised(frames.features)
-        outputs, values = actor.evaluate(features, frames.maps)
-        illegal = frames.illegal[:n]
-        log_probs = actor.distribution(outputs[:, :n].copy(), illegal.T).log_probs(frames.actions[:n])
-        final_values = np.zeros(n, np.float32)
-        inside = cuts < n
-        if inside.any():
-            reached = seen.take(np.flatnonzero(inside))
-            final_values[cuts[inside]] = actor.evaluate(self._standardised(reached.features), reached.maps)[1]
-        rollout = Rollout(
-            features=features[:n, None, None],
-            maps=None if frames.maps is None else frames.maps[:n, None, None],
+        features, illegal = self._standardised(frames.features), frames.illegal[:n]
+        reached = self._standardised(seen.features)
+        played = Played(
+            features=_one_more(features, n)[:, None, None],
+            maps=None if frames.maps is None else _one_more(frames.maps, n)[:, None, None],
             illegal=illegal[:, None, None] if illegal.any() else None,
             actions=frames.actions[:n, None, None],
             rewards=frames.rewards[:n, None, None],
             terminated=frames.terminated[:n, None, None],
             truncated=frames.truncated[:n, None, None],
-            log_probs=log_probs[:, None, None],
-            values=np.append(values, np.float32(0))[: n + 1, None, None],
-            final_values=final_values[:, None, None],
+            cuts=tuple(
+                Cut(
+                    step,
+                    np.zeros(1, np.int64),
+                    reached[i, None],
+                    None if seen.maps is None else seen.maps[i, None],
+                )
+                for i, step in enumerate(cuts.tolist())
+                if step < n
+            ),
             on_policy=False,
         )
         self._renew_normaliser(frames.features[:n])
         self._chunk, self.filled = self._next(), 0
-        return rollout, []
+        return played, []
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Where in the recording this is, and what was seen of it."""
@@ -225,6 +225,11 @@ def open_recording(
         n_steps=n_steps,
         normalize_observations=normalize_observations,
     )
+
+
+def _one_more(rows: NDArray[Any], n: int) -> NDArray[Any]:
+    """The first n rows and the one after them; zeros where there is none, since nothing goes on there."""
+    return rows[: n + 1] if len(rows) > n else np.concatenate([rows, np.zeros_like(rows[:1])])
 
 
 def _chunk_of(gathered: list[Frames]) -> Iterator[Chunk]:

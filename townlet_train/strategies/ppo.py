@@ -34,6 +34,11 @@ class PPOParams(OnPolicyParams):
         """Where recorded transitions are; None without any."""
         return self.replay_manifest or self.capture_dir or self.replay_sample
 
+    @property
+    def data_mode(self) -> str:
+        """Where transitions come from: the mode that was named, or the one that what is named means."""
+        return self.mode or ("replay" if self.recording else "rollout")
+
     @model_validator(mode="after")
     def _one_recording_where_one_is_needed(self) -> PPOParams:
         named = [
@@ -83,6 +88,8 @@ class PPOStrategy:
             self.params,
             algorithm=self.name,
             build_learner=lambda network, rng: PPOLearner(network, settings, rng),
-            recording=None if source is None else Recording(source, alone=self.params.mode != "mixed"),
+            recording=None if source is None else Recording(source, alone=self.params.data_mode == "replay"),
         )
-        return PPOTrainingResultDTO(**trained.stats.telemetry(), **trained.facts)
+        return PPOTrainingResultDTO(
+            **trained.stats.telemetry(), **trained.facts, data_mode=self.params.data_mode
+        )
