@@ -9,8 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 
-from tests.towns import ArrangedTown, preset
+from tests.towns import ArrangedTown, preset, records
 from townlet_train.config import RunConfig
 from townlet_train.config.town import TownConfig
 from townlet_train.envs.build import build_env
@@ -89,8 +91,40 @@ def test_a_state_of_a_town_with_other_rules_is_refused():
 def test_a_state_of_another_number_of_towns_is_refused():
     env = TownVectorEnv(TownConfig(), 2)
     env.reset(np.array([1, 2]))
-    with pytest.raises(DataError, match=r"holds 2 towns .* this environment has 3"):
+    with pytest.raises(DataError, match=r"holds towns of shape \(2, \d+\), expected \(3, \d+\): 3 towns of"):
         TownVectorEnv(TownConfig(), 3).set_state(env.get_state())
+
+
+def test_a_state_goes_through_a_file_of_arrays():
+    env, other = TownVectorEnv(TownConfig(), 2), TownVectorEnv(TownConfig(), 2)
+    play(env, [1, 2], 50)
+    state = env.get_state()
+    shown = other.set_state(load_arrays(save_arrays(state)))
+    assert shown.features.tobytes() == env.set_state(state).features.tobytes()
+    assert {name: array.tobytes() for name, array in other.get_state().items()} == {
+        name: array.tobytes() for name, array in state.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: state.pop("towns"), "has nothing as 'towns', expected bytes"),
+        (
+            lambda state: state.update(rules=np.zeros(32)),
+            "has an array of float64 as 'rules', expected bytes",
+        ),
+        (lambda state: state.update(towns=state["towns"][:, :-1]), r"holds towns of shape \(2, "),
+    ],
+    ids=["no towns", "rules that are no bytes", "a torn record"],
+)
+def test_what_is_no_state_of_a_town_is_refused_in_words(change, sentence):
+    env = TownVectorEnv(TownConfig(), 2)
+    env.reset(np.array([1, 2]))
+    state = env.get_state()
+    change(state)
+    with pytest.raises(DataError, match=sentence):
+        env.set_state(state)
 
 
 def test_the_map_shows_exactly_what_stands_around_an_agent():
@@ -99,7 +133,7 @@ def test_the_map_shows_exactly_what_stands_around_an_agent():
     observation = env.reset(np.array([4, 5]))
     for _ in range(700):
         observation = env.step(actor.act(observation, rng.random((2, 6)))).observation
-    for env_index, town in enumerate(env.get_state()["towns"]):
+    for env_index, town in enumerate(records(env.get_state())):
         for agent in range(6):
             expected = np.zeros((4, 11, 11), np.uint8)
             here = town["position"][agent].astype(int)
@@ -164,7 +198,7 @@ def test_requests_are_legal_exactly_within_reach():
     observation = env.reset(np.arange(8))
     for _ in range(300):
         observation = env.step(actor.act(observation, rng.random((8, 6)))).observation
-        towns = env.get_state()["towns"]
+        towns = records(env.get_state())
         distance = np.abs(
             towns["position"][:, :6, None, :].astype(int) - towns["object_position"][:, None, :4, :]
         ).max(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from townlet_train.config import load
 from townlet_train.config.town import TownConfig
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.sim.layout import ACTIONS, FEATURE_INDEX
+from townlet_train.sim.state import TOWN
 
 FRIDGE, STOVE, SHOWER, BED = range(4)  # object indices of the default town: one of each type
 
@@ -18,6 +19,11 @@ FRIDGE, STOVE, SHOWER, BED = range(4)  # object indices of the default town: one
 def preset(name: str) -> TownConfig:
     """The town of a shipped preset."""
     return load(preset=name).config.town
+
+
+def records(state: Mapping[str, Any]) -> Any:
+    """The towns of a saved state by field, (n_envs,); a view."""
+    return state["towns"].view(TOWN)[:, 0]
 
 
 class ArrangedTown:
@@ -31,7 +37,7 @@ class ArrangedTown:
     def arrange(self, change: Callable[[Any], None]) -> None:
         """Apply `change` to the town's record and continue from there."""
         state = self.env.get_state()
-        change(state["towns"][0])
+        change(records(state)[0])
         self.observation = self.env.set_state(state)
 
     def step(self, **actions: str) -> np.ndarray:
@@ -46,7 +52,7 @@ class ArrangedTown:
     @property
     def town(self) -> Any:
         """The town's record as it stands."""
-        return self.env.get_state()["towns"][0]
+        return records(self.env.get_state())[0]
 
     def event(self, name: str) -> float:
         """How often an event was counted so far."""

@@ -84,7 +84,7 @@ class VectorEnv(Protocol):
         ...
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """A copy of everything the future depends on."""
+        """A copy of everything the future depends on, as arrays of numbers, which any file of arrays can hold."""
         ...
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> Observation:

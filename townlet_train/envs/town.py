@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -49,7 +50,8 @@ class TownVectorEnv:
         self.n_agents = config.n_agents
         self.spec = EnvSpec("town", FEATURES, ACTIONS, MAP_CHANNELS, MAP_SIZE, config.episode_ticks)
         self._params = build_params(config)
-        self._rules = np.frombuffer(hashlib.sha256(self._params.tobytes()).digest(), np.uint8)
+        rules = self._params.tobytes() + repr(TOWN.descr).encode()
+        self._rules = np.frombuffer(hashlib.sha256(rules).digest(), np.uint8)
         self._towns = np.zeros(n_envs, TOWN)
         self._now = _Buffers(n_envs, self.n_agents)
         self._final = _Buffers(n_envs, self.n_agents)
@@ -106,25 +108,33 @@ class TownVectorEnv:
         )
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """A copy of every town's record, which is all the future depends on, and the hash of the rules they live by."""
+        """A copy of all the future depends on: `towns`, every town's record as bytes (n_envs, n_bytes), and `rules`.
+
+        The latter is a hash of what the towns live by and of how a record is laid out.
+        """
         towns = np.zeros(self.n_envs, TOWN)  # the padding between fields stays zero: same state, same bytes
         towns[:] = self._towns
-        return {"towns": towns, "rules": self._rules.copy()}
+        return {"towns": towns.view(np.uint8).reshape(self.n_envs, -1), "rules": self._rules.copy()}
 
-    def set_state(self, state: dict[str, NDArray[Any]]) -> Observation:
-        """Continue exactly from `get_state`; returns the observation of that moment."""
-        towns = state["towns"]
-        if not np.array_equal(state["rules"], self._rules):
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
+        """Continue exactly from `get_state`; returns the observation of that moment.
+
+        Raises:
+            DataError: the state is of another number of towns, of other rules, or of no town.
+        """
+        towns, rules = (_bytes_of(state, name) for name in ("towns", "rules"))
+        if not np.array_equal(rules, self._rules):
             raise DataError(
                 "The saved state is of a town with other rules. "
-                "Build the environment with the config it was saved with."
+                "Build the environment with the config and the version it was saved with."
             )
-        if towns.dtype != TOWN or towns.shape != (self.n_envs,):
+        expected = (self.n_envs, TOWN.itemsize)
+        if towns.shape != expected:
             raise DataError(
-                f"The saved state holds {towns.shape[0]} towns of another layout or number, this environment has "
-                f"{self.n_envs}. Build the environment with the config the state was saved with."
+                f"The saved state holds towns of shape {towns.shape}, expected {expected}: {self.n_envs} towns of "
+                f"{TOWN.itemsize} bytes. Build the environment with as many towns as it was saved with."
             )
-        self._towns[:] = towns
+        self._towns[:] = np.ascontiguousarray(towns).view(TOWN)[:, 0]
         _observe(self._towns, self._params, *self._now.arrays)
         self._seeded = True
         return self._now.observation
@@ -132,6 +142,15 @@ class TownVectorEnv:
     def event_counts(self) -> dict[str, NDArray[np.float64]]:
         """Events since `reset` by name, each (n_envs,)."""
         return {name: self._towns["events"][:, index].copy() for index, name in enumerate(EVENTS)}
+
+
+def _bytes_of(state: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.uint8]:
+    """One of the arrays of a saved state; `DataError` unless it is there and made of bytes."""
+    found = state.get(name)
+    if found is None or found.dtype != np.uint8:
+        came = "nothing" if found is None else f"an array of {found.dtype}"
+        raise DataError(f"The saved state of a town has {came} as {name!r}, expected bytes (uint8).")
+    return found
 
 
 @cache
