@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 import gymnasium
@@ -88,6 +89,14 @@ class Bandit(Counter):
     """Several choices at once."""
 
     action_space = spaces.MultiDiscrete([2, 2])
+
+
+class Slow(Counter):
+    """Takes its time."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        time.sleep(2e-3)
+        return super().step(action)
 
 
 class Dying(Counter):

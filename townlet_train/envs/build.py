@@ -31,21 +31,21 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
         from townlet_train.envs.town import TownVectorEnv
 
         return TownVectorEnv(config.town_in_cycle(cycle), n_envs)
+    from townlet_train.envs.choice import usable_cores
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 
     make = partial(make_gymnasium, config.env)
-    if n_workers == 1:
+    if n_workers == 1 or (n_workers is None and min(n_envs, usable_cores()) == 1):
         return GymnasiumVectorEnv(make, n_envs)
     from townlet_train.envs.workers import WorkerVectorEnv
 
-    probe = make()
-    probe.close()
-    elsewhere = partial(make_gymnasium, probe.spec or config.env)  # where the id may not be registered
-    if n_workers is None:
-        n_workers = _choose(elsewhere, n_envs)
-    return (
-        GymnasiumVectorEnv(make, n_envs) if n_workers == 1 else WorkerVectorEnv(elsewhere, n_envs, n_workers)
-    )
+    single = make()
+    single.close()
+    elsewhere = partial(make_gymnasium, single.spec or config.env)  # in processes where the id may be unknown
+    n_processes = _choose(elsewhere, n_envs) if n_workers is None else n_workers
+    if n_processes == 1:
+        return GymnasiumVectorEnv(make, n_envs)
+    return WorkerVectorEnv(elsewhere, n_envs, n_processes)
 
 
 def _choose(make: Make, n_envs: int) -> int:
@@ -54,24 +54,16 @@ def _choose(make: Make, n_envs: int) -> int:
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv
     from townlet_train.envs.workers import pickled
 
-    n_cores = usable_cores()
-    if min(n_envs, n_cores) == 1:
-        return 1
     probe = GymnasiumVectorEnv(make, 1)
+    name = probe.spec.env_id
     step_sec = measure_step(probe)
     probe.close()
-    n_processes = choose_processes(step_sec, n_envs, n_cores)
     try:
         pickled(make)
     except UsageError as error:
-        logger.info("%s are stepped in one process. %s", probe.spec.env_id, error)
+        logger.info("%s is stepped in one process. %s", name, error)
         return 1
-    logger.info(
-        "A step of %s takes %.0f us: %d of them are stepped by %d process%s.",
-        probe.spec.env_id,
-        step_sec * 1e6,
-        n_envs,
-        n_processes,
-        "es" if n_processes > 1 else "",
-    )
-    return n_processes
+    chosen = choose_processes(step_sec, n_envs, usable_cores())
+    processes = "one process" if chosen == 1 else f"{chosen} processes"
+    logger.info("A step of %s takes %.0f us: %d are stepped by %s.", name, step_sec * 1e6, n_envs, processes)
+    return chosen
