@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TOWN = "town"
+TOWN, ENVPOOL = "town", "envpool:"
 
 
 def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int | None = 1) -> VectorEnv:
-    """`n_envs` environments of the id in `config.env`: the town, or any id that Gymnasium knows.
+    """`n_envs` environments of the id in `config.env`: the town, any id that Gymnasium knows, or one of EnvPool's.
 
     The town pays the social rewards of `cycle`. `n_workers` processes, this one included, step Gymnasium environments;
-    None: as many as their steps are worth. The town needs no more than this one.
+    None: as many as their steps are worth. For EnvPool's it is threads; the town needs no more than this one.
 
     Raises:
         EnvironmentCreationError: nothing has that id, or it cannot be built here.
@@ -32,6 +32,11 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
 
         return TownVectorEnv(config.town_in_cycle(cycle), n_envs)
     from townlet_train.envs.choice import usable_cores
+
+    if config.env.startswith(ENVPOOL):
+        from townlet_train.envs.envpool import build_envpool
+
+        return build_envpool(config.env, n_envs, n_threads=n_workers or min(n_envs, usable_cores()))
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 
     make = partial(make_gymnasium, config.env)

@@ -14,6 +14,7 @@ from townlet_train.data.checkpoint import (
     Checkpoint,
     CheckpointInfo,
     Lineage,
+    bounds_of,
     save_checkpoint,
     seed_ranges,
 )
@@ -173,6 +174,7 @@ def describe(
         action_names=env.action_names,
         map_channels=env.map_channels if reads_maps else (),
         map_size=env.map_size if reads_maps else 0,
+        action_bounds=bounds_of(env),
         network=network.to_document(),
         lineage=Lineage(training_seeds=seed_ranges(seeds)),
         config_hash=config_hash,
