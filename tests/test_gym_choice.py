@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -55,9 +57,29 @@ def test_any_environment_can_be_measured(env_id: str) -> None:
     assert 0 < measure_step(GymnasiumVectorEnv(lambda: make_gymnasium(env_id), 1)) < 1
 
 
+@pytest.mark.parametrize(
+    ("load", "free"),
+    [
+        ("0.00 0.01 0.05 1/109 4242", 4),
+        ("9.00 9.01 9.05 1/109 4242", 4),  # what was a minute ago is over
+        ("0.00 0.01 0.05 3/109 4242", 2),
+        ("0.00 0.01 0.05 9/109 4242", 1),
+        ("nobody knows", 4),
+    ],
+)
+def test_cores_that_others_keep_busy_are_not_free(
+    load: str, free: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "loadavg").write_text(load)
+    monkeypatch.setattr(choice, "LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert choice.free_cores() == free
+
+
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "usable_cores", lambda: 2)
+    monkeypatch.setattr(choice, "free_cores", lambda: 2)
 
 
 @pytest.mark.usefixtures("two_cores")
@@ -76,7 +98,7 @@ def test_the_choice_is_logged_and_leaves_no_trace_in_the_numbers(
         del gymnasium.registry["Measured-v0"]
     assert type(chosen) is kind
     assert "A step of Measured-v0 takes" in caplog.text
-    assert ("2 processes" if kind is WorkerVectorEnv else "one process.") in caplog.text
+    assert f"processes that step 4 of them: {2 if kind is WorkerVectorEnv else 1}." in caplog.text
     seeds = np.arange(4)
     np.testing.assert_array_equal(chosen.reset(seeds).features, plain.reset(seeds).features)
     for _ in range(5):

@@ -31,16 +31,15 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
         from townlet_train.envs.town import TownVectorEnv
 
         return TownVectorEnv(config.town_in_cycle(cycle), n_envs)
-    from townlet_train.envs.choice import usable_cores
-
     if config.env.startswith(ENVPOOL):
+        from townlet_train.envs.choice import free_cores
         from townlet_train.envs.envpool import build_envpool
 
-        return build_envpool(config.env, n_envs, n_threads=n_workers or min(n_envs, usable_cores()))
+        return build_envpool(config.env, n_envs, n_threads=n_workers or min(n_envs, free_cores()))
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 
     make = partial(make_gymnasium, config.env)
-    if n_workers == 1 or (n_workers is None and min(n_envs, usable_cores()) == 1):
+    if n_workers == 1 or (n_workers is None and n_envs == 1):
         return GymnasiumVectorEnv(make, n_envs)
     from townlet_train.envs.workers import WorkerVectorEnv
 
@@ -55,7 +54,7 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
 
 def _choose(make: Make, n_envs: int) -> int:
     """How many processes are worth their while, measured here."""
-    from townlet_train.envs.choice import choose_processes, measure_step, usable_cores
+    from townlet_train.envs.choice import choose_processes, free_cores, measure_step
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv
     from townlet_train.envs.workers import pickled
 
@@ -68,7 +67,10 @@ def _choose(make: Make, n_envs: int) -> int:
     except UsageError as error:
         logger.info("%s is stepped in one process. %s", name, error)
         return 1
-    chosen = choose_processes(step_sec, n_envs, usable_cores())
-    processes = "one process" if chosen == 1 else f"{chosen} processes"
-    logger.info("A step of %s takes %.0f us: %d are stepped by %s.", name, step_sec * 1e6, n_envs, processes)
+    n_cores = free_cores()
+    chosen = choose_processes(step_sec, n_envs, n_cores)
+    logger.info(
+        "A step of %s takes %.0f us, cores free for it: %d, so processes that step %d of them: %d.",
+        *(name, step_sec * 1e6, n_cores, n_envs, chosen),
+    )
     return chosen

@@ -1,7 +1,8 @@
 """One end of a line between two processes that answer each other quickly.
 
-Who waits looks at the line for a moment before going to sleep: waking a sleeping process costs more than a tick of
-cheap environments. `None`, the commonest thing said, is a single byte.
+Waking a process that sleeps takes longer than a tick of cheap environments. So who waits looks at the line for a moment
+before going to sleep, if the last wait was that short: not while the other one is learning, and not where both share a
+core. `None`, the commonest thing said, is a single byte.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-LOOKING = 100e-6  # seconds; longer than choosing actions takes, far shorter than an update
+LOOKING = 150e-6  # seconds; longer than choosing actions takes, far shorter than an update
 NOTHING, SOMETHING = b"0", b"1"
 
 
@@ -23,6 +24,7 @@ class Channel:
         self._connection, self._fd = connection, connection.fileno()
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+        self._last_wait = 0.0
 
     def put(self, value: Any) -> None:
         """Send one value."""
@@ -34,12 +36,14 @@ class Channel:
 
     def get(self, patience: float | None = None) -> Any:
         """The next value; `TimeoutError` when none comes for `patience` seconds."""
-        poll, asleep_at = self._poll.poll, time.perf_counter() + LOOKING
+        poll, now, began = self._poll.poll, time.perf_counter, time.perf_counter()
+        asleep_at = began + LOOKING if self._last_wait < LOOKING else began
         while not poll(0):
-            if time.perf_counter() > asleep_at:
+            if now() >= asleep_at:
                 if not poll(None if patience is None else patience * 1000):
                     raise TimeoutError
                 break
+        self._last_wait = now() - began
         word = os.read(self._fd, 1)
         if not word:
             raise EOFError

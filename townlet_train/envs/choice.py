@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.envs.protocol import Actions, EnvSpec, VectorEnv
 
+LOAD = Path("/proc/loadavg")
+GLANCES, BETWEEN_GLANCES = 9, 2e-3  # seconds
 LONG_ENOUGH = 0.03  # seconds of measuring
 FEWEST_STEPS, MOST_STEPS = 5, 300
 TOGETHER = (
@@ -47,11 +50,21 @@ def measure_step(env: VectorEnv) -> float:
     return statistics.median(taken)
 
 
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def free_cores() -> int:
+    """Cores this process may run on that nobody else keeps busy at the moment, its own among them; at least 1."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = statistics.median_low([_running_elsewhere() for _ in range(GLANCES)]) if usable > 1 else 0
+    return max(1, min(usable, (os.cpu_count() or 1) - busy))
+
+
+def _running_elsewhere() -> int:
+    """Threads of other processes that run or wait for a core, a moment from now; 0 where nobody tells."""
+    time.sleep(BETWEEN_GLANCES)
+    try:
+        running = LOAD.read_text().split()[3].partition("/")[0]
+    except (OSError, IndexError):
+        return 0
+    return int(running) - 1
 
 
 def _random_actions(spec: EnvSpec, mask: NDArray[np.bool_], rng: np.random.Generator) -> Actions:
