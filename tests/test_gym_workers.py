@@ -91,9 +91,15 @@ def test_workers_end_episodes_rightly() -> None:
 
 
 def test_the_config_of_a_run_reaches_the_workers() -> None:
-    env = build_env(RunConfig(env="CartPole-v1"), 2, n_workers=2)
+    config, rng = RunConfig(env="LunarLander-v3"), np.random.default_rng(0)
+    env, plain = build_env(config, 4, n_workers=2), build_env(config, 4)
     assert isinstance(env, WorkerVectorEnv)
-    assert env.reset(np.array([1, 2])).features.shape == (2, 1, 4)
+    assert env.spec == plain.spec
+    np.testing.assert_array_equal(env.reset(np.arange(4)).features, plain.reset(np.arange(4)).features)
+    for _ in range(120):
+        actions = rng.integers(0, 4, (4, 1))
+        mine, theirs = env.step(actions), plain.step(actions)
+        np.testing.assert_array_equal(mine.observation.features, theirs.observation.features)
     env.close()
 
 

@@ -35,7 +35,8 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
         from townlet_train.envs.choice import free_cores
         from townlet_train.envs.envpool import build_envpool
 
-        return build_envpool(config.env, n_envs, n_threads=n_workers or min(n_envs, free_cores()))
+        n_threads = min(n_envs, free_cores()) if n_workers is None else n_workers
+        return build_envpool(config.env, n_envs, n_threads=n_threads)
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 
     make = partial(make_gymnasium, config.env)

@@ -13,7 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-LOOKING = 150e-6  # seconds; longer than choosing actions takes, far shorter than an update
+LOOKING = 80e-6  # seconds; a small network chooses actions in 30, an update takes thousands of times as long
 NOTHING, SOMETHING = b"0", b"1"
 
 

@@ -20,7 +20,7 @@ TOGETHER = (
     40e-6  # seconds a tick takes longer when two processes step it, `python -m benchmarks environments`
 )
 EACH_WORKER = 5e-6  # seconds to send one more worker a word and hear one back
-WORTH_IT = 0.7  # of a tick in one process: what a tick must take at most
+WORTH_IT = 0.65  # of a tick in one process: what a tick must take at most
 
 
 def choose_processes(step_sec: float, n_envs: int, n_cores: int) -> int:

@@ -43,8 +43,10 @@ def build_envpool(env_id: str, n_envs: int, *, n_threads: int) -> AdaptedVectorE
     task, known = task_of(env_id), envpool.list_all_envs()
     if task not in known:
         raise EnvironmentCreationError(f"EnvPool has no environment named {task!r}.{suggestion(task, known)}")
-    if n_envs < 1:
-        raise UsageError(f"At least one environment is needed, {n_envs} were asked for.")
+    if min(n_envs, n_threads) < 1:
+        raise UsageError(
+            f"At least one environment and one thread are needed, {n_envs} and {n_threads} were asked for."
+        )
     logger.info("%s is EnvPool's own %s: like Gymnasium's on average, not step by step.", env_id, task)
     make = partial(_make, envpool.make, task, n_threads)
     return AdaptedVectorEnv(PoolVectorEnv(make, env_id, n_envs))
