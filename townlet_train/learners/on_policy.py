@@ -24,6 +24,7 @@ from townlet_train.data.checkpoint import (
     CheckpointInfo,
     Lineage,
     below,
+    bounds_of,
     save_checkpoint,
     seed_ranges,
     under,
@@ -221,7 +222,7 @@ class OnPolicyRun(Generic[Stats]):
         self._context, self._params, self._algorithm = context, params, algorithm
         seeds = range(context.seed, context.seed + params.n_envs)
         plays = recording is None or not recording.alone
-        self.env = build_env(context.config, params.n_envs if plays else 1)
+        self.env = build_env(context.config, params.n_envs if plays else 1, n_workers=params.n_workers)
         start = context.start
         network = network_for_env(
             self.env.spec, params.network, params.hidden_sizes, normalised=params.normalize_observations
@@ -481,6 +482,7 @@ def describe(
         action_names=env.action_names,
         map_channels=env.map_channels if reads_maps else (),
         map_size=env.map_size if reads_maps else 0,
+        action_bounds=bounds_of(env),
         network=network.to_document(),
         lineage=lineage,
         config_hash=config_hash,
