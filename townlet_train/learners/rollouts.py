@@ -58,6 +58,30 @@ class _Cut(NamedTuple):
     maps: NDArray[np.uint8] | None
 
 
+class _Heads(NamedTuple):
+    """What a network whose critic shares the actor's layers said while it acted, so that it is not asked again."""
+
+    outputs: Float  # (n_steps, n_slots, n_outputs)
+    values: Float  # (n_steps, n_slots)
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int], n_outputs: int) -> _Heads:
+        n_steps, n_slots = shape[0], shape[1] * shape[2]
+        return cls(
+            np.zeros((n_steps, n_slots, n_outputs), np.float32), np.zeros((n_steps, n_slots), np.float32)
+        )
+
+    def keep(self, t: int, outputs: Float, values: Float) -> Float:
+        """Keep step t's outputs (n_outputs, n_slots) and values (n_slots,); returns a copy, slots first."""
+        self.outputs[t], self.values[t] = outputs.T, values
+        return np.array(outputs.T)
+
+    def of(self, steps: slice) -> tuple[Float, Float]:
+        """Outputs (n_outputs, n) and values (n,) of some steps, all slots."""
+        outputs = self.outputs[steps].reshape(-1, self.outputs.shape[-1])
+        return np.ascontiguousarray(outputs.T), self.values[steps].ravel()
+
+
 class RolloutCollector:
     """Plays `n_steps` ticks at a time; all noise of a rollout is drawn at its start.
 
@@ -90,6 +114,7 @@ class RolloutCollector:
         self._rewards = np.zeros(shape, np.float32)
         self._terminated, self._truncated = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         self._noise = np.zeros((*shape, spec.n_actions), np.float32)
+        self._heads = _Heads.empty(shape, spec.n_actions) if spec.shares_trunk else None
         self._cuts: list[_Cut] = []
         self._filled = 0
         self._returns, self._lengths = np.zeros(env.n_envs), np.zeros(env.n_envs, np.int64)
@@ -128,7 +153,7 @@ class RolloutCollector:
         illegal = None if self._illegal is None else self._illegal[played]
         if illegal is not None and not illegal.any():
             illegal = None
-        outputs, values = self._evaluate(actor, features, maps)
+        outputs, values = self._heads.of(played) if self._heads else self._evaluate(actor, features, maps)
         _, last_values = self._evaluate(actor, *self._seen(self._observation))
         distribution = actor.distribution(
             outputs, None if illegal is None else illegal.reshape(-1, self._spec.n_actions).T
@@ -172,7 +197,12 @@ class RolloutCollector:
         features, maps = self._seen(self._observation)
         if self._maps is not None and maps is not None:
             self._maps[t] = maps
-        outputs = actor.outputs(features.reshape(-1, features.shape[-1]), _flat(maps))
+        flat_features, flat_maps = features.reshape(-1, features.shape[-1]), _flat(maps)
+        if self._heads is None:
+            outputs = actor.outputs(flat_features, flat_maps)
+        else:
+            both = actor.evaluate(flat_features, flat_maps)
+            outputs = self._heads.keep(t, *both)
         outputs = outputs.reshape(self._noise.shape[1:])
         if self._illegal is not None:
             np.logical_not(self._observation.action_mask, out=self._illegal[t])
