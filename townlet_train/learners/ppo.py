@@ -286,8 +286,15 @@ class PPOLearner:
         return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage)
 
     def _build_actor_critic(self) -> ActorCritic:
-        if self.spec.kind == "mlp" and self.settings.device == "cpu":
+        kind, distribution = self.spec.kind, self.spec.distribution
+        if kind == "mlp" and self.settings.device == "cpu":
             return MlpActorCritic(self.spec, self._parameters)
+        if kind == "conflict_aware" and distribution == "categorical" and self.settings.device == "cpu":
+            from townlet_train.learners import (
+                conflict_aware,
+            )  # brings numba along, which others need not wait for
+
+            return conflict_aware.ConflictAwareActorCritic(self.spec, self._parameters)
         return AutogradActorCritic(self._network, self._parameters)
 
 
