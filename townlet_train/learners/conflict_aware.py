@@ -51,7 +51,9 @@ class ConflictAwareActorCritic:
         weights = _Arrays.of(parameters.values)
         gradients = parameters.gradients, parameters.views(self._second_gradient)
         self._lanes = [_Lane(spec, weights, _Arrays.of(gradient)) for gradient in gradients]
-        single = torch.set_num_threads  # each thread has a number of its own; by default products would take all cores
+        single = (
+            torch.set_num_threads
+        )  # each thread has a number of its own; by default products would take all cores
         self._thread = ThreadPoolExecutor(1, "second-lane", initializer=single, initargs=(1,))
 
     @property
