@@ -1,7 +1,8 @@
 """An actor and its critic: what they put out, and the gradient of PPO's objective in every weight.
 
 Written out in NumPy for the MLP, on the memory of torch's flat vectors, because for a few thousand weights the
-bookkeeping of autograd costs several times the arithmetic; by autograd for every other network. A test compares them.
+bookkeeping of autograd costs several times the arithmetic; by autograd for a network without code of its own here or in
+`conflict_aware`. A test compares them.
 """
 
 from __future__ import annotations

@@ -112,8 +112,13 @@ class PolicyLearner:
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
     def _build_actor_critic(self) -> ActorCritic:
-        if self.spec.kind == "mlp" and self._common.device == "cpu":
+        kind, distribution = self.spec.kind, self.spec.distribution
+        if kind == "mlp" and self._common.device == "cpu":
             return MlpActorCritic(self.spec, self._parameters)
+        if kind == "conflict_aware" and distribution == "categorical" and self._common.device == "cpu":
+            from townlet_train.learners import conflict_aware  # brings numba, which others need not wait for
+
+            return conflict_aware.ConflictAwareActorCritic(self.spec, self._parameters)
         return AutogradActorCritic(self._network, self._parameters)
 
 

@@ -19,6 +19,7 @@ from townlet_train.policies.network import NetworkSpec as NetworkSpec  # for plu
 HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
 UNCLIPPED = 1e9  # features reach the network as they are, where nothing standardises them
 FEATURE_CLIP = 10.0  # deviations
+BY_INPUT = ("map_encoder.1.weight",)  # an input is mostly 0 here, so what one multiplies is kept together
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -169,20 +170,25 @@ class FlatParameters:
     def __init__(self, network: nn.Module, names: list[str]) -> None:
         parameters = dict(network.named_parameters())
         chosen = [parameters[name] for name in names]
-        self.vector = torch.cat([parameter.detach().reshape(-1) for parameter in chosen])
+        self._shapes = {name: parameter.shape for name, parameter in zip(names, chosen, strict=True)}
+        self.vector = torch.zeros(
+            sum(shape.numel() for shape in self._shapes.values()), device=chosen[0].device
+        )
         self.gradient = torch.zeros_like(self.vector)
         self.vector.grad = self.gradient
-        self.values: dict[str, Tensor] = {}
-        self.gradients: dict[str, Tensor] = {}
-        sizes = [parameter.numel() for parameter in chosen]
-        pieces = zip(
-            names, chosen, torch.split(self.vector, sizes), torch.split(self.gradient, sizes), strict=True
-        )
-        for name, parameter, value, gradient in pieces:
-            self.values[name] = value.view_as(parameter)
-            self.gradients[name] = gradient.view_as(parameter)
+        self.values, self.gradients = self.views(self.vector), self.views(self.gradient)
+        for name, parameter in zip(names, chosen, strict=True):
+            self.values[name].copy_(parameter.detach())
             parameter.data = self.values[name]
             parameter.grad = self.gradients[name]
+
+    def views(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector in the order of this one as arrays by name; those named in `BY_INPUT` lie in it transposed."""
+        pieces = torch.split(vector, [shape.numel() for shape in self._shapes.values()])
+        return {
+            name: piece.view(shape[::-1]).t() if name in BY_INPUT else piece.view(shape)
+            for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)
+        }
 
 
 def _trunk(spec: NetworkSpec) -> nn.Sequential:
