@@ -76,7 +76,7 @@ class Pair:
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip"])
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("n", [2, 64])
+@pytest.mark.parametrize("n", [2, 64, 2900])
 @pytest.mark.parametrize(
     "spec",
     [MLP, GAUSSIAN, replace(MLP, activation="relu", hidden_sizes=(6,)), replace(MLP, hidden_sizes=(5, 7, 3))],
