@@ -32,7 +32,7 @@ from townlet_train.learners.networks import FlatParameters, build_network, expor
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Normaliser, Rollout
 from townlet_train.learners.surrogate import Losses, Objective, Transitions
-from townlet_train.policies.network import NetworkKind, NetworkSpec
+from townlet_train.policies.network import Activation, NetworkKind, NetworkSpec
 
 ADAM_EPS = 1e-5
 REWARD_CLIP = 10.0  # deviations, as Stable-Baselines3's VecNormalize has it
@@ -64,6 +64,7 @@ class PPOSettings:
     learning_rate_schedule: Schedule = "constant"
     clip_range_schedule: Schedule = "constant"
     normalize_rewards: bool = False  # over the deviation of the discounted return so far
+    continue_after_death: bool = False  # what a slot's next life earns counts for the one that ended
     device: str = "cpu"
 
 
@@ -245,10 +246,11 @@ class PPOLearner:
 
     def _transitions(self, rollout: Rollout) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
+        terminated = self._terminated(rollout)
         advantages, returns = compute_gae(
-            self._scaled_rewards(rollout),
+            self._scaled_rewards(rollout, terminated | rollout.truncated),
             rollout.values,
-            rollout.terminated,
+            terminated,
             rollout.truncated,
             rollout.final_values,
             self.settings.gamma,
@@ -266,9 +268,17 @@ class PPOLearner:
             returns=returns.reshape(n),
         )
 
-    def _scaled_rewards(self, rollout: Rollout) -> NDArray[np.float32]:
+    def _terminated(self, rollout: Rollout) -> NDArray[np.bool_]:
+        """Steps after which nothing counts; of an episode's last step nobody knows what the next life would see."""
+        return (
+            rollout.terminated & rollout.truncated
+            if self.settings.continue_after_death
+            else rollout.terminated
+        )
+
+    def _scaled_rewards(self, rollout: Rollout, ended: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Rewards as they are learned from."""
-        rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
+        rewards = rollout.rewards
         if not self.settings.normalize_rewards or not np.isfinite(rewards).all():
             return rewards
         _, n_envs, n_agents = rewards.shape
@@ -305,8 +315,9 @@ def network_for_env(
     kind: NetworkKind,
     hidden_sizes: tuple[int, ...] | None = None,
     feature_clip: float = UNCLIPPED,
+    activation: Activation | None = None,
 ) -> NetworkSpec:
-    """The network of that kind for an environment, of the usual width unless told.
+    """The network of that kind for an environment, of the usual width and activation unless told.
 
     Raises:
         ConfigError: the environment shows no map, which the network reads.
@@ -319,7 +330,7 @@ def network_for_env(
         n_features=len(env.feature_names),
         n_actions=len(env.action_low) or len(env.action_names),
         hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
-        activation="relu" if reads_maps else "tanh",
+        activation=activation or ("relu" if reads_maps else "tanh"),
         map_shape=env.map_shape if reads_maps else (0, 0, 0),
         feature_clip=feature_clip,
         distribution="gaussian" if env.action_low else "categorical",

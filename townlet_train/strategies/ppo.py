@@ -50,6 +50,9 @@ class PPOParams(StrategyParams):
     normalize_advantage: bool = Field(True, description="mean 0 and deviation 1 in every batch")
     normalize_observations: bool = Field(False, description="features over their running deviation")
     normalize_rewards: bool = Field(False, description="rewards over the running deviation of returns")
+    continue_after_death: bool = Field(
+        False, description="a death costs its reward alone: the slot's next life counts on"
+    )
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     vf_coef: float = Field(0.5, ge=0, description="weight of the value loss")
     max_grad_norm: float = Field(0.5, gt=0, description="longer gradients are scaled down to this")
@@ -63,12 +66,18 @@ class PPOParams(StrategyParams):
     hidden_sizes: tuple[int, ...] | None = Field(
         None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"
     )
+    activation: Literal["tanh", "relu"] | None = Field(
+        None,
+        description="of the hidden layers; unset: tanh for mlp, relu for conflict_aware, which has no other",
+    )
     device: str = Field("cpu", min_length=1, description="torch device")
 
     @model_validator(mode="after")
-    def _one_width_for_two_encoders(self) -> PPOParams:
+    def _conflict_aware_is_of_one_make(self) -> PPOParams:
         if self.network == "conflict_aware" and self.hidden_sizes is not None and len(self.hidden_sizes) != 1:
             raise ValueError("network conflict_aware has one hidden size")
+        if self.network == "conflict_aware" and self.activation == "tanh":
+            raise ValueError("network conflict_aware has activation relu")
         return self
 
 
@@ -156,7 +165,7 @@ class PPOStrategy:
         p, rng, seeds = self.params, context.rng, range(context.seed, context.seed + self.params.n_envs)
         env = build_env(context.config, p.n_envs)
         clip = FEATURE_CLIP if p.normalize_observations else UNCLIPPED
-        network = network_for_env(env.spec, p.network, p.hidden_sizes, clip)
+        network = network_for_env(env.spec, p.network, p.hidden_sizes, clip, p.activation)
         settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
         learner = PPOLearner(network, settings, rng)
         collector = RolloutCollector(
