@@ -23,7 +23,7 @@ def piece_rows(n: int) -> int:
     """Rows of each piece that n rows are cut into: one piece where they are few, else an even number of pieces.
 
     >>> [piece_rows(n) for n in (500, 1000, 2048, 5000)]
-    [500, 500, 512, 500]
+    [500, 500, 1024, 834]
     """
     return n if n < FEW_ROWS else math.ceil(n / (2 * math.ceil(n / (2 * MOST_ROWS))))
 
