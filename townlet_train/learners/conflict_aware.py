@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from townlet_train.learners.actor_critic import Forward
+from townlet_train.learners.lanes import MOST_ROWS, Done, Piece, TwoLanes, piece_rows
 from townlet_train.learners.map_kernels import (
     add_bias_and_rectify,
     backward_encoders,
@@ -38,10 +38,7 @@ from townlet_train.policies.network import NetworkSpec
 
 Float = NDArray[np.float32]
 Maps = NDArray[np.uint8] | None
-FEW_ROWS = 128  # handing fewer to a second thread costs more than it saves
-MOST_ROWS = 1024  # of a piece: what it is computed on stays in the processor's caches
-Piece = TypeVar("Piece")
-Done = TypeVar("Done")
+FEW_ROWS = 256  # of a batch: one thread learns from fewer
 
 
 class ConflictAwareActorCritic:
@@ -52,10 +49,7 @@ class ConflictAwareActorCritic:
         weights = _Arrays.of(parameters.values)
         gradients = parameters.gradients, parameters.views(self._second_gradient)
         self._lanes = [_Lane(spec, weights, _Arrays.of(gradient)) for gradient in gradients]
-        single = (
-            torch.set_num_threads
-        )  # each thread has a number of its own; by default products would take all cores
-        self._thread = ThreadPoolExecutor(1, "second-lane", initializer=single, initargs=(1,))
+        self._two = TwoLanes()
 
     @property
     def log_std(self) -> Float | None:
@@ -65,10 +59,12 @@ class ConflictAwareActorCritic:
         return self.evaluate(features, maps)[0].T
 
     def evaluate(self, features: Float, maps: Maps) -> tuple[Float, Float]:
-        rows = piece_rows(len(features))
+        rows = piece_rows(len(features), FEW_ROWS)
         pieces = [slice(start, start + rows) for start in range(0, len(features), rows)]
         known = _given(maps)
-        done = self._share_out(lambda lane, piece: lane.forward(features[piece], known[piece]), pieces)
+        done = self._two.share_out(
+            lambda lane, piece: self._lanes[lane].forward(features[piece], known[piece]), pieces
+        )
         heads: Float = np.concatenate(done, axis=1)
         return heads[:-1], heads[-1]
 
@@ -81,15 +77,15 @@ class ConflictAwareActorCritic:
             objective = objective._replace(normalize_advantage=False)
         n = len(batch.returns)
 
-        def learn(lane: _Lane, piece: Transitions) -> Float:
+        def learn(lane: int, piece: Transitions) -> Float:
             share = np.float32(len(piece.returns) / n)
-            heads = lane.forward(piece.features, _given(piece.maps))
+            heads = self._lanes[lane].forward(piece.features, _given(piece.maps))
             distribution = self.distribution(heads[:-1], piece.illegal)
             losses, of_outputs, of_values = differentiate(distribution, heads[-1], piece, objective)
-            lane.backward(np.concatenate([of_outputs, of_values[None]]) * share)
+            self._lanes[lane].backward(np.concatenate([of_outputs, of_values[None]]) * share)
             return np.array(losses, np.float32) * share
 
-        losses = self._add_up(learn, list(batch.batches(piece_rows(n))))
+        losses = self._add_up(learn, list(batch.batches(piece_rows(n, FEW_ROWS))))
         return Losses(*np.sum(losses, axis=0).tolist())
 
     def forward(self, features: Float, maps: Maps) -> Forward:
@@ -99,53 +95,26 @@ class ConflictAwareActorCritic:
             of_heads, known = np.concatenate([of_outputs, of_values[None]]), _given(maps)
             n = len(of_values)
 
-            def learn(lane: _Lane, piece: slice) -> None:
-                lane.forward(features[piece], known[piece])  # lanes keep no more than their last piece
-                lane.backward(np.ascontiguousarray(of_heads[:, piece]))
+            def learn(lane: int, piece: slice) -> None:
+                self._lanes[lane].forward(
+                    features[piece], known[piece]
+                )  # lanes keep no more than their last piece
+                self._lanes[lane].backward(np.ascontiguousarray(of_heads[:, piece]))
 
-            rows = piece_rows(n)
+            rows = piece_rows(n, FEW_ROWS)
             self._add_up(learn, [slice(start, min(start + rows, n)) for start in range(0, n, rows)])
 
         return Forward(outputs, values, backward)
 
-    def _add_up(self, learn: Callable[[_Lane, Piece], Done], pieces: Sequence[Piece]) -> list[Done]:
+    def _add_up(self, learn: Callable[[int, Piece], Done], pieces: Sequence[Piece]) -> list[Done]:
         """Fill the flat gradient with the sum of what `learn` adds for every piece; returns what it measured."""
         self._gradient.zero_()
         if len(pieces) > 1:
             self._second_gradient.zero_()
-        measured = self._share_out(learn, pieces)
+        measured = self._two.share_out(learn, pieces)
         if len(pieces) > 1:
             self._gradient += self._second_gradient
         return measured
-
-    def _share_out(self, work: Callable[[_Lane, Piece], Done], pieces: Sequence[Piece]) -> list[Done]:
-        """What `work` makes of every piece, in order; every other one is done by the second thread."""
-        first, second = self._lanes
-        if len(pieces) == 1:
-            return [work(first, pieces[0])]
-        errors = np.geterr()  # NumPy keeps them by thread
-
-        def every_other() -> list[Done]:
-            with np.errstate(**errors):
-                return [work(second, piece) for piece in pieces[1::2]]
-
-        elsewhere = self._thread.submit(every_other)
-        try:
-            here = [work(first, piece) for piece in pieces[::2]]
-        finally:
-            there = elsewhere.result()
-        both = [*here, *there]
-        both[::2], both[1::2] = here, there
-        return both
-
-
-def piece_rows(n: int) -> int:
-    """Rows of each piece that n rows are cut into: one piece where they are few, else an even number of pieces.
-
-    >>> [piece_rows(n) for n in (100, 768, 2048, 5000)]
-    [100, 384, 1024, 834]
-    """
-    return n if n < 2 * FEW_ROWS else math.ceil(n / (2 * math.ceil(n / (2 * MOST_ROWS))))
 
 
 class _Arrays(NamedTuple):

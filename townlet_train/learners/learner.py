@@ -92,14 +92,9 @@ class PolicyLearner:
         self._network.normaliser.std.copy_(torch.from_numpy(normaliser.std))
 
     def scaled_rewards(
-        self,
-        rewards: NDArray[np.float32],
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-        *,
-        on_policy: bool = True,
+        self, rewards: NDArray[np.float32], ended: NDArray[np.bool_], *, on_policy: bool = True
     ) -> NDArray[np.float32]:
-        """Rewards (n_steps, n_envs, n_agents) as they are learned from.
+        """Rewards (n_steps, n_envs, n_agents) as they are learned from; after a step that ended, returns begin anew.
 
         They count towards their scale, unless they were recorded and there is one already.
         """
@@ -108,7 +103,7 @@ class PolicyLearner:
         if on_policy or self._reward_scale is None:
             _, n_envs, n_agents = rewards.shape
             scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self._common.gamma)
-            self._reward_scale = scale.updated(rewards, terminated | truncated)
+            self._reward_scale = scale.updated(rewards, ended)
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
     def _build_actor_critic(self) -> ActorCritic:

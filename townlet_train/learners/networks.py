@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import CheckpointError, ConfigError
-from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkKind
+from townlet_train.policies.network import ILLEGAL_LOGIT, Activation, NetworkKind
 from townlet_train.policies.network import NetworkSpec as NetworkSpec  # for plugins, which see learners only
 
 HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
@@ -109,10 +109,13 @@ def network_for_env(
     env: EnvSpec,
     kind: NetworkKind,
     hidden_sizes: tuple[int, ...] | None = None,
+    activation: Activation | None = None,
     *,
     normalised: bool = False,
 ) -> NetworkSpec:
-    """The network of that kind for an environment, of the usual width unless told; `normalised` cuts its features off.
+    """The network of that kind for an environment, of the usual width and activation unless told.
+
+    Where features come `normalised`, it cuts them off at `FEATURE_CLIP`.
 
     Raises:
         ConfigError: the environment shows no map, which the network reads.
@@ -125,7 +128,7 @@ def network_for_env(
         n_features=len(env.feature_names),
         n_actions=len(env.action_low) or len(env.action_names),
         hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
-        activation="relu" if reads_maps else "tanh",
+        activation=activation or ("relu" if reads_maps else "tanh"),
         map_shape=env.map_shape if reads_maps else (0, 0, 0),
         feature_clip=FEATURE_CLIP if normalised else UNCLIPPED,
         distribution="gaussian" if env.action_low else "categorical",

@@ -21,6 +21,9 @@ class PPOParams(OnPolicyParams):
         "constant", description="linear falls to 0 over the run"
     )
     clip_range_vf: float | None = Field(None, gt=0, description="how far a value may move; unset: any way")
+    continue_after_death: bool = Field(
+        False, description="a death costs its reward alone: the slot's next life counts on"
+    )
     target_kl: float | None = Field(None, gt=0, description="stop a rollout's epochs at 1.5 times this")
     mode: Literal["rollout", "replay", "mixed"] | None = Field(
         None, description="learn from rollouts, from a recording, or from both in turn; unset: what is named"
