@@ -99,6 +99,10 @@ class MlpActorCritic:
         layers = list(zip(spec.hidden_layers(ACTOR), spec.hidden_layers(CRITIC), strict=True))
         self._hidden = _Pairs(parameters.vector, parameters, layers)
         self._hidden_gradient = _Pairs(parameters.gradient, parameters, layers)
+        self._layers = [
+            (weight.transpose(0, 2, 1), bias[:, None])
+            for weight, bias in zip(self._hidden.weights, self._hidden.biases, strict=True)
+        ]
         self._actor = [(values[f"{actor}.weight"].T, values[f"{actor}.bias"]) for actor, _ in layers]
         self._action_head = values["action_net.weight"], values["action_net.bias"]
         self._action_weight = self._action_head[0].T
@@ -185,18 +189,20 @@ class MlpActorCritic:
     def _forward(self, features: Float) -> list[Float]:
         """The input of every layer: the features (n, n_features), then each hidden pair (2, n, width)."""
         inputs = [features]
-        for weight, bias in zip(self._hidden.weights, self._hidden.biases, strict=True):
-            hidden = np.matmul(inputs[-1], weight.transpose(0, 2, 1))
-            hidden += bias[:, None, :]
+        for weight, bias in self._layers:
+            hidden = np.matmul(inputs[-1], weight)
+            hidden += bias
             self._activate(hidden)
             inputs.append(hidden)
         return inputs
 
     def _heads(self, hidden: Float) -> tuple[Float, Float]:
         (weight, bias), (value_weight, value_bias) = self._action_head, self._value_head
-        outputs = weight @ hidden[0].T
+        outputs = weight.dot(hidden[0].T)
         outputs += bias[:, None]
-        return outputs, hidden[1] @ value_weight[0] + value_bias
+        values = hidden[1].dot(value_weight[0])
+        values += value_bias
+        return outputs, values
 
     def _backward_heads(self, hidden: Float, of_outputs: Float, of_values: Float) -> Float:
         """Fills the heads' gradients; returns the slope in the last hidden pair, (2, n, width)."""

@@ -334,8 +334,7 @@ class RolloutCollector:
             outputs = self._heads.keep(t, *both)
         outputs = outputs.reshape(self._noise.shape[1:])
         if self._illegal is not None:
-            np.logical_not(self._observation.action_mask, out=self._illegal[t])
-            np.copyto(outputs, np.float32(ILLEGAL_LOGIT), where=self._illegal[t])
+            _forbid(outputs, self._observation.action_mask, self._illegal[t])
         outputs += self._noise[t]
         actions: NDArray[Any] = outputs.argmax(axis=-1) if self._categorical else outputs
         return actions
@@ -373,6 +372,15 @@ class RolloutCollector:
             self._returns[env] += rewards[begin:, env].sum()
             self._lengths[env] += len(rewards) - begin
         return sorted(found, key=lambda episode: episode.timestep)  # by return, the last would be the best
+
+
+def _forbid(outputs: Float, mask: NDArray[np.bool_], illegal: NDArray[np.bool_]) -> None:
+    """Keep what is illegal, and let its logits be out of reach."""
+    if np.count_nonzero(mask) == mask.size:  # as nearly everywhere in Gymnasium, and soon found
+        illegal[...] = False
+        return
+    np.logical_not(mask, out=illegal)
+    np.copyto(outputs, np.float32(ILLEGAL_LOGIT), where=illegal)
 
 
 def _flat(maps: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:

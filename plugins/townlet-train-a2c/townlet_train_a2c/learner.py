@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from townlet_train.learners.surrogate import Distribution, normalised
 from townlet_train_a2c.rmsprop import FlatRMSProp
 
 Float = NDArray[np.float32]
+UPDATES_BETWEEN_KEEPS = 16  # of the weights that come back when nothing is finite any more
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class A2CStats:
     skipped_updates: int  # since the run began
 
 
-@dataclass(frozen=True, slots=True)
-class A2CUpdate:
+class A2CUpdate(NamedTuple):
     """One update; what nobody may ask for is worked out when somebody does."""
 
     loss: float
@@ -145,7 +145,8 @@ class A2CLearner(PolicyLearner):
             of_outputs = distribution.gradient(actions, weights * np.float32(-1 / n), -s.ent_coef / n)
             backward(of_outputs, errors * np.float32(2 * s.vf_coef / n))
         grad_norm = self.descent.step(loss, rate, played)
-        self.descent.keep()
+        if self.descent.n_updates % UPDATES_BETWEEN_KEEPS == 0:
+            self.descent.keep()
         return A2CUpdate(
             loss,
             policy_loss,
