@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -29,9 +29,16 @@ class TrainingCurve:
         self._loss: float | None = None  # of the newest update
 
     def lines(
-        self, episodes: Sequence[Episode], now: int, stats: Mapping[str, Any]
+        self,
+        episodes: Sequence[Episode],
+        now: int,
+        loss: float,
+        measured: Callable[[], Mapping[str, Any]],
     ) -> Iterator[dict[str, Any]]:
-        """The lines due since the last call, with the latest episode by then; the last line also has `stats`."""
+        """The lines due since the last call, with the latest episode by then; the last also has what was `measured`.
+
+        `loss` is that of the update just made; `measured` is only called when a line is due.
+        """
         self._unshown += episodes
         self._last += episodes
         while self.told + self.interval <= now:
@@ -45,9 +52,9 @@ class TrainingCurve:
                 "reward": self._latest.episode_return if self._latest else None,
                 "episode_length": self._latest.episode_length if self._latest else None,
                 "loss": self._loss,
-                **(stats if self.told + self.interval > now else {}),
+                **(measured() if self.told + self.interval > now else {}),
             }
-        self._loss = stats["loss"]
+        self._loss = loss
 
     @property
     def mean_return(self) -> float:

@@ -38,6 +38,13 @@ from townlet_train.learners.curve import TrainingCurve
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.rollouts import Normaliser, Rollout, RolloutCollector
+from townlet_train.learners.telemetry import (
+    TELEMETRY_VERSION,
+    EventTally,
+    Spent,
+    anneal_fields,
+    rollout_telemetry,
+)
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path, versions
@@ -50,6 +57,8 @@ class OnPolicyStats(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
+    @property
+    def loss(self) -> float: ...
     @property
     def approx_kl(self) -> float: ...
     @property
@@ -106,12 +115,20 @@ class Trained(Generic[Stats]):
 
     stats: Stats
     facts: Mapping[str, Any]  # by the names of the results
+    telemetry: Mapping[str, Any]  # of the last rollout, by the names of Townlet's logs
 
 
 def train(
-    context: TrainingContext, params: OnPolicyParams, *, algorithm: str, build_learner: BuildLearner[Stats]
+    context: TrainingContext,
+    params: OnPolicyParams,
+    *,
+    algorithm: str,
+    build_learner: BuildLearner[Stats],
+    on_rollout: Callable[[OnPolicyRun[Stats], Stats], None] = lambda run, stats: None,
 ) -> Trained[Stats]:
     """Collect, update, log, repeat until `params.timesteps`, then evaluate; a checkpoint handed in is gone on from.
+
+    `on_rollout` is called after every rollout's updates, when the run can be asked for its `telemetry`.
 
     Raises:
         Interrupted: the user asked to stop; a checkpoint to resume from is saved, and named.
@@ -122,9 +139,9 @@ def train(
     with run.writer:
         try:
             with limited_threads(torch_threads=1, numpy_threads=1):
-                stats = run.iterate()
+                stats = run.iterate(on_rollout)
                 while not run.over:
-                    stats = run.iterate()
+                    stats = run.iterate(on_rollout)
         except Interrupted as stop:
             checkpoint = run.save()
             run.writer.settle()
@@ -144,7 +161,7 @@ def train(
         "duration_sec": time.perf_counter() - started,
         "warnings": (f"{skipped} updates were skipped because they were not finite.",) if skipped else (),
     }
-    return Trained(stats, facts)
+    return Trained(stats, facts, run.telemetry())
 
 
 class OnPolicyRun(Generic[Stats]):
@@ -188,13 +205,16 @@ class OnPolicyRun(Generic[Stats]):
             "config": context.config.model_dump(mode="json"),
             "params": params.model_dump(mode="json"),
         }
-        self._rollouts = self._transitions = 0
-        self._collect_sec = self._update_sec = 0.0
+        self._events = EventTally(self.env)
+        self._rollout: Rollout | None = None  # the newest, whole
+        self.rollouts = 0
+        self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         if start is not None and start.fork:
             self._adopt(start.checkpoint)
         elif start is not None:
             self._restore(start)
         self._began_at = self.timestep
+        self._told = Spent(self.timestep, 0.0, 0.0)
 
     @property
     def timestep(self) -> int:
@@ -206,23 +226,27 @@ class OnPolicyRun(Generic[Stats]):
         """Whether the steps are used up and learned from."""
         return self.timestep >= self._params.timesteps and not self._collector.filled
 
-    def iterate(self) -> Stats:
+    def iterate(self, on_rollout: Callable[[OnPolicyRun[Stats], Stats], None]) -> Stats:
         """One rollout, what was learned from it, and its lines in the metrics."""
         actor = self._learner.actor_critic
         started = time.perf_counter()
         self._collect()
         rollout, episodes = self._collector.finish(actor)
+        self._rollout = rollout
+        self._events.mark()
         collected = time.perf_counter()
         progress = (self.timestep - rollout.rewards.size) / self._params.timesteps
         stats = self._learner.update(rollout, progress, self._report_patiently)
         if self._collector.normaliser is not None:
             self._learner.set_normaliser(self._collector.normaliser)
+        updated = time.perf_counter()
         self._collect_sec += collected - started
-        self._update_sec += time.perf_counter() - collected
-        self._rollouts += 1
-        self._transitions = rollout.rewards.size
-        for line in self._curve.lines(episodes, self.timestep, asdict(stats)):
+        self._update_sec += updated - collected
+        self._rollout_sec = updated - started
+        self.rollouts += 1
+        for line in self._curve.lines(episodes, self.timestep, stats.loss, lambda: self._measured(stats)):
             self._context.record(line)
+        on_rollout(self, stats)
         if not self.over:  # a run that is over has nothing left to interrupt
             self._report(mean_return=self._curve.mean_return, approx_kl=stats.approx_kl)
         return stats
@@ -245,15 +269,42 @@ class OnPolicyRun(Generic[Stats]):
         seconds = self._collect_sec + self._update_sec
         return {
             **self._curve.summary(),
-            "epoch": self._rollouts,
-            "updates": self._learner.n_updates,
-            "transitions": self._transitions,
-            "steps": self.timestep,
+            **self._counters(),
             "checkpoint_interval": self._checkpoint_steps,
             "steps_per_sec": (self.timestep - self._began_at) / seconds,
             "collect_sec": self._collect_sec,
             "update_sec": self._update_sec,
         }
+
+    def telemetry(self) -> dict[str, Any]:
+        """What the newest rollout held, under the names of Townlet's logs."""
+        rollout, anneal = self._rollout, self._context.anneal_context
+        if rollout is None:
+            return {}
+        observed = self._collector.observed(len(rollout.rewards))
+        return {
+            **self._counters(),
+            "telemetry_version": TELEMETRY_VERSION,
+            "cycle_id": self.rollouts - 1 if anneal is None else anneal.cycle,
+            "log_stream_offset": self.rollouts,
+            **rollout_telemetry(rollout, observed, self.env.spec.feature_names, self._events.counts()),
+            **anneal_fields(anneal),
+            "epoch_duration_sec": self._rollout_sec,
+        }
+
+    def _counters(self) -> dict[str, int]:
+        return {
+            "epoch": self.rollouts,
+            "updates": self._learner.n_updates,
+            "transitions": 0 if self._rollout is None else self._rollout.rewards.size,
+            "steps": self.timestep,
+        }
+
+    def _measured(self, stats: Stats) -> dict[str, Any]:
+        """What the newest update measured, and the time spent since this was last asked."""
+        now = Spent(self.timestep, self._collect_sec, self._update_sec)
+        spent, self._told = now.since(self._told), now
+        return {**asdict(stats), **spent.fields()}
 
     def _collect(self) -> None:
         """Fill the rollout, or as much of it as the run's steps allow; save whenever a checkpoint is due."""
@@ -285,11 +336,12 @@ class OnPolicyRun(Generic[Stats]):
         state = {
             "timestep": self.timestep,
             "updates": self._learner.n_updates,
-            "rollouts": self._rollouts,
+            "rollouts": self.rollouts,
             "recorded": self._curve.told,
             "rng": self._context.rng.bit_generator.state,
         }
         training = under("collector", self._collector.state()) | under("curve", self._curve.state())
+        training |= under("events", self._events.state())
         weights, learner = self._learner.weights, self._learner.state()
         return Checkpoint(self.writer.info, weights, state | self._said, learner, training)
 
@@ -305,7 +357,8 @@ class OnPolicyRun(Generic[Stats]):
         self._learner.restore(saved.optimizer)
         self._collector.restore(below("collector", saved.training))
         self._curve.restore(below("curve", saved.training))
-        self._rollouts = saved.state["rollouts"]
+        self._events.restore(below("events", saved.training))
+        self.rollouts = saved.state["rollouts"]
         self._context.rng.bit_generator.state = saved.state["rng"]
         if self.over or self.timestep > self._params.timesteps:
             raise UsageError(

@@ -122,6 +122,10 @@ class RolloutCollector:
         """Ticks played that nothing has been learned from."""
         return self._filled
 
+    def observed(self, n_steps: int) -> Float:
+        """The first features of the newest rollout as the environment showed them, (n_steps, n_envs, n_agents, ...)."""
+        return self._features[:n_steps]
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of everything the next rollouts depend on beside the generator, the environments included."""
         state = {name: array[: self._filled].copy() for name, array in self._kept().items()}

@@ -52,4 +52,4 @@ class PPOStrategy:
             algorithm=self.name,
             build_learner=lambda network, rng: PPOLearner(network, settings, rng),
         )
-        return PPOTrainingResultDTO(**trained.stats.telemetry(), **trained.facts)
+        return PPOTrainingResultDTO(**{**trained.telemetry, **trained.stats.telemetry(), **trained.facts})
