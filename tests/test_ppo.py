@@ -14,7 +14,7 @@ from tests.policies import MLP, WITH_MAP
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
-from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.data.checkpoint import Checkpoint, Lineage, load_checkpoint
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import ConfigError, Interrupted, TrainingError
 from townlet_train.orchestrator import run_strategy
@@ -24,15 +24,10 @@ from townlet_train.results import PPOTrainingResultDTO
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from townlet_train.learners.descent import MOST_RESTORES, SKIPS_IN_A_ROW  # noqa: E402
+from townlet_train.learners.networks import network_for_env  # noqa: E402
 from townlet_train.learners.on_policy import CheckpointWriter, describe  # noqa: E402
-from townlet_train.learners.ppo import (  # noqa: E402
-    MOST_RESTORES,
-    SKIPS_IN_A_ROW,
-    PPOLearner,
-    PPOSettings,
-    PPOStats,
-    network_for_env,
-)
+from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats  # noqa: E402
 from townlet_train.learners.rollouts import Rollout  # noqa: E402
 
 SHORT = {"timesteps": 700, "n_steps": 300, "batch_size": 50, "n_epochs": 2, "checkpoint_interval": 250}
@@ -140,7 +135,7 @@ def test_after_some_skips_in_a_row_good_weights_return_and_then_the_run_fails_by
     broken.values[:] = np.nan
     for restores in range(1, MOST_RESTORES + 1):
         stats = learner.update(broken, 0.0)
-        assert learner.restores == restores
+        assert learner.descent.restores == restores
         assert stats.skipped_updates == restores * SKIPS_IN_A_ROW
         assert all((learner.weights[name] == array).all() for name, array in good.items())
     assert learner.update(rollout_of(learner), 0.0).learning_rate == pytest.approx(3e-4 / 2**MOST_RESTORES)
@@ -186,12 +181,19 @@ def test_a_run_leaves_checkpoints_documents_and_lines(tmp_path: Path) -> None:
     assert series["time_series"][2].keys() >= PPOStats.__dataclass_fields__.keys()
 
 
-def test_the_checkpoint_names_its_environment_seeds_and_counters(tmp_path: Path) -> None:
+def test_checkpoints_name_environment_seeds_and_counters_and_the_model_is_the_policy_alone(
+    tmp_path: Path,
+) -> None:
     result = train(tmp_path / "run", n_envs=4)
-    checkpoint = load_checkpoint(Path(str(result.checkpoint)))
+    model, checkpoint = (
+        load_checkpoint(tmp_path / "run" / name) for name in ("ppo_seed3_model.zip", "checkpoint_700.zip")
+    )
+    assert result.checkpoint == str(tmp_path / "run/ppo_seed3_model.zip")
+    assert model.optimizer is model.training is None
+    assert model.info == checkpoint.info
     assert checkpoint.info.env_id == "CartPole-v1"
     assert checkpoint.info.lineage.training_seeds == ((3, 6),)
-    assert checkpoint.state["timestep"] == 700
+    assert checkpoint.state["timestep"] == model.state["timestep"] == 700
     assert checkpoint.optimizer is not None
     n_parameters = sum(
         array.size for name, array in checkpoint.weights.items() if not name.startswith("normaliser")
@@ -223,7 +225,7 @@ def test_a_stopped_run_leaves_the_policy_so_far(tmp_path: Path) -> None:
         if progress.done >= 300:
             raise Interrupted("Stopped.")
 
-    with pytest.raises(Interrupted, match=r"The policy so far is .*checkpoint_300\.zip"):
+    with pytest.raises(Interrupted, match=r"Go on with --resume-from .*checkpoint_300\.zip"):
         run_strategy("ppo", QUICK, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run", report=stop)
     assert load_checkpoint(tmp_path / "run/checkpoint_300.zip").state["timestep"] == 300
 
@@ -268,8 +270,8 @@ def test_rewards_are_scaled_to_unit_returns_and_the_scale_is_saved() -> None:
     large = replace(rollout, rewards=1000 * rollout.rewards)
     assert plain.update(large, 0.0).advantage_std > 100
     assert scaled.update(large, 0.0).advantage_std < 10
-    assert scaled.optimizer_arrays()["reward_scale.variance"][0] > 1000
-    assert not any(name.startswith("reward") for name in plain.optimizer_arrays())
+    assert scaled.state()["reward_scale.variance"][0] > 1000
+    assert not any(name.startswith("reward") for name in plain.state())
 
 
 def test_the_normaliser_travels_in_the_checkpoint(tmp_path: Path) -> None:
@@ -300,12 +302,12 @@ def test_the_preset_for_the_lander_is_one_that_can_run(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written_is_no_silent_loss(tmp_path: Path) -> None:
     learner, env = learner_of(), EnvSpec("flat", tuple("abcde"), ("x", "y", "z"))
-    info = describe("ppo", learner.spec, env, range(3), config_hash="0")
+    info = describe("ppo", learner.spec, env, Lineage(), config_hash="0")
     (tmp_path / "file").write_text("not a folder")
-    with CheckpointWriter(tmp_path / "file", info, learner) as checkpoints:
-        checkpoints.save(10, {})
+    with CheckpointWriter(info) as checkpoints:
+        checkpoints.save(tmp_path / "file/checkpoint_10.zip", Checkpoint(info, learner.weights))
         with pytest.raises(OSError, match="file"):
             checkpoints.settle()
-    with CheckpointWriter(tmp_path, info, learner) as checkpoints:
-        path = checkpoints.save(20, {"seed": 1})
-    assert load_checkpoint(path).state == {"timestep": 20, "seed": 1}
+    with CheckpointWriter(info) as checkpoints:
+        checkpoints.save(tmp_path / "checkpoint_20.zip", Checkpoint(info, learner.weights, {"seed": 1}))
+    assert load_checkpoint(tmp_path / "checkpoint_20.zip").state == {"seed": 1}

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from townlet_train.data.checkpoint import sorted_checkpoints
 from townlet_train.errors import Interrupted, UsageError
-from townlet_train.services.experiment import recording_interval, sorted_checkpoints
+from townlet_train.services.experiment import recording_interval
 from townlet_train.services.runs import check_run_dir, default_run_dir, open_run
 
 DETAILS = {"config": {"env": "town"}, "params": {}}

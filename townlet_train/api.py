@@ -6,7 +6,14 @@ Names that need NumPy are imported when they are first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from townlet_train.contract import AnnealContext, Progress, StrategyParams, TrainingContext, TrainingStrategy
+from townlet_train.contract import (
+    AnnealContext,
+    Progress,
+    StartingPoint,
+    StrategyParams,
+    TrainingContext,
+    TrainingStrategy,
+)
 from townlet_train.errors import (
     CheckpointError,
     ConfigError,
@@ -55,6 +62,7 @@ __all__ = [
     "PolicyScoreDTO",
     "Progress",
     "RolloutCaptureDTO",
+    "StartingPoint",
     "StrategyParams",
     "TorchNotAvailableError",
     "TownletTrainError",

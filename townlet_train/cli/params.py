@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Options every strategy command has; a param of such a name is set through files and --set.
 TAKEN = frozenset(
-    {"config", "set", "sets", "preset", "seed", "env", "output_dir", "dry_run", "overwrite"}
-    | {"require_conda_env", "verbose", "json", "json_output", "help", "context"}
+    {"config", "set", "sets", "preset", "seed", "env", "output_dir", "resume_from", "fork"}
+    | {"dry_run", "overwrite", "require_conda_env", "verbose", "json", "json_output", "help", "context"}
 )
 _LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
 
