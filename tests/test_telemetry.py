@@ -15,6 +15,7 @@ from townlet_train.contract import AnnealContext, Progress
 from townlet_train.errors import Interrupted
 from townlet_train.orchestrator import run_strategy
 from townlet_train.results import PPOTrainingResultDTO
+from townlet_train.services.rolling import read_log
 from townlet_train.services.runs import read_lines
 from townlet_train.sim.layout import EVENTS
 
@@ -36,8 +37,12 @@ TOWN = {"n_envs": 2, "n_steps": 100, "batch_size": 150, "n_epochs": 1, "evaluati
 STEPS = 2 * 6 * 100  # of a rollout in two towns of six agents
 
 
-def train(folder: Path, rollouts: int, **options: Any) -> PPOTrainingResultDTO:
-    params = {**TOWN, "timesteps": rollouts * STEPS}
+RUN = ("report", "resume_from", "overwrite")  # options of a run that are no params
+
+
+def train(folder: Path, rollouts: int, **given: Any) -> PPOTrainingResultDTO:
+    options = {name: given.pop(name) for name in RUN if name in given}
+    params = {**TOWN, "timesteps": rollouts * STEPS, **given}
     result = run_strategy("ppo", params, config=RunConfig(seed=1), run_dir=folder, **options)
     assert isinstance(result, PPOTrainingResultDTO)
     return result
@@ -161,8 +166,43 @@ def test_a_resumed_run_ends_with_the_numbers_of_one_that_was_never_stopped(tmp_p
         train(tmp_path / "resumed", 3, report=stop)
     resumed = train(tmp_path / "resumed", 3, resume_from="latest")
     assert timeless(resumed.model_dump()) == timeless(straight.model_dump())
-    first, second = (
-        [timeless(line) for line in read_lines(tmp_path / name / "metrics.jsonl")]
-        for name in ("straight", "resumed")
-    )
-    assert first == second
+    for lines_of, name in ((read_lines, "metrics.jsonl"), (read_log, "ppo_log.jsonl")):
+        first, second = (
+            [timeless(line) for line in lines_of(tmp_path / folder / name)]
+            for folder in ("straight", "resumed")
+        )
+        assert len(first) > 1
+        assert first == second
+
+
+def test_the_log_of_ppo_has_a_record_for_each_of_so_many_rollouts(tmp_path: Path) -> None:
+    result = train(tmp_path / "run", 5, telemetry_frequency=2, telemetry_max_entries=1)
+    records = read_log(tmp_path / "run/ppo_log.jsonl")
+    assert [record["epoch"] for record in records] == [2, 4]
+    assert (tmp_path / "run/ppo_log.1.jsonl").exists()
+    document = result.model_dump()
+    names = {name for name in records[0] if not name.startswith("conflict.")}
+    assert names <= document.keys()
+    assert {name for name in records[0] if name.startswith("conflict.")} == {
+        f"conflict.{name}" for name in result.conflict
+    }
+    assert names >= {
+        "telemetry_version",
+        "queue_conflict_events",
+        "baseline_reward_mean",
+        "lr",
+        "epoch_duration_sec",
+    }
+
+
+def test_a_log_that_nobody_wants_is_not_written(tmp_path: Path) -> None:
+    train(tmp_path / "run", 1, telemetry_frequency=0)
+    assert list((tmp_path / "run").glob("ppo_log*")) == []
+
+
+def test_going_back_to_an_earlier_checkpoint_takes_later_records_back(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, 3, checkpoint_interval=STEPS // 2)
+    before = [timeless(record) for record in read_log(folder / "ppo_log.jsonl")]
+    train(folder, 2, resume_from=folder / f"checkpoint_{STEPS}.zip", overwrite=True)
+    assert [timeless(record) for record in read_log(folder / "ppo_log.jsonl")] == before[:2]

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train.contract import AnnealContext
+from townlet_train.contract import AnnealContext, TrainingContext
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.data.metrics import conflict_columns
 from townlet_train.envs.protocol import VectorEnv
 from townlet_train.learners.rollouts import Rollout
+from townlet_train.services.rolling import RollingLog, rewind
 
 TELEMETRY_VERSION = 1.2
 EVENT_OF = {  # the town's event by the field that counts it
@@ -71,6 +72,31 @@ class EventTally:
     def restore(self, state: Arrays) -> None:
         """Continue from what `state` gave."""
         self._now = {name: state[name] for name in self._now}
+
+
+class TelemetryLog:
+    """Townlet's log of a method: a record of every `frequency`-th rollout, none where that is 0.
+
+    A run that is resumed goes on with the records its checkpoint knows, those of another directory copied.
+    """
+
+    def __init__(
+        self, context: TrainingContext, algorithm: str, *, frequency: int, max_entries: int | None
+    ) -> None:
+        path, start = context.run_dir / f"{algorithm}_log.jsonl", context.start
+        if start is not None and not start.fork:
+            known = start.checkpoint.state["rollouts"]
+            rewind(start.path.parent / path.name, path, lambda record: record["epoch"] <= known)
+        self._log, self._frequency = RollingLog(path, max_entries), frequency
+
+    def due(self, rollouts: int) -> bool:
+        """Whether that rollout is one that is told."""
+        return self._frequency > 0 and rollouts % self._frequency == 0
+
+    def append(self, fields: Mapping[str, Any]) -> None:
+        """Write a rollout's fields, those of `conflict` as `conflict.<name>`."""
+        flat = {name: value for name, value in fields.items() if name != "conflict"}
+        self._log.append(flat | {f"conflict.{name}": value for name, value in fields["conflict"].items()})
 
 
 def rollout_telemetry(
