@@ -96,12 +96,11 @@ def test_the_quality_of_chats_is_null_without_any_and_events_are_where_no_town_i
 
 def test_the_baseline_describes_a_sample_for_each_slot() -> None:
     rewards = np.array([[[1.0, 2.0]], [[3.0, 6.0]]], np.float32)  # two ticks, one town, two agents
-    assert baseline_fields(rewards, np.full((2, 1, 2), -0.5, np.float32)) == {
+    assert baseline_fields(rewards) == {
         "baseline_sample_count": 2,
         "baseline_reward_mean": 3.0,
         "baseline_reward_sum": 12.0,
         "baseline_reward_sum_mean": 6.0,
-        "baseline_log_prob_mean": -0.5,
     }
 
 

@@ -39,8 +39,9 @@ class TrainingCurve:
 
         `loss` is that of the update just made; `measured` is only called when a line is due.
         """
-        self._unshown += episodes
-        self._last += episodes
+        if episodes:
+            self._unshown += episodes
+            self._last += episodes
         while self.told + self.interval <= now:
             self.told += self.interval
             while self._unshown and self._unshown[0].timestep <= self.told:
@@ -57,6 +58,11 @@ class TrainingCurve:
         self._loss = loss
 
     @property
+    def n_episodes(self) -> int:
+        """Episodes that have ended."""
+        return self._shown + len(self._unshown)
+
+    @property
     def mean_return(self) -> float:
         """Of the last episodes; NaN before the first ended."""
         return fmean(episode.episode_return for episode in self._last) if self._last else math.nan
@@ -66,7 +72,7 @@ class TrainingCurve:
         last = self._last
         returns = [episode.episode_return for episode in last]
         return {
-            "total_episodes": self._shown + len(self._unshown),
+            "total_episodes": self.n_episodes,
             "final_reward_mean": fmean(returns) if last else None,
             "final_reward_std": pstdev(returns) if last else None,
             "episode_length_mean": fmean(episode.episode_length for episode in last) if last else None,

@@ -6,14 +6,15 @@ run that goes on from one is the same run, bit for bit.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from townlet_train.files import sha256_of
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.learners.bc import limited_threads
 from townlet_train.learners.curve import TrainingCurve
+from townlet_train.learners.logs import log_episodes, log_save, log_setup
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.rollouts import Normaliser, Rollout, RolloutCollector
@@ -50,19 +52,23 @@ from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path, versions
 
 TICKS_BETWEEN_REPORTS = 512
+logger = logging.getLogger(__name__)
 
 
 class OnPolicyStats(Protocol):
-    """What a learner says of an update: a dataclass with at least these."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    """What a learner says of an update."""
 
     @property
     def loss(self) -> float: ...
     @property
-    def approx_kl(self) -> float: ...
-    @property
     def skipped_updates(self) -> int: ...
+    def line(self) -> dict[str, Any]:
+        """Everything by name, for a line of metrics.jsonl."""
+        ...
+
+    def shown(self) -> dict[str, float]:
+        """What is worth watching while training goes on."""
+        ...
 
 
 Stats = TypeVar("Stats", bound=OnPolicyStats)
@@ -145,6 +151,7 @@ def train(
         except Interrupted as stop:
             checkpoint = run.save()
             run.writer.settle()
+            logger.info("stopped at step %d, saved %s", run.timestep, checkpoint)
             raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
         model = run.save_model()
     try:
@@ -206,7 +213,8 @@ class OnPolicyRun(Generic[Stats]):
             "params": params.model_dump(mode="json"),
         }
         self._events = EventTally(self.env)
-        self._rollout: Rollout | None = None  # the newest, whole
+        self._rewards = np.zeros((0, 1, 1), np.float32)  # of the newest rollout
+        self._shown: dict[str, float] = {}
         self.rollouts = 0
         self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         if start is not None and start.fork:
@@ -215,6 +223,7 @@ class OnPolicyRun(Generic[Stats]):
             self._restore(start)
         self._began_at = self.timestep
         self._told = Spent(self.timestep, 0.0, 0.0)
+        log_setup(self.env, network, self._learner.weights, params)
 
     @property
     def timestep(self) -> int:
@@ -232,7 +241,7 @@ class OnPolicyRun(Generic[Stats]):
         started = time.perf_counter()
         self._collect()
         rollout, episodes = self._collector.finish(actor)
-        self._rollout = rollout
+        self._rewards = rollout.rewards
         self._events.mark()
         collected = time.perf_counter()
         progress = (self.timestep - rollout.rewards.size) / self._params.timesteps
@@ -244,11 +253,12 @@ class OnPolicyRun(Generic[Stats]):
         self._update_sec += updated - collected
         self._rollout_sec = updated - started
         self.rollouts += 1
+        log_episodes(episodes, self._curve.n_episodes)
         for line in self._curve.lines(episodes, self.timestep, stats.loss, lambda: self._measured(stats)):
             self._context.record(line)
         on_rollout(self, stats)
         if not self.over:  # a run that is over has nothing left to interrupt
-            self._report(mean_return=self._curve.mean_return, approx_kl=stats.approx_kl)
+            self._report()
         return stats
 
     def save(self) -> Path:
@@ -277,17 +287,15 @@ class OnPolicyRun(Generic[Stats]):
         }
 
     def telemetry(self) -> dict[str, Any]:
-        """What the newest rollout held, under the names of Townlet's logs."""
-        rollout, anneal = self._rollout, self._context.anneal_context
-        if rollout is None:
-            return {}
-        observed = self._collector.observed(len(rollout.rewards))
+        """What the newest rollout held, under the names of Townlet's logs; there must have been one."""
+        anneal, names = self._context.anneal_context, self.env.spec.feature_names
+        observed = self._collector.observed(len(self._rewards))
         return {
             **self._counters(),
             "telemetry_version": TELEMETRY_VERSION,
             "cycle_id": self.rollouts - 1 if anneal is None else anneal.cycle,
             "log_stream_offset": self.rollouts,
-            **rollout_telemetry(rollout, observed, self.env.spec.feature_names, self._events.counts()),
+            **rollout_telemetry(self._rewards, observed, names, self._events.counts()),
             **anneal_fields(anneal),
             "epoch_duration_sec": self._rollout_sec,
         }
@@ -296,15 +304,16 @@ class OnPolicyRun(Generic[Stats]):
         return {
             "epoch": self.rollouts,
             "updates": self._learner.n_updates,
-            "transitions": 0 if self._rollout is None else self._rollout.rewards.size,
+            "transitions": self._rewards.size,
             "steps": self.timestep,
         }
 
     def _measured(self, stats: Stats) -> dict[str, Any]:
-        """What the newest update measured, and the time spent since this was last asked."""
+        """What the newest update measured, and the time spent since this was last asked; shown from now on."""
         now = Spent(self.timestep, self._collect_sec, self._update_sec)
         spent, self._told = now.since(self._told), now
-        return {**asdict(stats), **spent.fields()}
+        self._shown = {"return": self._curve.mean_return, **stats.shown(), **spent.shown()}
+        return {**stats.line(), **spent.fields()}
 
     def _collect(self) -> None:
         """Fill the rollout, or as much of it as the run's steps allow; save whenever a checkpoint is due."""
@@ -316,15 +325,16 @@ class OnPolicyRun(Generic[Stats]):
             self._collector.advance(actor, n_ticks)
             left -= n_ticks
             if self.timestep >= due:
-                self.save()
+                log_save(self._algorithm, self.timestep, total, self._shown, self.save())
             self._report()
 
     def _ticks_until(self, timestep: int) -> int:
         """Ticks that bring the steps of all slots to `timestep` or beyond."""
         return -((self.timestep - timestep) // self._collector.n_slots)
 
-    def _report(self, **shown: float) -> None:
-        self._context.report(Progress(self._algorithm, self.timestep, self._params.timesteps, shown))
+    def _report(self) -> None:
+        done, total = self.timestep, self._params.timesteps
+        self._context.report(Progress(self._algorithm, done, total, self._shown, live=True))
 
     def _report_patiently(self) -> None:
         """Report from within an update, which is finished before the run stops."""
@@ -360,6 +370,7 @@ class OnPolicyRun(Generic[Stats]):
         self._events.restore(below("events", saved.training))
         self.rollouts = saved.state["rollouts"]
         self._context.rng.bit_generator.state = saved.state["rng"]
+        logger.info("going on from %s, step %d", start.path, self.timestep)
         if self.over or self.timestep > self._params.timesteps:
             raise UsageError(
                 f"{start.path} is at step {self.timestep}, {self._params.timesteps} are asked for. Raise --timesteps."

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -84,11 +84,20 @@ class PPOStats:
     advantage_std_min: float  # of a batch
     flat_batches: int  # with no spread among their advantages
     reward_advantage_corr: float  # NaN when either is constant
+    log_prob_mean: float  # of the actions when they were taken, nats
     learning_rate: float
     clip_range: float
     n_updates: int
     n_epochs: int  # fewer than asked where target_kl ended them
     skipped_updates: int  # since the run began
+
+    def line(self) -> dict[str, Any]:
+        """Everything by name, for a line of metrics.jsonl."""
+        return asdict(self)
+
+    def shown(self) -> dict[str, float]:
+        """What is worth watching while training goes on."""
+        return {"kl": self.approx_kl, "explained": self.explained_variance}
 
     def telemetry(self) -> dict[str, float | None]:
         """The same under the names of Townlet's logs."""
@@ -105,6 +114,7 @@ class PPOStats:
             "adv_min_std": self.advantage_std_min,
             "adv_zero_std_batches": self.flat_batches,
             "reward_advantage_corr": _defined(self.reward_advantage_corr),
+            "baseline_log_prob_mean": self.log_prob_mean,
             "batch_entropy_mean": self.entropy,
             "batch_entropy_std": self.entropy_std,
             "grad_norm": self.grad_norm,
@@ -202,6 +212,7 @@ class PPOLearner:
             advantage_std_min=float(table[:, 7].min()),
             flat_batches=int(np.count_nonzero(table[:, 7] < FLAT)),
             reward_advantage_corr=correlation(rollout.rewards, transitions.advantages),
+            log_prob_mean=float(transitions.log_probs.mean(dtype=np.float64)),
             learning_rate=started_at,
             clip_range=objective.clip_range,
             n_updates=len(measured),

@@ -12,7 +12,6 @@ from townlet_train.contract import AnnealContext, TrainingContext
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.data.metrics import conflict_columns
 from townlet_train.envs.protocol import VectorEnv
-from townlet_train.learners.rollouts import Rollout
 from townlet_train.services.rolling import RollingLog, rewind
 
 TELEMETRY_VERSION = 1.2
@@ -43,6 +42,10 @@ class Spent(NamedTuple):
             self.collect_sec - earlier.collect_sec,
             self.update_sec - earlier.update_sec,
         )
+
+    def shown(self) -> dict[str, float]:
+        """Steps per second by phase."""
+        return {"collect/s": self.steps / self.collect_sec, "update/s": self.steps / self.update_sec}
 
     def fields(self) -> dict[str, float]:
         """For a line of metrics.jsonl."""
@@ -100,7 +103,7 @@ class TelemetryLog:
 
 
 def rollout_telemetry(
-    rollout: Rollout,
+    rewards: NDArray[np.float32],
     observed: NDArray[np.float32],
     feature_names: Sequence[str],
     events: Mapping[str, float],
@@ -108,9 +111,9 @@ def rollout_telemetry(
     """Fields of one rollout; `observed` are its features as the environment showed them, (n_steps, n_envs, ...)."""
     return {
         "data_mode": "rollout",
-        "rollout_ticks": len(rollout.rewards),
+        "rollout_ticks": len(rewards),
         **event_fields(events),
-        **baseline_fields(rollout.rewards, rollout.log_probs),
+        **baseline_fields(rewards),
         "conflict": conflict_fields(observed, feature_names),
     }
 
@@ -125,15 +128,14 @@ def event_fields(events: Mapping[str, float]) -> dict[str, float | None]:
     }
 
 
-def baseline_fields(rewards: NDArray[np.float32], log_probs: NDArray[np.float32]) -> dict[str, float]:
-    """The rollout as a recording of one sample per slot would be described; arrays are (n_steps, n_envs, n_agents)."""
+def baseline_fields(rewards: NDArray[np.float32]) -> dict[str, float]:
+    """Rewards (n_steps, n_envs, n_agents) as those of a recording of one sample per slot would be described."""
     n_samples, total = rewards[0].size, float(rewards.sum(dtype=np.float64))
     return {
         "baseline_sample_count": n_samples,
         "baseline_reward_mean": total / rewards.size,
         "baseline_reward_sum": total,
         "baseline_reward_sum_mean": total / n_samples,
-        "baseline_log_prob_mean": float(log_probs.mean(dtype=np.float64)),
     }
 
 

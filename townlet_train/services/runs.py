@@ -242,6 +242,11 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def stamp() -> str:
+    """This moment in UTC as part of a file's name."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 def versions() -> dict[str, str]:
     """Versions of what a result depends on; what is not installed is left out."""
     found = {"python": platform.python_version()}
@@ -272,8 +277,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _logged_to(folder: Path) -> Iterator[None]:
     """Everything the package logs meanwhile also goes to logs/training_<ts>.log."""
     folder.mkdir(exist_ok=True)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    handler = logging.FileHandler(folder / f"training_{stamp}.log", encoding="utf-8")
+    handler = logging.FileHandler(folder / f"training_{stamp()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("townlet_train")
     before = logger.level
