@@ -74,6 +74,7 @@ def test_the_series_has_a_line_at_every_interval_and_is_the_same_in_every_file(t
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row, point in zip(rows, document["time_series"], strict=True):
+        assert json.loads(row.pop("non_finite") or "null") == point.pop("non_finite", None)
         assert {name: cell for name, cell in row.items() if cell} == {
             name: str(value) for name, value in point.items() if value is not None
         }
