@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PLUGINS := $(wildcard plugins/*)
 SEED   ?= 1
 
 .DEFAULT_GOAL := help
@@ -12,10 +13,11 @@ help:  ## list the targets
 
 setup: $(VENV)/.ready  ## .venv with everything, pinned by constraints.txt, kernels compiled
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,pettingzoo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PLUGINS:%=-e %)
 	$(BIN)/townlet-train town warm-up
 	touch $@
 
@@ -31,9 +33,10 @@ test-fast: setup  ## the suite without what takes long
 test-notorch: .venv-notorch/.ready  ## everything that must work without torch, in an environment that has none
 	.venv-notorch/bin/python -m pytest -n 2 -m 'not torch'
 
-.venv-notorch/.ready: pyproject.toml constraints.txt
+.venv-notorch/.ready: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	$(PYTHON) -m venv .venv-notorch
 	.venv-notorch/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pettingzoo,dev]'
+	.venv-notorch/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PLUGINS:%=-e %)
 	touch $@
 
 check: setup  ## ruff, mypy --strict, import contracts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train.data.checkpoint import Checkpoint, CheckpointInfo, Lineage
+from townlet_train.data.checkpoint import Checkpoint, CheckpointInfo, Lineage, bounds_of
 from townlet_train.data.dataset import Demonstrations
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
@@ -35,6 +35,7 @@ def small_checkpoint(spec: NetworkSpec, env: EnvSpec, *, seed: int = 0, **lineag
         action_names=env.action_names,
         map_channels=env.map_channels if spec.kind == "conflict_aware" else (),
         map_size=env.map_size if spec.kind == "conflict_aware" else 0,
+        action_bounds=bounds_of(env),
         network=spec.to_document(),
         lineage=Lineage(**lineage),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import sys
+import time
 from typing import Any
 
 import gymnasium
@@ -90,19 +91,59 @@ class Bandit(Counter):
     action_space = spaces.MultiDiscrete([2, 2])
 
 
-class Dying(Counter):
-    """Takes its whole process with it on its third step."""
+class Slow(Counter):
+    """Takes its time."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
-        if self.count == 2:
+        time.sleep(2e-3)
+        return super().step(action)
+
+
+class Dying(Counter):
+    """Takes its whole process with it on its third step, if that is a worker."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        if self.count == 2 and in_a_worker():
             os._exit(3)
         return super().step(action)
 
 
+class RaisingElsewhere(Counter):
+    """Cannot be stepped by a worker."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        if in_a_worker():
+            raise ZeroDivisionError("out of numbers")
+        return super().step(action)
+
+
 class Unbuildable(Counter):
-    """Can be built once in a process, by whoever asks for its spaces, and in no other."""
+    """Cannot be built by a worker."""
 
     def __init__(self) -> None:
-        if multiprocessing.parent_process() is not None:
+        if in_a_worker():
             raise RuntimeError("no licence")
         super().__init__()
+
+
+class Hanging(Counter):
+    """A worker never returns from its third step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        while self.count == 2 and in_a_worker():
+            pass
+        return super().step(action)
+
+
+class HangingFromTheStart(Counter):
+    """A worker never gets it built."""
+
+    def __init__(self) -> None:
+        while in_a_worker():
+            pass
+        super().__init__()
+
+
+def in_a_worker() -> bool:
+    """Whether this process steps environments for another one."""
+    return getattr(sys.modules["__main__"].__spec__, "name", "") == "townlet_train.envs.worker"

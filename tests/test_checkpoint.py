@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,50 @@ def test_the_first_difference_from_an_environment_is_named(spec: EnvSpec, senten
     info.check_matches(SPEC)
     with pytest.raises(CheckpointError, match=re.escape(sentence)):
         info.check_matches(spec)
+
+
+VECTORS = EnvSpec("pushing", SPEC.feature_names, (), action_low=(-1, -np.inf), action_high=(1, np.inf))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sentence"),
+    [
+        ((-2, -np.inf), (2, np.inf), "Dimension 0 of the checkpoint's actions lies in [-1, 1], of"),
+        ((-1, -np.inf), (1, 9), "Dimension 1 of the checkpoint's actions lies in [unbounded, unbounded]"),
+        ((-1,), (1,), "actions have 2 dimensions, the environment's 1"),
+        ((), (), "actions have 2 dimensions, the environment's 0"),
+    ],
+)  # fmt: skip
+def test_actions_of_other_bounds_are_refused(
+    low: tuple[float, ...], high: tuple[float, ...], sentence: str, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "c.zip", small_checkpoint(MLP, VECTORS))
+    info = load_checkpoint(tmp_path / "c.zip").info
+    info.check_matches(VECTORS)
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        info.check_matches(replace(VECTORS, action_low=low, action_high=high))
+
+
+def test_a_checkpoint_from_before_bounds_were_kept_fits_any(saved: Path) -> None:
+    def forget(members: dict[str, bytes]) -> dict[str, bytes]:
+        manifest = json.loads(members["manifest.json"])
+        del manifest["info"]["action_bounds"]
+        return members | {"manifest.json": json.dumps(manifest).encode()}
+
+    info = load_checkpoint(rewritten(saved, forget)).info
+    info.check_matches(replace(SPEC, action_low=(-1.0,), action_high=(1.0,)))
+
+
+def test_another_engine_runs_the_same_task() -> None:
+    trained = small_checkpoint(MLP, replace(SPEC, env_id="envpool:Pushing-v1")).info
+    trained.check_matches(replace(SPEC, env_id="Pushing-v1"))
+    small_checkpoint(MLP, replace(SPEC, env_id="Pushing-v1")).info.check_matches(
+        replace(SPEC, env_id="envpool:Pushing-v1")
+    )
+    with pytest.raises(
+        CheckpointError, match="trained in environment 'envpool:Pushing-v1', this one is 'Pushing-v2'"
+    ):
+        trained.check_matches(replace(SPEC, env_id="Pushing-v2"))
 
 
 def test_a_network_without_maps_fits_an_environment_with_any() -> None:

@@ -40,19 +40,20 @@ def test_with_a_perfect_critic_no_advantage_differs_from_zero(
     mode: AutoresetMode | None, n_steps: int
 ) -> None:
     from townlet_train.learners.advantages import compute_gae
-    from townlet_train.learners.rollouts import RolloutCollector
+    from townlet_train.learners.rollouts import RolloutCollector, evaluated
 
     env = (
         GymnasiumVectorEnv(KnownValues, 3)
         if mode is None
         else AdaptedVectorEnv(SyncVectorEnv([KnownValues] * 3, autoreset_mode=mode))
     )
-    spec, actor = NetworkSpec("mlp", 1, 2, (4,)), PerfectCritic()
+    spec = NetworkSpec("mlp", 1, 2, (4,))
+    actor: Any = PerfectCritic()  # a gradient is never asked for
     rng = np.random.default_rng(0)
     collector = RolloutCollector(env, spec, n_steps=n_steps, seeds=np.array([1, 2, 3]), rng=rng)
     for _ in range(5):
-        collector.advance(actor, n_steps)  # type: ignore[arg-type]  # a gradient is never asked for
-        rollout, _ = collector.finish(actor)  # type: ignore[arg-type]
+        collector.advance(actor, n_steps)
+        rollout = evaluated(collector.finish()[0], actor)
         advantages, returns = compute_gae(
             rollout.rewards,
             rollout.values,

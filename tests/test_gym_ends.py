@@ -130,5 +130,8 @@ def test_an_environment_that_would_lose_steps_is_refused(envs: type[Silent], sen
 
 def test_the_state_of_another_librarys_environment_is_never_passed_off_as_exact() -> None:
     env = sync(AutoresetMode.SAME_STEP)
-    with pytest.raises(InexactStateError, match="cannot be brought back"):
-        env.set_state(env.get_state())
+    sentence = r"KnownValues.*|SyncVectorEnv.* cannot be brought back .* needs the plain environment, --env"
+    with pytest.raises(InexactStateError, match=sentence):
+        env.get_state()
+    with pytest.raises(InexactStateError, match=sentence):
+        env.set_state({})

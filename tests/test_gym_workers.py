@@ -13,11 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
 from tests.conformance import KnownValues, right, temporal_differences
-from tests.strange_envs import Dying, Hidden, Raising, Unbuildable
+from tests.strange_envs import (
+    Counter,
+    Dying,
+    Hanging,
+    HangingFromTheStart,
+    Hidden,
+    Raising,
+    RaisingElsewhere,
+    Unbuildable,
+)
 from townlet_train.config import RunConfig
 from townlet_train.envs.build import build_env
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
@@ -28,19 +38,22 @@ NOTHING = np.zeros((2, 1), np.int64)
 
 
 @contextmanager
-def workers(make: Any, n_envs: int = 2, n_workers: int = 2) -> Iterator[WorkerVectorEnv]:
-    env = WorkerVectorEnv(make, n_envs, n_workers)
+def workers(
+    make: Any, n_envs: int = 2, n_workers: int = 2, patience: float = 60.0
+) -> Iterator[WorkerVectorEnv]:
+    env = WorkerVectorEnv(make, n_envs, n_workers, patience=patience)
     try:
         yield env
     finally:
         env.close()
 
 
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
 @pytest.mark.parametrize("env_id", ["LunarLander-v3", "Pendulum-v1", "Taxi-v4"])
-def test_workers_give_the_numbers_of_one_process(env_id: str) -> None:
+def test_workers_give_the_numbers_of_one_process(env_id: str, n_workers: int) -> None:
     make, rng = partial(make_gymnasium, env_id), np.random.default_rng(0)
     plain, seeds = GymnasiumVectorEnv(make, 3), np.array([4, 5, 6])
-    with workers(make, 3, 2) as env:
+    with workers(make, 3, n_workers) as env:
         assert env.spec == plain.spec
         np.testing.assert_array_equal(env.reset(seeds).features, plain.reset(seeds).features)
         shape = (3, 1, *env.spec.action_shape)
@@ -78,9 +91,15 @@ def test_workers_end_episodes_rightly() -> None:
 
 
 def test_the_config_of_a_run_reaches_the_workers() -> None:
-    env = build_env(RunConfig(env="CartPole-v1"), 2, n_workers=2)
+    config, rng = RunConfig(env="LunarLander-v3"), np.random.default_rng(0)
+    env, plain = build_env(config, 4, n_workers=2), build_env(config, 4)
     assert isinstance(env, WorkerVectorEnv)
-    assert env.reset(np.array([1, 2])).features.shape == (2, 1, 4)
+    assert env.spec == plain.spec
+    np.testing.assert_array_equal(env.reset(np.arange(4)).features, plain.reset(np.arange(4)).features)
+    for _ in range(120):
+        actions = rng.integers(0, 4, (4, 1))
+        mine, theirs = env.step(actions), plain.step(actions)
+        np.testing.assert_array_equal(mine.observation.features, theirs.observation.features)
     env.close()
 
 
@@ -92,11 +111,16 @@ def test_the_config_of_a_run_reaches_the_workers() -> None:
             EnvironmentFailedError,
             "Raising, environment 0, raised ZeroDivisionError on action 0: out of",
         ),
-        (Dying, EnvironmentFailedError, "environments 0 to 0 of Dying died with exit code 3"),
+        (
+            RaisingElsewhere,
+            EnvironmentFailedError,
+            "RaisingElsewhere, environment 1, raised ZeroDivisionError on action 0: out of",
+        ),
+        (Dying, EnvironmentFailedError, "environments 1 to 1 of Dying died with exit code 3"),
         (
             Unbuildable,
             EnvironmentFailedError,
-            "environments 0 to 0, raised in build: RuntimeError.*no licence",
+            "environments 1 to 1, raised in build: RuntimeError.*no licence",
         ),
         (Hidden, InexactStateError, "observation 0 is"),
     ],
@@ -118,17 +142,60 @@ def play(make: Any) -> None:
 
 
 def test_a_killed_worker_is_reported_and_the_others_ended() -> None:
-    with workers(KnownValues) as env:
-        env.reset(np.array([1, 2]))
+    with workers(KnownValues, 3, 3) as env:
+        env.reset(np.array([1, 2, 3]))
         victim, survivor = (worker.process for worker in env._workers)
-        assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
-        victim.join()
+        victim.wait()
         with pytest.raises(EnvironmentFailedError, match=r"died with exit code -9.*lack of memory"):
-            env.step(NOTHING)
-        assert not survivor.is_alive()
+            env.step(np.zeros((3, 1), np.int64))
+        assert survivor.poll() is not None
         with pytest.raises(EnvironmentFailedError, match=r"have ended\. Build it anew"):
-            env.step(NOTHING)
+            env.step(np.zeros((3, 1), np.int64))
+
+
+def test_a_hung_worker_is_named_and_killed() -> None:
+    with workers(Hanging, 5, 3, patience=0.5) as env:
+        processes = [worker.process for worker in env._workers]
+        env.reset(np.arange(5))
+        idle = np.zeros((5, 1), np.int64)
+        env.step(idle)
+        env.step(idle)
+        sentence = (
+            r"with environments 1 to 2 of Hanging did not answer 'step' within 0\.5 seconds, so it was killed"
+        )
+        with pytest.raises(EnvironmentFailedError, match=sentence):
+            env.step(idle)
+        assert processes[0].returncode == -signal.SIGKILL
+        assert all(process.poll() is not None for process in processes)
+
+
+def test_a_worker_that_never_gets_built_is_named_and_killed_after_more_patience() -> None:
+    with pytest.raises(EnvironmentFailedError, match=r"did not answer 'build' within 1 seconds"):
+        WorkerVectorEnv(HangingFromTheStart, 2, 2, patience=0.1)
+
+
+def test_an_environment_of_the_running_script_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counter, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Counter", Counter, raising=False)
+    with pytest.raises(UsageError, match="in the running script, which workers do not import"):
+        WorkerVectorEnv(Counter, 2, 2)
+
+
+def test_what_cannot_be_handed_over_is_refused_in_words() -> None:
+    with pytest.raises(UsageError, match="cannot be handed to a worker"):
+        WorkerVectorEnv(lambda: KnownValues(), 2, 2)
+
+
+def test_an_environment_registered_by_the_running_program_reaches_the_workers() -> None:
+    gymnasium.register("Known-v0", entry_point=KnownValues)
+    try:
+        env = build_env(RunConfig(env="Known-v0"), 2, n_workers=2)
+        assert env.reset(np.array([1, 2])).features.shape == (2, 1, 1)
+        assert isinstance(env, WorkerVectorEnv)
+        env.close()
+    finally:
+        del gymnasium.registry["Known-v0"]
 
 
 @pytest.mark.parametrize(
@@ -151,30 +218,34 @@ def test_an_environment_nobody_holds_any_more_ends_its_workers() -> None:
     env = WorkerVectorEnv(KnownValues, 2, 2)
     processes = [worker.process for worker in env._workers]
     del env
-    assert not any(process.is_alive() for process in processes)
+    assert all(process.poll() is not None for process in processes)
 
 
 SCRIPT = """
+import sys
 import numpy as np
-from tests.conformance import KnownValues
+import tests.conformance, tests.strange_envs
 from townlet_train.envs.workers import WorkerVectorEnv
 
-if __name__ == "__main__":
-    env = WorkerVectorEnv(KnownValues, 2, 2)
-    env.reset(np.array([1, 2]))
-    print(*(worker.process.pid for worker in env._workers), flush=True)
-    while True:
-        env.step(np.zeros((2, 1), np.int64))
+make = getattr(tests.conformance, sys.argv[1], None) or getattr(tests.strange_envs, sys.argv[1])
+env = WorkerVectorEnv(make, 2, 2)
+env.reset(np.array([1, 2]))
+env.step(np.zeros((2, 1), np.int64))
+env.step(np.zeros((2, 1), np.int64))
+print(*(worker.process.pid for worker in env._workers), flush=True)
+while True:
+    env.step(np.zeros((2, 1), np.int64))
 """
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_workers_outlive_no_parent_and_leave_signals_to_it(name: str, tmp_path: Path) -> None:
-    script = tmp_path / "steps.py"
+@pytest.mark.parametrize("env", ["KnownValues", "Hanging"])
+def test_workers_outlive_no_parent_and_leave_signals_to_it(env: str, name: str, tmp_path: Path) -> None:
+    script = tmp_path / "steps.py"  # which does not expect to be imported, and need not
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), env],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -183,8 +254,8 @@ def test_workers_outlive_no_parent_and_leave_signals_to_it(name: str, tmp_path: 
     ) as parent:
         assert parent.stdout is not None
         assert parent.stderr is not None
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(pids) == 2
+        (worker,) = (int(pid) for pid in parent.stdout.readline().split())
+        time.sleep(0.2)  # so that it is stepping, or hanging
         if name == "SIGINT":
             os.killpg(parent.pid, signal.SIGINT)  # as a terminal sends it: to everybody
         else:
@@ -192,9 +263,9 @@ def test_workers_outlive_no_parent_and_leave_signals_to_it(name: str, tmp_path: 
         errors = parent.stderr.read()
     assert parent.returncode != 0
     assert errors.count("Traceback") == (1 if name == "SIGINT" else 0), errors
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a worker is still alive"
+    deadline = time.monotonic() + 20  # far less than the patience with a hanging environment
+    while alive(worker):
+        assert time.monotonic() < deadline, "the worker is still alive"
         time.sleep(0.05)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.torch
 
 from townlet_train.learners.curve import TrainingCurve  # noqa: E402
 from townlet_train.learners.ppo import PPOLearner, PPOSettings  # noqa: E402
-from townlet_train.learners.rollouts import Episode, RolloutCollector  # noqa: E402
+from townlet_train.learners.rollouts import Episode, Rollout, RolloutCollector, evaluated  # noqa: E402
 
 LAST_TICK = SPEC.episode_ticks - 1
 
@@ -32,10 +33,16 @@ def collector(n_steps: int, env: CountingEnv | None = None, seed: int = 3) -> Ro
     return RolloutCollector(env, MLP, n_steps=n_steps, seeds=seeds, rng=np.random.default_rng(seed))
 
 
+def finished(collecting: RolloutCollector, learner: PPOLearner) -> Rollout:
+    """What was played, as PPO learns from it."""
+    played, _ = collecting.finish()
+    return evaluated(played, learner.actor_critic)
+
+
 def test_a_rollout_holds_what_was_seen_legal_and_paid(learner: PPOLearner) -> None:
     collecting = collector(n_steps=8)
     collecting.advance(learner.actor_critic, 8)
-    rollout, _ = collecting.finish(learner.actor_critic)
+    rollout = finished(collecting, learner)
     assert rollout.features.shape == (8, 2, 2, 5)
     assert rollout.features[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
     assert rollout.illegal is not None
@@ -50,7 +57,7 @@ def test_a_rollout_holds_what_was_seen_legal_and_paid(learner: PPOLearner) -> No
 def test_a_cut_episode_is_continued_by_the_value_of_its_last_observation(learner: PPOLearner) -> None:
     collecting = collector(n_steps=8)
     collecting.advance(learner.actor_critic, 8)
-    rollout, _ = collecting.finish(learner.actor_critic)
+    rollout = finished(collecting, learner)
     last = rollout.features[LAST_TICK].copy()
     last[..., 0] += 1
     last[..., 3] = rollout.actions[LAST_TICK]
@@ -74,7 +81,7 @@ class DyingAtTheCut(CountingEnv):
 def test_who_dies_as_the_episode_is_cut_is_not_continued(learner: PPOLearner) -> None:
     collecting = collector(n_steps=8, env=DyingAtTheCut())
     collecting.advance(learner.actor_critic, 8)
-    rollout, _ = collecting.finish(learner.actor_critic)
+    rollout = finished(collecting, learner)
     assert not rollout.final_values[LAST_TICK, :, 0].any()
     assert rollout.final_values[LAST_TICK, :, 1].all()
 
@@ -84,7 +91,7 @@ def test_a_rollout_in_pieces_is_the_same_rollout(learner: PPOLearner) -> None:
     whole.advance(learner.actor_critic, 9)
     for n_ticks in (4, 1, 4):
         pieces.advance(learner.actor_critic, n_ticks)
-    first, second = (each.finish(learner.actor_critic)[0] for each in (whole, pieces))
+    first, second = (finished(each, learner) for each in (whole, pieces))
     np.testing.assert_array_equal(first.actions, second.actions)
     np.testing.assert_array_equal(first.values, second.values)
 
@@ -92,7 +99,7 @@ def test_a_rollout_in_pieces_is_the_same_rollout(learner: PPOLearner) -> None:
 def test_log_probs_are_those_of_the_actions_at_the_time(learner: PPOLearner) -> None:
     collecting = collector(n_steps=4)
     collecting.advance(learner.actor_critic, 4)
-    rollout, _ = collecting.finish(learner.actor_critic)
+    rollout = finished(collecting, learner)
     assert rollout.illegal is not None
     logits = learner.actor_critic.outputs(rollout.features.reshape(-1, 5), None)
     logits = np.where(rollout.illegal.reshape(-1, 3), -np.inf, logits)
@@ -105,7 +112,7 @@ def test_actions_come_as_often_as_the_policy_says(learner: PPOLearner) -> None:
     env = CountingEnv(n_envs=500, episode_ticks=10**6)
     collecting = collector(n_steps=40, env=env)
     collecting.advance(learner.actor_critic, 40)
-    rollout, _ = collecting.finish(learner.actor_critic)
+    rollout = finished(collecting, learner)
     assert rollout.illegal is not None
     free = ~rollout.illegal.any(axis=-1)
     logits = learner.actor_critic.outputs(rollout.features[free], None)
@@ -119,8 +126,8 @@ def test_an_episode_that_spans_rollouts_is_counted_once_and_whole(learner: PPOLe
     rewards, episodes = [], []
     for _ in range(4):
         collecting.advance(learner.actor_critic, 4)
-        rollout, ended = collecting.finish(learner.actor_critic)
-        rewards.append(rollout.rewards.mean(axis=2))
+        played, ended = collecting.finish()
+        rewards.append(played.rewards.mean(axis=2))
         episodes += ended
     paid = np.concatenate(rewards)
     assert [episode.timestep for episode in episodes] == [24, 24, 48, 48]
@@ -133,17 +140,27 @@ def test_an_episode_that_spans_rollouts_is_counted_once_and_whole(learner: PPOLe
 def test_a_short_rollout_ends_where_it_was_stopped(learner: PPOLearner) -> None:
     collecting = collector(n_steps=100)
     collecting.advance(learner.actor_critic, 3)
-    rollout, _ = collecting.finish(learner.actor_critic)
+    rollout = finished(collecting, learner)
     assert rollout.rewards.shape == (3, 2, 2)
     assert rollout.values.shape == (4, 2, 2)
     assert collecting.timestep == 12
     assert collecting.missing == 100
 
 
+@dataclass
+class Measured:
+    """What an update measured."""
+
+    loss: float
+
+    def line(self) -> dict[str, Any]:
+        return {"loss": self.loss}
+
+
 def test_lines_fall_due_every_interval_and_name_the_latest_episode() -> None:
     curve = TrainingCurve(100)
-    assert list(curve.lines([], 90, {"loss": 1.0})) == []
-    lines = list(curve.lines([Episode(150, 7.0, 5), Episode(260, 8.0, 6)], 310, {"loss": 2.0}))
+    assert list(curve.lines([], 90, Measured(1.0))) == []
+    lines = list(curve.lines([Episode(150, 7.0, 5), Episode(260, 8.0, 6)], 310, Measured(2.0)))
     assert [(line["timestep"], line["episode"], line["reward"]) for line in lines] == [
         (100, 0, None),
         (200, 1, 7.0),
@@ -166,7 +183,7 @@ def test_features_are_standardised_by_what_earlier_rollouts_saw(learner: PPOLear
     rollouts = []
     for _ in range(2):
         collecting.advance(learner.actor_critic, 6)
-        rollout, _ = collecting.finish(learner.actor_critic)
+        rollout = finished(collecting, learner)
         rollouts.append(rollout.features.copy())
     ticks = np.arange(6, dtype=np.float32)
     assert rollouts[0][:, 0, 0, 0].tolist() == ticks.tolist()

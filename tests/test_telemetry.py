@@ -57,7 +57,7 @@ def timeless(document: dict[str, Any]) -> dict[str, Any]:
 def test_events_are_those_since_the_mark_before() -> None:
     env = CountingEnv()
     env.reset(np.array([1, 2]))
-    tally = EventTally(env)
+    tally = EventTally(env.event_counts)
     chats, other = np.full((2, 2), 2), np.zeros((2, 2), np.int64)
     env.step(chats)
     tally.mark()
@@ -71,12 +71,12 @@ def test_events_are_those_since_the_mark_before() -> None:
 def test_a_count_goes_on_in_the_middle_of_a_rollout() -> None:
     env, later = CountingEnv(), CountingEnv()
     env.reset(np.array([1, 2]))
-    tally = EventTally(env)
+    tally = EventTally(env.event_counts)
     env.step(np.full((2, 2), 2))
     tally.mark()
     env.step(np.full((2, 2), 2))  # of the next rollout
     later.reset(np.array([1, 2]))
-    resumed = EventTally(later)
+    resumed = EventTally(later.event_counts)
     later.set_state(env.get_state())
     resumed.restore(tally.state())
     later.step(np.full((2, 2), 2))
@@ -96,7 +96,7 @@ def test_the_quality_of_chats_is_null_without_any_and_events_are_where_no_town_i
 
 def test_the_baseline_describes_a_sample_for_each_slot() -> None:
     rewards = np.array([[[1.0, 2.0]], [[3.0, 6.0]]], np.float32)  # two ticks, one town, two agents
-    assert baseline_fields(rewards) == {
+    assert baseline_fields(rewards, 2) == {
         "baseline_sample_count": 2,
         "baseline_reward_mean": 3.0,
         "baseline_reward_sum": 12.0,

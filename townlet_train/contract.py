@@ -83,7 +83,7 @@ class TrainingContext:
     `config_hash` identifies config and params together and belongs into every artefact. `rng` is the run's training
     stream; draw from it or spawn from it, and from nothing else. `report` takes a `Progress` and returns at once; it
     raises `Interrupted` when the user asked to stop, so call it in every loop. `record` appends one line to the run's
-    `metrics.jsonl`. `start` is the checkpoint to begin with, for strategies whose params name what `may_change_on_resume`.
+    `metrics.jsonl`. `start` is the checkpoint to begin with; only strategies with `may_change_on_resume` get one.
     """
 
     config: RunConfig

@@ -9,6 +9,7 @@
     ├── TorchNotAvailableError        2   the strategy trains with torch, which is absent
     ├── TrainingError                 2   training itself failed
     ├── EnvironmentFailedError        2   an environment raised, or the process it ran in died
+    ├── StorageError                  2   a file cannot be written: a full disk, missing rights; an OSError too
     ├── CondaEnvironmentError         4   --require-conda-env asked for another environment
     ├── EnvironmentCreationError      5   the environment cannot be built
     │   ├── InfeasibleTownError       5   nobody could survive in the town as configured
@@ -97,6 +98,16 @@ class TrainingError(TownletTrainError):
 
 class EnvironmentFailedError(TownletTrainError):
     """An environment raised, or the process it ran in died."""
+
+
+class StorageError(TownletTrainError, OSError):
+    """A file cannot be written."""
+
+    def __init__(self, path: object, error: OSError) -> None:
+        super().__init__(
+            f"{path} cannot be written: {error.strerror}. Make room or get the rights, or write elsewhere."
+        )
+        self.errno = error.errno
 
 
 class CondaEnvironmentError(TownletTrainError):

@@ -6,6 +6,7 @@ and the directory flushed, so that a crash leaves the old file or the new one an
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -18,25 +19,45 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from townlet_train.errors import StorageError
+
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+REFUSALS |= {errno.ENOTDIR, errno.EEXIST}  # a file stands where a directory is needed
 PARTIAL = ".partial"  # how the name of what is not whole ends
 REPLACED = ".replaced"  # how the name of a whole directory ends while another takes its place
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` to write to; it becomes `target` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
-    os.close(handle)
-    partial = Path(name)
+def storing(target: Path) -> Iterator[None]:
+    """Tell what the storage refuses, a full disk or missing rights, as `StorageError` about `target`."""
     try:
-        yield partial
-        os.chmod(partial, 0o666 & ~_umask())
-        flush_to_disk(partial)
-        os.replace(partial, target)
-        flush_to_disk(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError) or error.errno not in REFUSALS:
+            raise
+        raise StorageError(target, error) from error
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` to write to; it becomes `target` when the block ends without an error.
+
+    Raises:
+        StorageError: the disk is full, or the place cannot be written to.
+    """
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
+        os.close(handle)
+        partial = Path(name)
+        try:
+            yield partial
+            os.chmod(partial, 0o666 & ~_umask())
+            flush_to_disk(partial)
+            os.replace(partial, target)
+            flush_to_disk(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -46,25 +67,26 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     A directory that stood at `target` is gone then. What a killed process leaves behind ends in `PARTIAL`, or in
     `REPLACED` where it is what stood there; `restore_replaced` puts that back.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
-    replaced = partial.with_suffix(REPLACED)
-    try:
-        yield partial
-        os.chmod(partial, 0o777 & ~_umask())
-        for path in (*partial.rglob("*"), partial):
-            flush_to_disk(path)
-        if target.exists():
-            os.rename(target, replaced)
-        os.rename(partial, target)
-        flush_to_disk(target.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if replaced.exists():
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+        replaced = partial.with_suffix(REPLACED)
+        try:
+            yield partial
+            os.chmod(partial, 0o777 & ~_umask())
+            for path in (*partial.rglob("*"), partial):
+                flush_to_disk(path)
             if target.exists():
-                shutil.rmtree(replaced)
-            else:
-                os.rename(replaced, target)
+                os.rename(target, replaced)
+            os.rename(partial, target)
+            flush_to_disk(target.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            if replaced.exists():
+                if target.exists():
+                    shutil.rmtree(replaced)
+                else:
+                    os.rename(replaced, target)
 
 
 def restore_replaced(target: Path) -> list[Path]:

@@ -117,7 +117,47 @@ class BCTrainingResultDTO(TrainingResultDTO):
     policies: tuple[PolicyScoreDTO, ...] = Field((), description="expert, clone and random on held-out seeds")
 
 
-class PPOTrainingResultDTO(TrainingResultDTO):
+class OnPolicyResultDTO(TrainingResultDTO):
+    """What a method reached that learns from its own rollouts; losses and their kin are those of the last rollout.
+
+    NaN (null in JSON) says that the last rollout made no update.
+    """
+
+    epoch: float = Field(gt=0, description="rollouts learned from")
+    updates: float = Field(ge=0, description="optimiser steps of the whole run")
+    transitions: float = Field(ge=0, description="steps in the last rollout")
+    steps: float = Field(ge=0, description="steps of all slots")
+    checkpoint_interval: int = Field(1000, gt=0, description="steps between checkpoints")
+    loss_policy: float = Field(description="what the policy descends")
+    loss_value: float = Field(description="mean squared error of the values")
+    loss_entropy: float = Field(description="mean entropy of the policy, nats")
+    loss_total: float = Field(description="what was descended")
+    adv_mean: float = Field(description="mean advantage before normalisation")
+    adv_std: float = Field(description="deviation of the advantages before normalisation")
+    grad_norm: float = Field(description="before clipping")
+    explained_variance: float | None = Field(
+        None, description="of the returns by the values; null if constant"
+    )
+    lr: float = Field(ge=0, description="learning rate of the last rollout's updates")
+    skipped_updates: int = Field(0, ge=0, description="updates left out because they were not finite")
+    total_episodes: int = Field(ge=0, description="training episodes that ended")
+    final_reward_mean: float | None = Field(
+        None, description="mean return of the last 100 training episodes; null before the first"
+    )
+    final_reward_std: float | None = Field(None, ge=0, description="deviation of those returns")
+    episode_length_mean: float | None = Field(None, description="mean length of those episodes, ticks")
+    reward_threshold: float | None = Field(None, description="mean return at which the environment is solved")
+    converged: bool | None = Field(
+        None,
+        description="lower bound of the evaluation's mean at the threshold or above; null without either",
+    )
+    evaluation: EvaluationDTO | None = Field(None, description="of the final weights, on held-out seeds")
+    steps_per_sec: float = Field(ge=0, description="steps per second of collecting and updating")
+    collect_sec: float = Field(ge=0, description="wall-clock seconds collecting")
+    update_sec: float = Field(ge=0, description="wall-clock seconds updating")
+
+
+class PPOTrainingResultDTO(OnPolicyResultDTO):
     """What PPO reached; losses and their kin are means over the last rollout's updates, events are of that rollout.
 
     NaN (null in JSON) says that the last rollout made no update: each was skipped, or the first was beyond target_kl.
@@ -129,26 +169,15 @@ class PPOTrainingResultDTO(TrainingResultDTO):
     cycle_id: int | None = Field(
         None, ge=0, description="times that data was collected before, or the anneal's cycle"
     )
-    epoch: float = Field(gt=0, description="rollouts learned from")
-    updates: float = Field(ge=0, description="optimiser steps of the whole run")
-    transitions: float = Field(ge=0, description="steps in the last rollout")
     rollout_ticks: int | None = Field(
         None, ge=0, description="ticks of the last rollout, in every environment"
     )
-    steps: float = Field(ge=0, description="steps of all slots")
-    checkpoint_interval: int = Field(1000, gt=0, description="steps between checkpoints")
     log_stream_offset: int | None = Field(None, ge=0, description="rollouts since the log began")
-    loss_policy: float = Field(description="clipped surrogate, negated")
-    loss_value: float = Field(description="mean squared error of the values")
-    loss_entropy: float = Field(description="mean entropy of the policy, nats")
-    loss_total: float = Field(description="what was descended")
     batch_entropy_mean: float | None = Field(None, description="the same as loss_entropy")
     batch_entropy_std: float | None = Field(None, description="deviation of the entropy over batches, nats")
     clip_fraction: float = Field(description="share of probability ratios beyond the clip range")
     clip_fraction_max: float = Field(description="largest of a batch")
     clip_triggered_minibatches: int = Field(0, ge=0, description="batches with a ratio beyond the clip range")
-    adv_mean: float = Field(description="mean advantage before normalisation")
-    adv_std: float = Field(description="deviation of the advantages before normalisation")
     adv_min_std: float | None = Field(None, description="smallest such deviation of a batch")
     adv_zero_std_batches: int = Field(0, ge=0, description="batches whose advantages are all alike")
     reward_advantage_corr: float | None = Field(
@@ -157,15 +186,9 @@ class PPOTrainingResultDTO(TrainingResultDTO):
         le=1,
         description="Pearson's correlation of rewards and advantages; null if one is constant",
     )
-    grad_norm: float = Field(description="before clipping")
     grad_norm_max: float = Field(description="largest of a batch")
     kl_divergence: float = Field(description="approx_kl: k3 estimate of KL(old, new), nats")
     kl_divergence_max: float = Field(description="largest of a batch")
-    explained_variance: float | None = Field(
-        None, description="of the returns by the values; null if constant"
-    )
-    lr: float = Field(ge=0, description="learning rate of the last rollout's updates")
-    skipped_updates: int = Field(0, ge=0, description="updates left out because they were not finite")
     queue_conflict_events: float | None = Field(
         None, ge=0, description="queue conflicts; null outside of a town"
     )
@@ -210,24 +233,9 @@ class PPOTrainingResultDTO(TrainingResultDTO):
     anneal_loss_flag: bool | None = Field(None, description="whether the loss got worse than tolerated")
     anneal_queue_flag: bool | None = Field(None, description="whether queue conflicts did")
     anneal_intensity_flag: bool | None = Field(None, description="whether their intensity did")
-    total_episodes: int = Field(ge=0, description="training episodes that ended")
-    final_reward_mean: float | None = Field(
-        None, description="mean return of the last 100 training episodes; null before the first"
-    )
-    final_reward_std: float | None = Field(None, ge=0, description="deviation of those returns")
-    episode_length_mean: float | None = Field(None, description="mean length of those episodes, ticks")
-    reward_threshold: float | None = Field(None, description="mean return at which the environment is solved")
-    converged: bool | None = Field(
-        None,
-        description="lower bound of the evaluation's mean at the threshold or above; null without either",
-    )
-    evaluation: EvaluationDTO | None = Field(None, description="of the final weights, on held-out seeds")
-    steps_per_sec: float = Field(ge=0, description="steps per second of collecting and updating")
     epoch_duration_sec: float | None = Field(
         None, ge=0, description="wall-clock seconds of the last rollout and update"
     )
-    collect_sec: float = Field(ge=0, description="wall-clock seconds collecting")
-    update_sec: float = Field(ge=0, description="wall-clock seconds updating")
 
 
 class RolloutCaptureDTO(ResultDTO):

@@ -71,7 +71,8 @@ def test_every_key_that_a_run_records_is_explained_and_nothing_else(tmp_path: Pa
     recorded = {name for line in read_lines(tmp_path / "run/metrics.jsonl") for name in line}
     assert recorded - {"non_finite"} == section("every method that acts") | section("PPOStats")
     told = {name for line in read_lines(tmp_path / "run/ppo_log.jsonl") for name in line} - {"non_finite"}
-    assert {name.partition(".")[0] for name in told} <= section("PPOTrainingResultDTO")
+    fields = section("OnPolicyResultDTO") | section("PPOTrainingResultDTO")
+    assert {name.partition(".")[0] for name in told} <= fields
 
 
 def test_every_metric_has_a_meaning_a_unit_and_a_source_column() -> None:

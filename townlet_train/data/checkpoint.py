@@ -19,6 +19,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ ENCRYPTED = 0x1  # bit of a zip entry's flags
 HOW_TO_TRAIN = "Train one with `townlet-train bc`."
 
 Arrays = Mapping[str, NDArray[Any]]
+Bounds = tuple[float | None, float | None]  # lowest and highest, None: unbounded
 
 
 class Spaces(Protocol):
@@ -59,6 +61,25 @@ class Spaces(Protocol):
     def map_channels(self) -> tuple[str, ...]: ...
     @property
     def map_size(self) -> int: ...
+    @property
+    def action_low(self) -> tuple[float, ...]: ...
+    @property
+    def action_high(self) -> tuple[float, ...]: ...
+
+
+def task_of(env_id: str) -> str:
+    """What an environment is about, whatever engine runs it; the engine's name comes before a colon.
+
+    >>> task_of("envpool:LunarLander-v3"), task_of("LunarLander-v3")
+    ('LunarLander-v3', 'LunarLander-v3')
+    """
+    return env_id.rpartition(":")[2]
+
+
+def bounds_of(spaces: Spaces) -> tuple[Bounds, ...]:
+    """Lowest and highest value of each dimension of its actions; empty where actions are indices."""
+    each = zip(spaces.action_low, spaces.action_high, strict=True)
+    return tuple((low if isfinite(low) else None, high if isfinite(high) else None) for low, high in each)
 
 
 class _Document(BaseModel):
@@ -104,6 +125,10 @@ class CheckpointInfo(_Document):
     action_names: tuple[str, ...]
     map_channels: tuple[str, ...] = ()
     map_size: int = 0
+    action_bounds: tuple[Bounds, ...] = Field(
+        (),
+        description="of vectors as actions, (lowest, highest) each; empty: indices, or nobody wrote them down",
+    )
     network: dict[str, Any] = Field(
         description="kind and sizes of the network; `policies.network.NetworkSpec`"
     )
@@ -112,14 +137,19 @@ class CheckpointInfo(_Document):
     versions: dict[str, str] = Field(default_factory=dict, description="versions of what trained it")
 
     def check_matches(self, spaces: Spaces) -> None:
-        """Raise `CheckpointError` naming what differs: environment, or the first feature, action or map channel."""
-        if self.env_id and spaces.env_id and self.env_id != spaces.env_id:
+        """Raise `CheckpointError` naming what differs: task, or the first feature, action, bound or map channel.
+
+        The same task on another engine (`task_of`) is no difference.
+        """
+        if self.env_id and spaces.env_id and task_of(self.env_id) != task_of(spaces.env_id):
             raise CheckpointError(
                 f"The checkpoint was trained in environment {self.env_id!r}, this one is {spaces.env_id!r}. "
                 f"Pass --env {self.env_id}."
             )
         _check_names("feature", self.feature_names, spaces.feature_names)
         _check_names("action", self.action_names, spaces.action_names)
+        if self.action_bounds:
+            _check_bounds(self.action_bounds, bounds_of(spaces))
         if not self.map_channels:
             return  # the network reads no map
         _check_names("map channel", self.map_channels, spaces.map_channels)
@@ -301,6 +331,24 @@ def _check_names(what: str, ours: tuple[str, ...], theirs: tuple[str, ...]) -> N
             f"The checkpoint knows {len(ours)} {what}s, the environment has {len(theirs)}; "
             f"only the {longer} has {extra!r}."
         )
+
+
+def _check_bounds(ours: Sequence[Bounds], theirs: Sequence[Bounds]) -> None:
+    for index, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        if mine != other:
+            raise CheckpointError(
+                f"Dimension {index} of the checkpoint's actions lies in {_interval(mine)}, "
+                f"of the environment's in {_interval(other)}."
+            )
+    if len(ours) != len(theirs):
+        raise CheckpointError(
+            f"The checkpoint's actions have {len(ours)} dimensions, the environment's {len(theirs)}."
+        )
+
+
+def _interval(bounds: Bounds) -> str:
+    low, high = ("unbounded" if bound is None else f"{bound:g}" for bound in bounds)
+    return f"[{low}, {high}]"
 
 
 def _pack(arrays: Arrays) -> bytes:

@@ -14,10 +14,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
+from townlet_train.data.checkpoint import task_of
 from townlet_train.envs.buffers import Buffers, check_actions, check_seeds
 from townlet_train.envs.gymnasium import describe
 from townlet_train.envs.journal import State
@@ -59,7 +61,7 @@ class AdaptedVectorEnv:
     def step(self, actions: Actions) -> Step:
         """One tick of every environment for `actions` (n_envs, 1, *spec.action_shape)."""
         check_actions(actions, (self.n_envs, 1, *self.spec.action_shape))
-        decoded = np.stack([np.asarray(a, self._actions.dtype) for a in self._actions.decode(actions)])
+        decoded = np.asarray(self._actions.decode(actions), self._actions.dtype)
         observations, rewards, terminated, truncated, infos = self._envs.step(decoded)
         buffers, over = self._buffers, terminated | truncated
         buffers.features[:] = self._features(observations)
@@ -76,17 +78,24 @@ class AdaptedVectorEnv:
 
     def _features(self, observations: Any) -> NDArray[Any]:
         """Features (n_envs, n_features) of a batch of observations."""
+        if isinstance(self._envs.single_observation_space, Box):
+            return np.asarray(observations).reshape(self.n_envs, -1)
         batch = iterate(self._envs.observation_space, observations)
         return np.stack([self._flatten(observation) for observation in batch])
 
     def get_state(self) -> State:
-        """Nothing: what happens inside another library's environment is not known here."""
-        return {}
+        """Raises `InexactStateError`, always: what happens inside another library's environment is not known here."""
+        raise InexactStateError(self._no_way_back())
 
     def set_state(self, state: State) -> Observation:
         """Raises `InexactStateError`, always."""
-        raise InexactStateError(
-            f"{self.spec.env_id} inside {type(self._envs).__name__} cannot be brought back to an earlier moment."
+        raise InexactStateError(self._no_way_back())
+
+    def _no_way_back(self) -> str:
+        return (
+            f"{self.spec.env_id} inside {type(self._envs.unwrapped).__name__} cannot be brought back to an earlier "
+            f"moment: a run in it goes on from new episodes. One that shall go on exactly needs the plain environment, "
+            f"--env {task_of(self.spec.env_id)}."
         )
 
     def event_counts(self) -> dict[str, NDArray[np.float64]]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
+
+from townlet_train.errors import UsageError
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
     from townlet_train.envs.protocol import VectorEnv
+    from townlet_train.envs.workers import Make
 
-TOWN = "town"
+logger = logging.getLogger(__name__)
+
+TOWN, ENVPOOL = "town", "envpool:"
 
 
-def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int = 1) -> VectorEnv:
-    """`n_envs` environments of the id in `config.env`: the town, or any id that Gymnasium knows.
+def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int | None = 1) -> VectorEnv:
+    """`n_envs` environments of the id in `config.env`: the town, any id that Gymnasium knows, or one of EnvPool's.
 
-    The town pays the social rewards of `cycle`. More than one worker spreads Gymnasium environments over that many
-    processes; the town needs none.
+    The town pays the social rewards of `cycle`. `n_workers` processes, this one included, step Gymnasium environments;
+    None: as many as their steps are worth. For EnvPool's it is threads; the town needs no more than this one.
 
     Raises:
         EnvironmentCreationError: nothing has that id, or it cannot be built here.
@@ -25,11 +31,47 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
         from townlet_train.envs.town import TownVectorEnv
 
         return TownVectorEnv(config.town_in_cycle(cycle), n_envs)
+    if config.env.startswith(ENVPOOL):
+        from townlet_train.envs.choice import free_cores
+        from townlet_train.envs.envpool import build_envpool
+
+        n_threads = min(n_envs, free_cores()) if n_workers is None else n_workers
+        return build_envpool(config.env, n_envs, n_threads=n_threads)
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 
     make = partial(make_gymnasium, config.env)
-    if n_workers > 1:
-        from townlet_train.envs.workers import WorkerVectorEnv
+    if n_workers == 1 or (n_workers is None and n_envs == 1):
+        return GymnasiumVectorEnv(make, n_envs)
+    from townlet_train.envs.workers import WorkerVectorEnv
 
-        return WorkerVectorEnv(make, n_envs, n_workers)
-    return GymnasiumVectorEnv(make, n_envs)
+    single = make()
+    single.close()
+    elsewhere = partial(make_gymnasium, single.spec or config.env)  # in processes where the id may be unknown
+    n_processes = _choose(elsewhere, n_envs) if n_workers is None else n_workers
+    if n_processes == 1:
+        return GymnasiumVectorEnv(make, n_envs)
+    return WorkerVectorEnv(elsewhere, n_envs, n_processes)
+
+
+def _choose(make: Make, n_envs: int) -> int:
+    """How many processes are worth their while, measured here."""
+    from townlet_train.envs.choice import choose_processes, free_cores, measure_step
+    from townlet_train.envs.gymnasium import GymnasiumVectorEnv
+    from townlet_train.envs.workers import pickled
+
+    probe = GymnasiumVectorEnv(make, 1)
+    name = probe.spec.env_id
+    step_sec = measure_step(probe)
+    probe.close()
+    try:
+        pickled(make)
+    except UsageError as error:
+        logger.info("%s is stepped in one process. %s", name, error)
+        return 1
+    n_cores = free_cores()
+    chosen = choose_processes(step_sec, n_envs, n_cores)
+    logger.info(
+        "A step of %s takes %.0f us, cores free for it: %d, so processes that step %d of them: %d.",
+        *(name, step_sec * 1e6, n_cores, n_envs, chosen),
+    )
+    return chosen

@@ -191,17 +191,18 @@ def describe(
     )
 
 
-def make_gymnasium(env_id: str) -> GymnasiumEnv:
-    """`gymnasium.make` whose failures are sentences.
+def make_gymnasium(env: str | GymnasiumSpec) -> GymnasiumEnv:
+    """`gymnasium.make` of an id or of what is registered under one; its failures are sentences.
 
     Raises:
         EnvironmentCreationError: the id is unknown or deprecated, or the environment cannot be built.
     """
+    env_id = env if isinstance(env, str) else env.id
     try:
         with warnings.catch_warnings():
             # As an error, this warning of Box2D's bindings crashes the interpreter.
             warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
-            return gymnasium.make(env_id, disable_env_checker=True)
+            return gymnasium.make(env, disable_env_checker=True)
     except gymnasium.error.UnregisteredEnv as error:
         close = suggestion(env_id, ["town", *registry])
         if not close:

@@ -6,6 +6,7 @@ bookkeeping of autograd costs several times the arithmetic; by autograd for ever
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -51,8 +52,22 @@ class ActorCritic(Protocol):
         ...
 
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
-        """Fill the flat gradient with that of the objective on a batch."""
+        """Fill the flat gradient with that of PPO's objective on a batch."""
         ...
+
+    def forward(self, features: Float, maps: Maps) -> Forward:
+        """As `evaluate`, with a way back; both hold until the weights change."""
+        ...
+
+
+class Forward(NamedTuple):
+    """What a network puts out for some rows, and the way back to its weights."""
+
+    outputs: Float  # (n_outputs, n)
+    values: Float  # (n,)
+    backward: Callable[[Float, Float], None]
+    """Fills the flat gradient (once) from the slopes of a loss in the outputs (n_outputs, m) and values (m,) of the
+    first m rows; those of `log_std` are filled by the distribution."""
 
 
 def parameter_order(spec: NetworkSpec) -> list[str]:
@@ -111,12 +126,22 @@ class MlpActorCritic:
         return DiagonalGaussian(outputs, self._log_std, self._log_std_gradient)
 
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
-        inputs = self._forward(batch.features)
-        outputs, values = self._heads(inputs[-1])
+        outputs, values, backward = self.forward(batch.features)
         distribution = self.distribution(outputs, batch.illegal)
         losses, of_outputs, of_values = differentiate(distribution, values, batch, objective)
-        self._backward(inputs, self._backward_heads(inputs[-1], of_outputs, of_values))
+        backward(of_outputs, of_values)
         return losses
+
+    def forward(self, features: Float, maps: Maps = None) -> Forward:
+        inputs = self._forward(features)
+
+        def backward(of_outputs: Float, of_values: Float) -> None:
+            m = len(of_values)
+            if m < len(features):
+                inputs[:] = [features[:m], *(hidden[:, :m] for hidden in inputs[1:])]
+            self._backward(inputs, self._backward_heads(inputs[-1], of_outputs, of_values))
+
+        return Forward(*self._heads(inputs[-1]), backward)
 
     def _activate(self, hidden: Float) -> None:
         np.tanh(hidden, out=hidden) if self._tanh else np.maximum(hidden, 0, out=hidden)
@@ -172,7 +197,11 @@ class AutogradActorCritic:
     def __init__(self, network: PolicyNetwork, parameters: FlatParameters) -> None:
         self._network = network
         self._gradient = parameters.gradient
-        self._log_std = parameters.values.get(LOG_STD)
+        self._log_std, self._log_std_gradient = (
+            parameters.values.get(LOG_STD),
+            parameters.gradients.get(LOG_STD),
+        )
+        self._log_std_slope = np.zeros(0 if self._log_std is None else len(self._log_std), np.float32)
 
     @property
     def log_std(self) -> Float | None:
@@ -190,7 +219,21 @@ class AutogradActorCritic:
         log_std = self.log_std
         if log_std is None:
             return Categorical(outputs, illegal)
-        return DiagonalGaussian(outputs, log_std, np.empty_like(log_std))
+        return DiagonalGaussian(outputs, log_std, self._log_std_slope)
+
+    def forward(self, features: Float, maps: Maps) -> Forward:
+        outputs, values = self._heads(features, maps)
+
+        def backward(of_outputs: Float, of_values: Float) -> None:
+            m = len(of_values)
+            self._gradient.zero_()
+            slopes = [self._tensor(of_outputs.T), self._tensor(of_values)]
+            torch.autograd.backward([outputs[:m], values[:m]], slopes)
+            if self._log_std_gradient is not None:
+                self._log_std_gradient.copy_(torch.from_numpy(self._log_std_slope))
+
+        found = outputs.detach().cpu().numpy().T, values.detach().cpu().numpy()
+        return Forward(np.ascontiguousarray(found[0]), found[1], backward)
 
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
         outputs, values = self._heads(batch.features, batch.maps)

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,16 @@ from townlet_train.data.checkpoint import Arrays
 from townlet_train.learners.rollouts import Episode
 
 LAST = 100  # episodes that the results look back on
+
+
+class Measured(Protocol):
+    """What an update measured."""
+
+    @property
+    def loss(self) -> float: ...
+    def line(self) -> dict[str, Any]:
+        """Everything by name, worked out when it is asked for."""
+        ...
 
 
 class TrainingCurve:
@@ -32,13 +42,10 @@ class TrainingCurve:
         self,
         episodes: Sequence[Episode],
         now: int,
-        loss: float,
-        measured: Callable[[], Mapping[str, Any]],
+        stats: Measured,
+        times: Callable[[], Mapping[str, float]] = dict,
     ) -> Iterator[dict[str, Any]]:
-        """The lines due since the last call, with the latest episode by then; the last also has what was `measured`.
-
-        `loss` is that of the update just made; `measured` is only called when a line is due.
-        """
+        """The lines due since the last call, with the latest episode by then; the last also has `stats` and `times`."""
         if episodes:
             self._unshown += episodes
             self._last += episodes
@@ -53,9 +60,9 @@ class TrainingCurve:
                 "reward": self._latest.episode_return if self._latest else None,
                 "episode_length": self._latest.episode_length if self._latest else None,
                 "loss": self._loss,
-                **(measured() if self.told + self.interval > now else {}),
+                **({**stats.line(), **times()} if self.told + self.interval > now else {}),
             }
-        self._loss = loss
+        self._loss = stats.loss
 
     @property
     def n_episodes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,11 +14,16 @@ from townlet_train.data.checkpoint import Arrays, under
 from townlet_train.errors import TrainingError
 from townlet_train.learners.networks import FlatParameters
 from townlet_train.learners.optimisers import FlatOptimiser
-from townlet_train.learners.surrogate import Losses, Transitions
 
 SKIPS_IN_A_ROW = 5  # so many updates without a finite gradient, and the last good weights come back
 MOST_RESTORES = 3
 logger = logging.getLogger(__name__)
+
+
+class Batch(Protocol):
+    """A named tuple of what a gradient was computed from."""
+
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 class GuardedDescent:
@@ -34,7 +40,7 @@ class GuardedDescent:
         """What learning rates are multiplied with: halved by every return to good weights."""
         return 0.5**self.restores
 
-    def step(self, losses: Losses, learning_rate: float, batch: Transitions) -> float | None:
+    def step(self, loss: float, learning_rate: float, batch: Batch) -> float | None:
         """Step along the flat gradient, which is that of `batch`; returns its norm before cutting, None if skipped.
 
         Raises:
@@ -42,7 +48,7 @@ class GuardedDescent:
         """
         gradient = self._parameters.gradient
         norm = math.sqrt(float(torch.dot(gradient, gradient)))
-        if not (math.isfinite(losses.loss) and math.isfinite(norm)):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             self._skip(learning_rate, batch)
             return None
         if norm > self._max_grad_norm:
@@ -70,7 +76,7 @@ class GuardedDescent:
         self._good.copy_(torch.from_numpy(state["descent.good"]))
         self._optimiser.restore(state)
 
-    def _skip(self, learning_rate: float, batch: Transitions) -> None:
+    def _skip(self, learning_rate: float, batch: Batch) -> None:
         """Leave the weights as they are; after some skips in a row, as they were, with half the step size."""
         self.skipped_updates += 1
         self._skipped_in_a_row += 1
@@ -89,9 +95,9 @@ class GuardedDescent:
         self._optimiser.reset()
         logger.warning("%r is not finite; back to the last good weights, learning rate halved", culprit)
 
-    def _first_non_finite(self, batch: Transitions) -> str:
+    def _first_non_finite(self, batch: Batch) -> str:
         """The name of the array where the trouble starts: what was observed, then weights, then gradients."""
-        arrays = {name: getattr(batch, name) for name in batch._fields if name not in ("maps", "illegal")}
+        arrays = {name: array for name, array in batch._asdict().items() if isinstance(array, np.ndarray)}
         arrays |= {name: tensor.cpu().numpy() for name, tensor in self._parameters.values.items()}
         gradients = self._parameters.gradients.items()
         arrays |= {f"gradient of {name}": tensor.cpu().numpy() for name, tensor in gradients}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -47,7 +46,9 @@ def log_episodes(episodes: Sequence[Episode], n_before: int) -> None:
             )
 
 
-def log_save(algorithm: str, timestep: int, total: int, shown: Mapping[str, float], checkpoint: Path) -> None:
-    """Where the run is, as it saves a checkpoint."""
+def log_save(algorithm: str, timestep: int, total: int, shown: Mapping[str, float]) -> None:
+    """Where the run is, before it saves a checkpoint."""
     numbers = "".join(f" {name}={value:.5g}" for name, value in shown.items() if not math.isnan(value))
-    progress_logger.info("%s %d/%d%s, saving %s", algorithm, timestep, total, numbers, checkpoint.name)
+    progress_logger.info(
+        "%s %d/%d%s, saving checkpoint_%d.zip", algorithm, timestep, total, numbers, timestep
+    )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import CheckpointError, ConfigError
-from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkKind, NetworkSpec
+from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkKind
+from townlet_train.policies.network import NetworkSpec as NetworkSpec  # for plugins, which see learners only
 
 HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
 UNCLIPPED = 1e9  # features reach the network as they are, where nothing standardises them

@@ -25,6 +25,7 @@ from townlet_train.data.checkpoint import (
     CheckpointInfo,
     Lineage,
     below,
+    bounds_of,
     save_checkpoint,
     seed_ranges,
     under,
@@ -35,37 +36,32 @@ from townlet_train.errors import CheckpointError, Interrupted, UsageError
 from townlet_train.files import sha256_of
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.learners.bc import limited_threads
-from townlet_train.learners.curve import TrainingCurve
+from townlet_train.learners.curve import Measured, TrainingCurve
 from townlet_train.learners.logs import log_episodes, log_save, log_setup
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
-from townlet_train.learners.rollouts import Normaliser, Rollout, RolloutCollector
+from townlet_train.learners.replay import RecordedRollouts, open_recording
+from townlet_train.learners.rollouts import Episode, Float, Normaliser, Played, RolloutCollector
 from townlet_train.learners.telemetry import (
     TELEMETRY_VERSION,
     EventTally,
     Spent,
     anneal_fields,
-    rollout_telemetry,
+    rollout_fields,
 )
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path, versions
 
-TICKS_BETWEEN_REPORTS = 512
+TICKS_BETWEEN_REPORTS, FEWEST_TICKS_BETWEEN_REPORTS = 512, 64
 logger = logging.getLogger(__name__)
 
 
-class OnPolicyStats(Protocol):
+class OnPolicyStats(Measured, Protocol):
     """What a learner says of an update."""
 
     @property
-    def loss(self) -> float: ...
-    @property
     def skipped_updates(self) -> int: ...
-    def line(self) -> dict[str, Any]:
-        """Everything by name, for a line of metrics.jsonl."""
-        ...
-
     def shown(self) -> dict[str, float]:
         """What is worth watching while training goes on."""
         ...
@@ -81,8 +77,8 @@ class OnPolicyLearner(Protocol[StatsOut]):
     spec: NetworkSpec
     actor_critic: ActorCritic
 
-    def update(self, rollout: Rollout, progress: float, on_epoch: Callable[[], None]) -> StatsOut:
-        """Learn from a rollout played after `progress` of the run, 0 to 1."""
+    def learn(self, played: Played, progress: float, on_epoch: Callable[[], None]) -> StatsOut:
+        """Learn from what its actor played after `progress` of the run, 0 to 1."""
         ...
 
     def set_normaliser(self, normaliser: Normaliser) -> None:
@@ -112,6 +108,48 @@ class OnPolicyLearner(Protocol[StatsOut]):
         ...
 
 
+class RolloutSource(Protocol):
+    """Where rollouts come from: environments that are played in, or a recording."""
+
+    normaliser: Normaliser | None
+    timestep: int
+
+    @property
+    def n_slots(self) -> int:
+        """Steps that one tick adds."""
+        ...
+
+    @property
+    def filled(self) -> int:
+        """Ticks there are that nothing has been learned from."""
+        ...
+
+    @property
+    def missing(self) -> int:
+        """Ticks until the rollout is full."""
+        ...
+
+    def advance(self, actor: ActorCritic, n_ticks: int) -> None:
+        """Go on by `n_ticks`, at most `missing`."""
+        ...
+
+    def finish(self) -> tuple[Played, list[Episode]]:
+        """What there is since the last time, and the episodes that ended in it."""
+        ...
+
+    def state(self) -> Arrays:
+        """Copies of everything that what comes next depends on."""
+        ...
+
+    def restore(self, state: Arrays) -> None:
+        """Continue from what `state` gave."""
+        ...
+
+    def adopt_normaliser(self, mean: Float, std: Float, moments: Arrays | None) -> None:
+        """Standardise features as another run left off."""
+        ...
+
+
 BuildLearner = Callable[[NetworkSpec, np.random.Generator], OnPolicyLearner[Stats]]
 
 
@@ -124,13 +162,22 @@ class Trained(Generic[Stats]):
     telemetry: Mapping[str, Any]  # of the last rollout, by the names of Townlet's logs
 
 
+@dataclass(frozen=True)
+class Recording:
+    """Transitions to learn from that others made: alone, or beside rollouts, a chunk after each."""
+
+    path: Path
+    alone: bool
+
+
 def train(
     context: TrainingContext,
     params: OnPolicyParams,
     *,
     algorithm: str,
     build_learner: BuildLearner[Stats],
-    on_rollout: Callable[[OnPolicyRun[Stats], Stats], None] = lambda run, stats: None,
+    recording: Recording | None = None,
+    on_rollout: OnRollout[Stats] = lambda run, stats: None,
 ) -> Trained[Stats]:
     """Collect, update, log, repeat until `params.timesteps`, then evaluate; a checkpoint handed in is gone on from.
 
@@ -141,19 +188,9 @@ def train(
         CheckpointError: the checkpoint to go on from is of another policy or environment.
     """
     started = time.perf_counter()
-    run = OnPolicyRun(context, params, algorithm, build_learner)
-    with run.writer:
-        try:
-            with limited_threads(torch_threads=1, numpy_threads=1):
-                stats = run.iterate(on_rollout)
-                while not run.over:
-                    stats = run.iterate(on_rollout)
-        except Interrupted as stop:
-            checkpoint = run.save()
-            run.writer.settle()
-            logger.info("stopped at step %d, saved %s", run.timestep, checkpoint)
-            raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
-        model = run.save_model()
+    with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on their number, too
+        run = OnPolicyRun(context, params, algorithm, build_learner, recording, on_rollout)
+        stats, model = _iterate(run)
     try:
         evaluation = _evaluate(model, params.evaluation_episodes, context)
     except Interrupted as stop:
@@ -171,6 +208,24 @@ def train(
     return Trained(stats, facts, run.telemetry())
 
 
+def _iterate(run: OnPolicyRun[Stats]) -> tuple[Stats, Path]:
+    """Iterate until the steps are used up; the last update's statistics and the model file."""
+    with run.writer:
+        try:
+            stats = run.iterate()
+            while not run.over:
+                stats = run.iterate()
+        except Interrupted as stop:
+            checkpoint = run.save()
+            run.writer.settle()
+            logger.info("stopped at step %d, saved %s", run.timestep, checkpoint)
+            raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
+        return stats, run.save_model()
+
+
+OnRollout = Callable[["OnPolicyRun[Stats]", Stats], None]
+
+
 class OnPolicyRun(Generic[Stats]):
     """Environments, learner and curve of one run, at its start or where a checkpoint left them."""
 
@@ -180,10 +235,14 @@ class OnPolicyRun(Generic[Stats]):
         params: OnPolicyParams,
         algorithm: str,
         build_learner: BuildLearner[Stats],
+        recording: Recording | None = None,
+        on_rollout: OnRollout[Stats] = lambda run, stats: None,
     ) -> None:
         self._context, self._params, self._algorithm = context, params, algorithm
+        self._on_rollout = on_rollout
         seeds = range(context.seed, context.seed + params.n_envs)
-        self.env = build_env(context.config, params.n_envs)
+        plays = recording is None or not recording.alone
+        self.env = build_env(context.config, params.n_envs if plays else 1, n_workers=params.n_workers)
         start = context.start
         network = network_for_env(
             self.env.spec, params.network, params.hidden_sizes, normalised=params.normalize_observations
@@ -191,19 +250,38 @@ class OnPolicyRun(Generic[Stats]):
         if start is not None:
             network = _continued_network(network, start, self.env.spec)
         self._learner = build_learner(network, context.rng)
-        self._collector = RolloutCollector(
-            self.env,
-            network,
-            n_steps=params.n_steps,
-            seeds=np.array(seeds),
-            rng=context.rng,
-            normalize_observations=params.normalize_observations,
-        )
+        self._beside: RecordedRollouts | None = None
+        if recording is not None:
+            recorded = open_recording(
+                recording.path,
+                self.env.spec,
+                network,
+                n_steps=params.n_steps * params.n_envs,
+                normalize_observations=params.normalize_observations and recording.alone,
+            )
+            self._beside = None if recording.alone else recorded
+        self._collector: RolloutSource
+        if recording is not None and recording.alone:
+            self._collector = recorded
+        else:
+            self._collector = RolloutCollector(
+                self.env,
+                network,
+                n_steps=params.n_steps,
+                seeds=np.array(seeds),
+                rng=context.rng,
+                normalize_observations=params.normalize_observations,
+            )
         n_slots = self._collector.n_slots
         self._checkpoint_steps = params.checkpoint_steps(n_slots)
         self._curve = TrainingCurve(params.log_steps(n_slots))
         parent = sha256_of(start.path) if start is not None and start.fork else None
-        lineage = Lineage(training_seeds=seed_ranges(seeds), parent_sha256=parent)
+        lineage = Lineage(
+            demonstrations=None if recording is None else str(recording.path),
+            demonstrations_sha256=None if recording is None else sha256_of(recording.path),
+            training_seeds=seed_ranges([*(seeds if plays else ()), *(recorded.seeds if recording else ())]),
+            parent_sha256=parent,
+        )
         self.writer = CheckpointWriter(
             describe(algorithm, network, self.env.spec, lineage, config_hash=context.config_hash)
         )
@@ -212,10 +290,11 @@ class OnPolicyRun(Generic[Stats]):
             "config": context.config.model_dump(mode="json"),
             "params": params.model_dump(mode="json"),
         }
-        self._events = EventTally(self.env)
-        self._rewards = np.zeros((0, 1, 1), np.float32)  # of the newest rollout
+        self._plays = plays
+        self._events = EventTally(self.env.event_counts if plays else dict)
+        self._played: Played | None = None  # the newest rollout
         self._shown: dict[str, float] = {}
-        self.rollouts = 0
+        self.rollouts = self._unreported = 0
         self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         if start is not None and start.fork:
             self._adopt(start.checkpoint)
@@ -235,17 +314,18 @@ class OnPolicyRun(Generic[Stats]):
         """Whether the steps are used up and learned from."""
         return self.timestep >= self._params.timesteps and not self._collector.filled
 
-    def iterate(self, on_rollout: Callable[[OnPolicyRun[Stats], Stats], None]) -> Stats:
+    def iterate(self) -> Stats:
         """One rollout, what was learned from it, and its lines in the metrics."""
-        actor = self._learner.actor_critic
+        normaliser = self._collector.normaliser
         started = time.perf_counter()
         self._collect()
-        rollout, episodes = self._collector.finish(actor)
-        self._rewards = rollout.rewards
+        played, episodes = self._collector.finish()
+        self._played = played
         self._events.mark()
         collected = time.perf_counter()
-        progress = (self.timestep - rollout.rewards.size) / self._params.timesteps
-        stats = self._learner.update(rollout, progress, self._report_patiently)
+        progress = (self.timestep - played.rewards.size) / self._params.timesteps
+        stats = self._learner.learn(played, progress, self._report_patiently)
+        measured = stats if self._beside is None else self._learn_beside(stats, normaliser, progress)
         if self._collector.normaliser is not None:
             self._learner.set_normaliser(self._collector.normaliser)
         updated = time.perf_counter()
@@ -254,12 +334,21 @@ class OnPolicyRun(Generic[Stats]):
         self._rollout_sec = updated - started
         self.rollouts += 1
         log_episodes(episodes, self._curve.n_episodes)
-        for line in self._curve.lines(episodes, self.timestep, stats.loss, lambda: self._measured(stats)):
+        told = self._curve.told
+        for line in self._curve.lines(episodes, self.timestep, measured, lambda: self._times(stats)):
             self._context.record(line)
-        on_rollout(self, stats)
-        if not self.over:  # a run that is over has nothing left to interrupt
+        self._on_rollout(self, stats)
+        if self._curve.told > told and not self.over:  # a run that is over has nothing left to interrupt
             self._report()
         return stats
+
+    def _learn_beside(self, stats: Stats, normaliser: Normaliser | None, progress: float) -> Measured:
+        """Learn from the next chunk of the recording beside the rollouts, seen as the last rollout was."""
+        assert self._beside is not None
+        self._beside.normaliser = normaliser
+        self._beside.advance(self._learner.actor_critic, self._beside.missing)
+        recorded, _ = self._beside.finish()
+        return _Both(stats, self._learner.learn(recorded, progress, self._report_patiently))
 
     def save(self) -> Path:
         """Write the run as it is to checkpoint_<timestep>.zip, in the background."""
@@ -288,14 +377,15 @@ class OnPolicyRun(Generic[Stats]):
 
     def telemetry(self) -> dict[str, Any]:
         """What the newest rollout held, under the names of Townlet's logs; there must have been one."""
-        anneal, names = self._context.anneal_context, self.env.spec.feature_names
-        observed = self._collector.observed(len(self._rewards))
+        assert self._played is not None
+        anneal = self._context.anneal_context
+        collected_before = self.rollouts - 1 if self._plays else 0
         return {
             **self._counters(),
             "telemetry_version": TELEMETRY_VERSION,
-            "cycle_id": self.rollouts - 1 if anneal is None else anneal.cycle,
+            "cycle_id": collected_before if anneal is None else anneal.cycle,
             "log_stream_offset": self.rollouts,
-            **rollout_telemetry(self._rewards, observed, names, self._events.counts()),
+            **rollout_fields(self._played, self.env.spec.feature_names, self._events.counts()),
             **anneal_fields(anneal),
             "epoch_duration_sec": self._rollout_sec,
         }
@@ -304,16 +394,16 @@ class OnPolicyRun(Generic[Stats]):
         return {
             "epoch": self.rollouts,
             "updates": self._learner.n_updates,
-            "transitions": self._rewards.size,
+            "transitions": 0 if self._played is None else self._played.rewards.size,
             "steps": self.timestep,
         }
 
-    def _measured(self, stats: Stats) -> dict[str, Any]:
-        """What the newest update measured, and the time spent since this was last asked; shown from now on."""
+    def _times(self, stats: Stats) -> dict[str, float]:
+        """The time spent since this was last asked, for a line of the metrics; what is shown is renewed with it."""
         now = Spent(self.timestep, self._collect_sec, self._update_sec)
         spent, self._told = now.since(self._told), now
         self._shown = {"return": self._curve.mean_return, **stats.shown(), **spent.shown()}
-        return {**stats.line(), **spent.fields()}
+        return spent.fields()
 
     def _collect(self) -> None:
         """Fill the rollout, or as much of it as the run's steps allow; save whenever a checkpoint is due."""
@@ -324,15 +414,19 @@ class OnPolicyRun(Generic[Stats]):
             n_ticks = min(left, self._ticks_until(due), TICKS_BETWEEN_REPORTS)
             self._collector.advance(actor, n_ticks)
             left -= n_ticks
+            self._unreported += n_ticks
             if self.timestep >= due:
-                log_save(self._algorithm, self.timestep, total, self._shown, self.save())
-            self._report()
+                log_save(self._algorithm, self.timestep, total, self._shown)
+                self.save()
+            if self._unreported >= FEWEST_TICKS_BETWEEN_REPORTS:
+                self._report()
 
     def _ticks_until(self, timestep: int) -> int:
         """Ticks that bring the steps of all slots to `timestep` or beyond."""
         return -((self.timestep - timestep) // self._collector.n_slots)
 
     def _report(self) -> None:
+        self._unreported = 0
         done, total = self.timestep, self._params.timesteps
         self._context.report(Progress(self._algorithm, done, total, self._shown, live=True))
 
@@ -352,6 +446,8 @@ class OnPolicyRun(Generic[Stats]):
         }
         training = under("collector", self._collector.state()) | under("curve", self._curve.state())
         training |= under("events", self._events.state())
+        if self._beside is not None:
+            training |= under("beside", self._beside.state())
         weights, learner = self._learner.weights, self._learner.state()
         return Checkpoint(self.writer.info, weights, state | self._said, learner, training)
 
@@ -367,11 +463,13 @@ class OnPolicyRun(Generic[Stats]):
         self._learner.restore(saved.optimizer)
         self._collector.restore(below("collector", saved.training))
         self._curve.restore(below("curve", saved.training))
+        if self._beside is not None:
+            self._beside.restore(below("beside", saved.training))
         self._events.restore(below("events", saved.training))
         self.rollouts = saved.state["rollouts"]
         self._context.rng.bit_generator.state = saved.state["rng"]
         logger.info("going on from %s, step %d", start.path, self.timestep)
-        if self.over or self.timestep > self._params.timesteps:
+        if self.over or self._ticks_until(self._params.timesteps) < 0:
             raise UsageError(
                 f"{start.path} is at step {self.timestep}, {self._params.timesteps} are asked for. Raise --timesteps."
             )
@@ -383,6 +481,23 @@ class OnPolicyRun(Generic[Stats]):
             self._learner.restore(saved.optimizer)
         moments = below("collector.moments", saved.training or {})
         self._collector.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
+
+
+@dataclass(frozen=True)
+class _Both:
+    """What an update on a rollout measured, and one on a recording after it."""
+
+    rollout: OnPolicyStats
+    recorded: OnPolicyStats
+
+    @property
+    def loss(self) -> float:
+        return self.rollout.loss
+
+    def line(self) -> dict[str, Any]:
+        """Both, the recording's under names of its own."""
+        recorded = {f"replay_{name}": value for name, value in self.recorded.line().items()}
+        return {**self.rollout.line(), **recorded}
 
 
 class CheckpointWriter:
@@ -430,6 +545,7 @@ def describe(
         action_names=env.action_names,
         map_channels=env.map_channels if reads_maps else (),
         map_size=env.map_size if reads_maps else 0,
+        action_bounds=bounds_of(env),
         network=network.to_document(),
         lineage=lineage,
         config_hash=config_hash,

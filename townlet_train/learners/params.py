@@ -15,11 +15,16 @@ class OnPolicyParams(StrategyParams):
     """Params shared by methods that act, learn from it and act again."""
 
     may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset(
-        {"timesteps", "checkpoint_interval", "log_interval", "evaluation_episodes"}
+        {"timesteps", "checkpoint_interval", "log_interval", "evaluation_episodes", "n_workers"}
     )
 
     timesteps: int = Field(50_000, gt=0, description="steps of all slots together")
     n_envs: int = Field(1, gt=0, description="environments side by side, seeds counting up")
+    n_workers: int | None = Field(
+        None,
+        gt=0,
+        description="processes that step Gymnasium's environments; unset: what their steps are worth",
+    )
     n_steps: int = Field(2048, gt=0, description="ticks between updates, in every environment")
     gamma: float = Field(0.99, ge=0, le=1, description="discount per tick")
     gae_lambda: float = Field(

@@ -9,35 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from townlet_train.data.checkpoint import Arrays, below, under
-from townlet_train.envs.normalise import RewardScale
-from townlet_train.learners.actor_critic import (
-    ActorCritic,
-    AutogradActorCritic,
-    MlpActorCritic,
-    parameter_order,
-)
 from townlet_train.learners.advantages import compute_gae, explained_variance
-from townlet_train.learners.bc import select_device
-from townlet_train.learners.descent import GuardedDescent
-from townlet_train.learners.networks import FlatParameters, build_network, export_weights, import_weights
+from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
 from townlet_train.learners.optimisers import FlatAdam
-from townlet_train.learners.rollouts import Normaliser, Rollout
+from townlet_train.learners.rollouts import Played, Rollout, evaluated
 from townlet_train.learners.surrogate import Losses, Objective, Transitions
 from townlet_train.learners.telemetry import batch_deviations, correlation
 from townlet_train.policies.network import NetworkSpec
 
 ADAM_EPS = 1e-5
 FLAT = 1e-8  # advantages of a batch that deviate less are all alike
-REWARD_CLIP = 10.0  # deviations, as Stable-Baselines3's VecNormalize has it
-
-Schedule = Literal["constant", "linear"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +78,7 @@ class PPOStats:
     skipped_updates: int  # since the run began
 
     def line(self) -> dict[str, Any]:
-        """Everything by name, for a line of metrics.jsonl."""
+        """What a line of metrics.jsonl says of it."""
         return asdict(self)
 
     def shown(self) -> dict[str, float]:
@@ -127,48 +113,17 @@ class PPOStats:
         }
 
 
-class PPOLearner:
+class PPOLearner(PolicyLearner):
     """One network that improves by what its actions brought; an equal `rng` gives equal weights, bit for bit."""
 
     def __init__(self, spec: NetworkSpec, settings: PPOSettings, rng: np.random.Generator) -> None:
-        self.spec, self.settings = spec, settings
+        super().__init__(spec, settings, rng, partial(FlatAdam, eps=ADAM_EPS))
+        self.settings = settings
         self._rng = rng
-        self._network = build_network(spec, rng).to(select_device(settings.device))
-        self._parameters = FlatParameters(self._network, parameter_order(spec))
-        self.actor_critic = self._build_actor_critic()
-        adam = FlatAdam(self._parameters.vector, self._parameters.gradient, eps=ADAM_EPS)
-        self.descent = GuardedDescent(self._parameters, adam, settings.max_grad_norm)
-        self._reward_scale: RewardScale | None = None
 
-    @property
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all arrays by name, ready for a checkpoint."""
-        return export_weights(self._network)
-
-    def load_weights(self, weights: Arrays) -> None:
-        """Take over all arrays by name, the normaliser's included."""
-        import_weights(self._network, weights)
-
-    def state(self) -> Arrays:
-        """Copies of what `update` depends on beside the weights: the optimiser, and what rewards are divided by."""
-        scale = self._reward_scale.arrays() if self._reward_scale else {}
-        return {**self.descent.state(), **under("reward_scale", scale)}
-
-    def restore(self, state: Arrays) -> None:
-        """Continue from what `state` gave."""
-        self.descent.restore(state)
-        scale = below("reward_scale", state)
-        self._reward_scale = RewardScale.from_arrays(scale) if scale else None
-
-    @property
-    def n_updates(self) -> int:
-        """Optimiser steps made."""
-        return self.descent.n_updates
-
-    def set_normaliser(self, normaliser: Normaliser) -> None:
-        """Let the network, and so every checkpoint, standardise features like this from now on."""
-        self._network.normaliser.mean.copy_(torch.from_numpy(normaliser.mean))
-        self._network.normaliser.std.copy_(torch.from_numpy(normaliser.std))
+    def learn(self, played: Played, progress: float, on_epoch: Callable[[], None] = lambda: None) -> PPOStats:
+        """Learn from what this learner's actor played; as `update`."""
+        return self.update(evaluated(played, self.actor_critic), progress, on_epoch)
 
     def update(
         self, rollout: Rollout, progress: float, on_epoch: Callable[[], None] = lambda: None
@@ -231,7 +186,7 @@ class PPOLearner:
             losses = self.actor_critic.gradient(batch, objective)
             if target_kl is not None and losses.approx_kl > 1.5 * target_kl:
                 return False
-            grad_norm = self.descent.step(losses, rate, batch)
+            grad_norm = self.descent.step(losses.loss, rate, batch)
             if grad_norm is not None:
                 measured.append(_Update(losses, grad_norm, deviation))
         return True
@@ -239,7 +194,9 @@ class PPOLearner:
     def _transitions(self, rollout: Rollout) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
         advantages, returns = compute_gae(
-            self._scaled_rewards(rollout),
+            self.scaled_rewards(
+                rollout.rewards, rollout.terminated, rollout.truncated, on_policy=rollout.on_policy
+            ),
             rollout.values,
             rollout.terminated,
             rollout.truncated,
@@ -259,34 +216,10 @@ class PPOLearner:
             returns=returns.reshape(n),
         )
 
-    def _scaled_rewards(self, rollout: Rollout) -> NDArray[np.float32]:
-        """Rewards as they are learned from."""
-        rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
-        if not self.settings.normalize_rewards or not np.isfinite(rewards).all():
-            return rewards
-        _, n_envs, n_agents = rewards.shape
-        scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self.settings.gamma)
-        self._reward_scale = scale.updated(rewards, ended)
-        return self._reward_scale.scaled(rewards, REWARD_CLIP)
-
     def _objective(self, progress: float) -> Objective:
         s = self.settings
         clip_range = scheduled(s.clip_range, s.clip_range_schedule, progress)
         return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage)
-
-    def _build_actor_critic(self) -> ActorCritic:
-        if self.spec.kind == "mlp" and self.settings.device == "cpu":
-            return MlpActorCritic(self.spec, self._parameters)
-        return AutogradActorCritic(self._network, self._parameters)
-
-
-def scheduled(value: float, schedule: Schedule, progress: float) -> float:
-    """A setting at some share of the run: as it is, or falling linearly to 0.
-
-    >>> scheduled(0.2, "linear", progress=0.75)
-    0.05
-    """
-    return value * (1 - progress) if schedule == "linear" else value
 
 
 def _defined(value: float) -> float | None:

@@ -19,9 +19,51 @@ Float = NDArray[np.float32]
 CHUNK = 8192  # rows evaluated at a time, so that a rollout of many slots does not multiply in memory
 
 
+class Cut(NamedTuple):
+    """What slots saw when their episode was cut."""
+
+    step: int
+    slots: NDArray[np.int64]  # flat
+    features: Float
+    maps: NDArray[np.uint8] | None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything by name, for a checkpoint."""
+        arrays = {"step": np.array([self.step]), "slots": self.slots, "features": self.features}
+        return arrays if self.maps is None else arrays | {"maps": self.maps}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Cut:
+        """What `arrays` gave."""
+        return cls(int(arrays["step"][0]), arrays["slots"], arrays["features"], arrays.get("maps"))
+
+
+class Played(NamedTuple):
+    """What happened in some steps of every slot, axes (n_steps, n_envs, n_agents, ...); views until the next steps."""
+
+    features: Float  # standardised, (..., n_features); one step longer: the last are what comes after
+    maps: NDArray[np.uint8] | None  # (..., channels, height, width); one step longer too
+    illegal: NDArray[np.bool_] | None  # (..., n_actions); None when everything was legal all the time
+    actions: NDArray[Any]  # (...), or (..., n_dimensions) real numbers
+    rewards: Float
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    cuts: tuple[Cut, ...]
+    on_policy: bool = True  # whether the actor that learns from it played it
+    observed: Float | None = None  # features as they were shown, (n_steps, ..., n_features)
+
+    def final_values(self, actor: ActorCritic) -> Float:
+        """What the critic says of the observations that episodes were cut at; 0 where none was."""
+        values = np.zeros(self.rewards.shape, np.float32)
+        for cut in self.cuts:
+            if len(cut.slots):
+                values[cut.step].reshape(-1)[cut.slots] = _evaluate(actor, cut.features, cut.maps)[1]
+        return values
+
+
 @dataclass(frozen=True)
 class Rollout:
-    """Some steps of every slot, axes (n_steps, n_envs, n_agents, ...); views that hold until the next rollout."""
+    """Steps as PPO learns from them: with what the actor and the critic that played them said."""
 
     features: Float  # standardised, (..., n_features)
     maps: NDArray[np.uint8] | None  # (..., channels, height, width)
@@ -33,6 +75,32 @@ class Rollout:
     log_probs: Float
     values: Float  # one step longer: the last are of what comes after the rollout
     final_values: Float  # of the observation an episode was cut at; 0 where none was
+    on_policy: bool = True  # whether the actor that learns from it played it
+
+
+def evaluated(played: Played, actor: ActorCritic) -> Rollout:
+    """What was played, with the log-probabilities and values of the actor and critic that played it."""
+    features, maps = played.features[:-1], None if played.maps is None else played.maps[:-1]
+    rewards, illegal, actions = played.rewards, played.illegal, played.actions
+    outputs, values = _evaluate(actor, features, maps)
+    last_maps = None if played.maps is None else played.maps[-1]
+    _, last_values = _evaluate(actor, played.features[-1], last_maps)
+    flat_illegal = None if illegal is None else illegal.reshape(-1, illegal.shape[-1]).T
+    distribution = actor.distribution(outputs, flat_illegal)
+    log_probs = distribution.log_probs(actions.reshape(rewards.size, *actions.shape[3:]))
+    return Rollout(
+        features=features,
+        maps=maps,
+        illegal=illegal,
+        actions=actions,
+        rewards=rewards,
+        terminated=played.terminated,
+        truncated=played.truncated,
+        log_probs=log_probs.reshape(rewards.shape),
+        values=np.concatenate([values, last_values]).reshape(-1, *rewards.shape[1:]),
+        final_values=played.final_values(actor),
+        on_policy=played.on_policy,
+    )
 
 
 class Episode(NamedTuple):
@@ -49,25 +117,6 @@ class Normaliser(NamedTuple):
     mean: Float  # (n_features,)
     std: Float
     clip: float
-
-
-class _Cut(NamedTuple):
-    """What slots saw when their episode was cut."""
-
-    step: int
-    slots: NDArray[np.int64]  # flat
-    features: Float
-    maps: NDArray[np.uint8] | None
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything by name, for a checkpoint."""
-        arrays = {"step": np.array([self.step]), "slots": self.slots, "features": self.features}
-        return arrays if self.maps is None else arrays | {"maps": self.maps}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> _Cut:
-        """What `arrays` gave."""
-        return cls(int(arrays["step"][0]), arrays["slots"], arrays["features"], arrays.get("maps"))
 
 
 class RolloutCollector:
@@ -93,16 +142,17 @@ class RolloutCollector:
         slots = (env.n_envs, env.n_agents)
         shape = (n_steps, *slots)
         self._categorical = spec.distribution == "categorical"
-        self._features = np.zeros((*shape, spec.n_features), np.float32)
+        longer = (n_steps + 1, *slots)  # room for what comes after the last step
+        self._features = np.zeros((*longer, spec.n_features), np.float32)
         reads_maps = spec.kind == "conflict_aware"
-        self._maps = np.zeros((*shape, *spec.map_shape), np.uint8) if reads_maps else None
+        self._maps = np.zeros((*longer, *spec.map_shape), np.uint8) if reads_maps else None
         self._illegal = np.zeros((*shape, spec.n_actions), np.bool_) if self._categorical else None
         vectors = np.zeros((*shape, spec.n_actions), np.float32)
         self._actions: NDArray[Any] = np.zeros(shape, np.int64) if self._categorical else vectors
         self._rewards = np.zeros(shape, np.float32)
         self._terminated, self._truncated = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         self._noise = np.zeros((*shape, spec.n_actions), np.float32)
-        self._cuts: list[_Cut] = []
+        self._cuts: list[Cut] = []
         self._filled = 0
         self._returns, self._lengths = np.zeros(env.n_envs), np.zeros(env.n_envs, np.int64)
         self._observation = env.reset(seeds)
@@ -121,10 +171,6 @@ class RolloutCollector:
     def filled(self) -> int:
         """Ticks played that nothing has been learned from."""
         return self._filled
-
-    def observed(self, n_steps: int) -> Float:
-        """The first features of the newest rollout as the environment showed them, (n_steps, n_envs, n_agents, ...)."""
-        return self._features[:n_steps]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of everything the next rollouts depend on beside the generator, the environments included."""
@@ -157,7 +203,7 @@ class RolloutCollector:
         self.timestep = int(state["timestep"][0])
         self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()
         n_cuts = sum(name.endswith(".step") for name in state)
-        self._cuts = [_Cut.from_arrays(below(f"cut{i}", state)) for i in range(n_cuts)]
+        self._cuts = [Cut.from_arrays(below(f"cut{i}", state)) for i in range(n_cuts)]
         if self._moments is not None:
             self._moments = RunningMoments.from_arrays(below("moments", state))
         normaliser = below("normaliser", state)
@@ -200,43 +246,37 @@ class RolloutCollector:
             self._actions[t] = actions = self._act(actor, t)
             step = self.env.step(actions)
             self._rewards[t], self._terminated[t], self._truncated[t] = step[1:4]
-            if step.truncated.any():
+            if np.count_nonzero(step.truncated):  # a fifth of the cost of `any`
                 self._cuts.append(self._cut(t, step.truncated & ~step.terminated, step.final_observation))
             self._observation = step.observation
         self._filled += n_ticks
         self.timestep += n_ticks * self.n_slots
 
-    def finish(self, actor: ActorCritic) -> tuple[Rollout, list[Episode]]:
-        """What was played since the last time, with the actor's values, and the episodes that ended, in order."""
-        played = slice(0, self._filled)
-        rewards, actions = self._rewards[played], self._actions[played]
-        features = self._standardised(self._features[played])
-        maps = None if self._maps is None else self._maps[played]
-        illegal = None if self._illegal is None else self._illegal[played]
-        if illegal is not None and not illegal.any():
-            illegal = None
-        outputs, values = self._evaluate(actor, features, maps)
-        _, last_values = self._evaluate(actor, *self._seen(self._observation))
-        distribution = actor.distribution(
-            outputs, None if illegal is None else illegal.reshape(-1, self._spec.n_actions).T
+    def finish(self) -> tuple[Played, list[Episode]]:
+        """What was played since the last time, and the episodes that ended, in order of time."""
+        end = self._filled
+        features, maps, illegal = self._features[: end + 1], None, None
+        features[end] = self._observation.features
+        if self._maps is not None:
+            maps = self._maps[: end + 1]
+            maps[end] = self._observation.maps
+        if self._illegal is not None and np.count_nonzero(self._illegal[:end]):
+            illegal = self._illegal[:end]
+        played = Played(
+            self._standardised(features),
+            maps,
+            illegal,
+            self._actions[:end],
+            self._rewards[:end],
+            self._terminated[:end],
+            self._truncated[:end],
+            tuple(self._cuts),
+            observed=features[:end],
         )
-        log_probs = distribution.log_probs(actions.reshape(rewards.size, *actions.shape[3:]))
-        rollout = Rollout(
-            features=features,
-            maps=maps,
-            illegal=illegal,
-            actions=actions,
-            rewards=rewards,
-            terminated=self._terminated[played],
-            truncated=self._truncated[played],
-            log_probs=log_probs.reshape(rewards.shape),
-            values=np.concatenate([values, last_values]).reshape(-1, *rewards.shape[1:]),
-            final_values=self._final_values(actor, rewards.shape),
-        )
-        episodes = self._episodes(rollout)
-        self._renew_normaliser(self._features[played])
+        episodes = self._episodes(played)
+        self._renew_normaliser(features[:end])
         self._filled, self._cuts = 0, []
-        return rollout, episodes
+        return played, episodes
 
     def _renew_normaliser(self, features: Float) -> None:
         """What was seen counts from the next rollout on; a number that is not finite never does."""
@@ -276,37 +316,20 @@ class RolloutCollector:
     def _standardised(self, features: Float) -> Float:
         return features if self.normaliser is None else normalise(features, *self.normaliser)
 
-    def _cut(self, t: int, where: NDArray[np.bool_], final: Observation) -> _Cut:
+    def _cut(self, t: int, where: NDArray[np.bool_], final: Observation) -> Cut:
         features, maps = self._seen(final)
-        return _Cut(t, np.flatnonzero(where), features[where], None if maps is None else maps[where])
+        return Cut(t, np.flatnonzero(where), features[where], None if maps is None else maps[where])
 
-    def _final_values(self, actor: ActorCritic, shape: tuple[int, ...]) -> Float:
-        values = np.zeros(shape, np.float32)
-        for cut in self._cuts:
-            if len(cut.slots):
-                values[cut.step].reshape(-1)[cut.slots] = self._evaluate(actor, cut.features, cut.maps)[1]
-        return values
-
-    def _evaluate(
-        self, actor: ActorCritic, features: Float, maps: NDArray[np.uint8] | None
-    ) -> tuple[Float, Float]:
-        """Outputs (n_outputs, n) and values (n,) of all rows, whatever their axes."""
-        flat_features, flat_maps = features.reshape(-1, features.shape[-1]), _flat(maps)
-        pieces = [
-            actor.evaluate(
-                flat_features[start : start + CHUNK],
-                None if flat_maps is None else flat_maps[start : start + CHUNK],
-            )
-            for start in range(0, len(flat_features), CHUNK)
-        ]
-        return np.concatenate([piece[0] for piece in pieces], axis=1), np.concatenate([p[1] for p in pieces])
-
-    def _episodes(self, rollout: Rollout) -> list[Episode]:
+    def _episodes(self, played: Played) -> list[Episode]:
         """The episodes that ended; what is still open goes on in the next rollout."""
-        ended = rollout.truncated if self.env.spec.episode_ticks else rollout.truncated | rollout.terminated
+        ended = played.truncated if self.env.spec.episode_ticks else played.truncated | played.terminated
+        if not np.count_nonzero(ended):
+            self._returns += played.rewards.sum(axis=(0, 2), dtype=np.float64) / self.env.n_agents
+            self._lengths += len(ended)
+            return []
         over = np.asarray(ended.all(axis=2))
-        rewards = rollout.rewards.mean(axis=2, dtype=np.float64)
-        started = self.timestep - rollout.rewards.size
+        rewards = played.rewards.mean(axis=2, dtype=np.float64)
+        started = self.timestep - played.rewards.size
         found: list[Episode] = []
         for env in range(self.env.n_envs):
             begin = 0
@@ -322,3 +345,18 @@ class RolloutCollector:
 
 def _flat(maps: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
     return None if maps is None else maps.reshape(-1, *maps.shape[-3:])
+
+
+def _evaluate(actor: ActorCritic, features: Float, maps: NDArray[np.uint8] | None) -> tuple[Float, Float]:
+    """Outputs (n_outputs, n) and values (n,) of all rows, whatever their axes."""
+    flat_features, flat_maps = features.reshape(-1, features.shape[-1]), _flat(maps)
+    if len(flat_features) <= CHUNK:
+        return actor.evaluate(flat_features, flat_maps)
+    pieces = [
+        actor.evaluate(
+            flat_features[start : start + CHUNK],
+            None if flat_maps is None else flat_maps[start : start + CHUNK],
+        )
+        for start in range(0, len(flat_features), CHUNK)
+    ]
+    return np.concatenate([piece[0] for piece in pieces], axis=1), np.concatenate([p[1] for p in pieces])

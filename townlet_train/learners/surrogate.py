@@ -122,7 +122,8 @@ class DiagonalGaussian:
     """Real-valued actions around a mean, one deviation per dimension; also finds the slope in `log_std`."""
 
     def __init__(self, mean: Float, log_std: Float, log_std_gradient: Float) -> None:
-        self._mean, self._log_std, self._log_std_gradient = mean, log_std, log_std_gradient
+        self._mean, self._log_std = mean, log_std.copy()  # the learner moves its own while this is asked
+        self._log_std_gradient = log_std_gradient
         self._inverse_std = np.exp(-log_std)[:, None]
 
     def log_probs(self, actions: Actions) -> Float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from townlet_train.contract import AnnealContext, TrainingContext
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.data.metrics import conflict_columns
-from townlet_train.envs.protocol import VectorEnv
+from townlet_train.learners.rollouts import Played
 from townlet_train.services.rolling import RollingLog, rewind
 
 TELEMETRY_VERSION = 1.2
@@ -54,15 +54,15 @@ class Spent(NamedTuple):
 
 
 class EventTally:
-    """The events of the newest rollout: what an environment has counted between the last two marks."""
+    """The events of the newest rollout: what `count` has counted between the last two marks, by name, (n_envs,)."""
 
-    def __init__(self, env: VectorEnv) -> None:
-        self._env = env
-        self._before = self._now = env.event_counts()
+    def __init__(self, count: Callable[[], Mapping[str, NDArray[np.float64]]]) -> None:
+        self._count = count
+        self._before = self._now = count()
 
     def mark(self) -> None:
         """A rollout has ended."""
-        self._before, self._now = self._now, self._env.event_counts()
+        self._before, self._now = self._now, self._count()
 
     def counts(self) -> dict[str, float]:
         """Events by name, summed over environments; none where the environment counts none."""
@@ -102,19 +102,15 @@ class TelemetryLog:
         self._log.append(flat | {f"conflict.{name}": value for name, value in fields["conflict"].items()})
 
 
-def rollout_telemetry(
-    rewards: NDArray[np.float32],
-    observed: NDArray[np.float32],
-    feature_names: Sequence[str],
-    events: Mapping[str, float],
+def rollout_fields(
+    played: Played, feature_names: Sequence[str], events: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Fields of one rollout; `observed` are its features as the environment showed them, (n_steps, n_envs, ...)."""
+    """Fields of what was played, or read from a recording, which has no ticks and no samples of one length."""
     return {
-        "data_mode": "rollout",
-        "rollout_ticks": len(rewards),
+        "rollout_ticks": len(played.rewards) if played.on_policy else None,
         **event_fields(events),
-        **baseline_fields(rewards),
-        "conflict": conflict_fields(observed, feature_names),
+        **baseline_fields(played.rewards, played.rewards[0].size if played.on_policy else None),
+        "conflict": {} if played.observed is None else conflict_fields(played.observed, feature_names),
     }
 
 
@@ -128,14 +124,14 @@ def event_fields(events: Mapping[str, float]) -> dict[str, float | None]:
     }
 
 
-def baseline_fields(rewards: NDArray[np.float32]) -> dict[str, float]:
-    """Rewards (n_steps, n_envs, n_agents) as those of a recording of one sample per slot would be described."""
-    n_samples, total = rewards[0].size, float(rewards.sum(dtype=np.float64))
+def baseline_fields(rewards: NDArray[np.float32], n_samples: int | None) -> dict[str, float | None]:
+    """Rewards (n_steps, n_envs, n_agents) as a recording of so many samples is described; null if nobody knows."""
+    total = float(rewards.sum(dtype=np.float64))
     return {
         "baseline_sample_count": n_samples,
         "baseline_reward_mean": total / rewards.size,
         "baseline_reward_sum": total,
-        "baseline_reward_sum_mean": total / n_samples,
+        "baseline_reward_sum_mean": total / n_samples if n_samples else None,
     }
 
 

@@ -66,7 +66,7 @@ def results_document(
             "seed": run["seed"],
             "start_time": run["started_at"],
             "end_time": now(),
-            "total_timesteps": reached.get("steps") or total_timesteps(lines),
+            "total_timesteps": total_timesteps(lines, reached.get("steps")),
             "conda_environment": os.environ.get("CONDA_DEFAULT_ENV"),
         },
         "model": {
@@ -147,8 +147,10 @@ def metrics_table(lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def total_timesteps(lines: Sequence[Line]) -> int | None:
-    """The largest timestep recorded."""
+def total_timesteps(lines: Sequence[Line], steps: float | None = None) -> int | None:
+    """The steps of the whole run, or else the largest timestep recorded."""
+    if steps is not None:
+        return int(steps)
     return max((line["timestep"] for line in lines if line.get("timestep") is not None), default=None)
 
 

@@ -74,6 +74,15 @@ class ReplayDatasetService:
             return replay.capture.env_id
         return replay.headers[0].facts.env_id
 
+    def check_env(self, path: Path, env: str) -> str | None:
+        """As `env_id`; raises `UsageError` when it says another environment than `env`."""
+        recorded = self.env_id(path)
+        if recorded is not None and recorded != env:
+            raise UsageError(
+                f"{path} was recorded in environment {recorded!r}, the config says {env!r}. Pass --env {recorded}."
+            )
+        return recorded
+
     def load(self, path: Path, *, with_maps: bool = True) -> Demonstrations:
         """Every frame of a recording, to learn from."""
         return load_demonstrations(self.resolve_manifest(path), with_maps=with_maps)

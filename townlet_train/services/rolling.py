@@ -8,7 +8,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from townlet_train.files import to_json, write_bytes
+from townlet_train.files import storing, to_json, write_bytes
 
 
 class RollingLog:
@@ -23,7 +23,7 @@ class RollingLog:
         """Write one record behind the others."""
         if self._max_entries is not None and self._entries >= self._max_entries:
             self._index, self._entries = self._index + 1, 0
-        with self._current.open("a", encoding="utf-8") as stream:
+        with storing(self._current), self._current.open("a", encoding="utf-8") as stream:
             stream.write(to_json(dict(record)) + "\n")
         self._entries += 1
 

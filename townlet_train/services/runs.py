@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from townlet_train.data.checkpoint import checkpoints_after
 from townlet_train.errors import Interrupted, UsageError
-from townlet_train.files import PARTIAL, atomic_path, to_json, write_bytes, write_json
+from townlet_train.files import PARTIAL, atomic_path, storing, to_json, write_bytes, write_json
 from townlet_train.services.rolling import whole_lines
 
 RUN_SCHEMA = "1.0.0"
@@ -80,10 +80,11 @@ class Run:
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, stamped with the time, and flush it."""
-        if self._metrics is None:
-            self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
-        self._metrics.write(to_json({**line, "timestamp": now()}) + "\n")
-        self._metrics.flush()
+        with storing(self.path / METRICS):
+            if self._metrics is None:
+                self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+            self._metrics.write(to_json({**line, "timestamp": now()}) + "\n")
+            self._metrics.flush()
 
     def close(self) -> None:
         """Close metrics.jsonl; another `record` opens it again."""
@@ -192,7 +193,8 @@ def open_run(
     A run that is resumed where it was goes on with its files, its metrics cut to what the checkpoint knows; elsewhere
     it begins with a copy of those metrics.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    with storing(path):
+        path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(_locked(path))
         _put_back(path)
@@ -200,18 +202,19 @@ def open_run(
         document: dict[str, Any] = {"schema_version": RUN_SCHEMA, "id": run_id(strategy, seed)}
         document |= {"strategy": strategy, "seed": seed, "started_at": now()}
         if resumed is not None and resumed.continues(path):
-            document |= {name: _read(path / RUN)[name] for name in KEPT if name in _read(path / RUN)}
+            before = _read(path / RUN)
+            document |= {name: before[name] for name in KEPT if name in before}
             for later in checkpoints_after(path, resumed.timestep):
                 later.unlink()
         else:
             _set_aside(path)
         for unfinished in path.glob(f".*{PARTIAL}"):
             unfinished.unlink()
-        run = Run(path, document["id"], document)
         if resumed is not None:
             _rewind(resumed, path / METRICS)
             since = {"checkpoint": str(resumed.path), "timestep": resumed.timestep, "at": now()}
-            run.update(resumed=[*document.get("resumed", ()), since])
+            document["resumed"] = [*document.get("resumed", ()), since]
+        run = Run(path, document["id"], document)
         stack.callback(run.close)
         run.update(status="running", ended_at=None, error=None, versions=versions(), **details)
         stack.enter_context(_logged_to(path / "logs"))
@@ -231,7 +234,8 @@ def _rewind(resumed: Resumed, target: Path) -> None:
     """Leave in `target` what the run had recorded by the time of its checkpoint."""
     source = resumed.path.parent / METRICS
     if not source.exists():
-        logger.warning("%s is missing; the metrics begin after step %d", source, resumed.recorded)
+        if resumed.recorded:
+            logger.warning("%s is missing; the metrics begin after step %d", source, resumed.recorded)
         return
     kept = [line for line in read_lines(source) if line["timestep"] <= resumed.recorded]
     write_bytes(target, "".join(to_json(line) + "\n" for line in kept).encode())

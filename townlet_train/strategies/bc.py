@@ -18,7 +18,6 @@ from townlet_train.api import (
     Progress,
     StrategyParams,
     TrainingContext,
-    UsageError,
     sha256_of,
 )
 from townlet_train.strategies.bc_params import BCParams
@@ -45,7 +44,7 @@ class BCStrategy:
         from townlet_train.learners.bc import select_device
 
         manifest = context.services.replay.check(self.params.manifest)
-        recorded_env(manifest, context)
+        context.services.replay.check_env(manifest, context.config.env)
         context.services.evaluation.check_env(context.config.env)
         select_device(self.params.device)
 
@@ -56,7 +55,7 @@ class BCStrategy:
 
         started = time.perf_counter()
         manifest = context.services.replay.resolve_manifest(self.params.manifest)
-        recorded = recorded_env(manifest, context)
+        recorded = context.services.replay.check_env(manifest, context.config.env)
         demonstrations = context.services.replay.load(
             manifest, with_maps=self.params.network == "conflict_aware"
         )
@@ -181,17 +180,6 @@ class BCStrategy:
             checkpoint=str(checkpoint),
             checkpoint_sha256=sha256_of(checkpoint),
         )
-
-
-def recorded_env(manifest: Path, context: TrainingContext) -> str | None:
-    """The environment the demonstrations name, None when they name none; `UsageError` when the config has another."""
-    recorded = context.services.replay.env_id(manifest)
-    if recorded is not None and recorded != context.config.env:
-        raise UsageError(
-            f"{manifest} was recorded in environment {recorded!r}, the config says {context.config.env!r}. "
-            f"Pass --env {recorded}."
-        )
-    return recorded
 
 
 def checkpoint_path(context: TrainingContext, clone: Clone) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from townlet_train.api import PPOTrainingResultDTO, StrategyParams, TrainingContext, build_env
 from townlet_train.learners.params import OnPolicyParams
@@ -31,6 +32,37 @@ class PPOParams(OnPolicyParams):
     telemetry_max_entries: int | None = Field(
         None, gt=0, description="records in a file of it, ppo_log.1.jsonl follows; unset: any number"
     )
+    mode: Literal["rollout", "replay", "mixed"] | None = Field(
+        None, description="learn from rollouts, from a recording, or from both in turn; unset: what is named"
+    )
+    replay_manifest: Path | None = Field(None, description="manifest of recorded transitions to learn from")
+    capture_dir: Path | None = Field(None, description="capture with recorded transitions to learn from")
+    replay_sample: Path | None = Field(None, description="one recorded sample to learn from")
+
+    @property
+    def recording(self) -> Path | None:
+        """Where recorded transitions are; None without any."""
+        return self.replay_manifest or self.capture_dir or self.replay_sample
+
+    @property
+    def data_mode(self) -> str:
+        """Where transitions come from: the mode that was named, or the one that what is named means."""
+        return self.mode or ("replay" if self.recording else "rollout")
+
+    @model_validator(mode="after")
+    def _one_recording_where_one_is_needed(self) -> PPOParams:
+        named = [
+            path for path in (self.replay_manifest, self.capture_dir, self.replay_sample) if path is not None
+        ]
+        if len(named) > 1:
+            raise ValueError(
+                "one of replay_manifest, capture_dir and replay_sample can be named, not several"
+            )
+        if named and self.mode == "rollout":
+            raise ValueError("mode rollout learns from no recording, and one is named")
+        if not named and self.mode in ("replay", "mixed"):
+            raise ValueError(f"mode {self.mode} learns from a recording: name a replay_manifest")
+        return self
 
 
 class PPOStrategy:
@@ -45,12 +77,15 @@ class PPOStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse an environment that cannot be built."""
+        """Refuse an environment that cannot be built, and a recording that cannot be read or is of another one."""
         build_env(context.config, 1)
+        if self.params.recording is not None:
+            context.services.replay.check(self.params.recording)
+            context.services.replay.check_env(self.params.recording, context.config.env)
 
     def run(self, context: TrainingContext) -> PPOTrainingResultDTO:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the model."""
-        from townlet_train.learners.on_policy import OnPolicyRun, train
+        from townlet_train.learners.on_policy import OnPolicyRun, Recording, train
         from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats
         from townlet_train.learners.telemetry import TelemetryLog
 
@@ -61,14 +96,18 @@ class PPOStrategy:
 
         def tell(run: OnPolicyRun[PPOStats], stats: PPOStats) -> None:
             if log.due(run.rollouts):
-                log.append({**run.telemetry(), **stats.telemetry()})
+                log.append({**run.telemetry(), **stats.telemetry(), "data_mode": p.data_mode})
 
         settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
+        path = p.recording
+        source = None if path is None else context.services.replay.resolve_manifest(path)
         trained = train(
             context,
             self.params,
             algorithm=self.name,
             build_learner=lambda network, rng: PPOLearner(network, settings, rng),
+            recording=None if source is None else Recording(source, alone=p.data_mode == "replay"),
             on_rollout=tell,
         )
-        return PPOTrainingResultDTO(**{**trained.telemetry, **trained.stats.telemetry(), **trained.facts})
+        reached = {**trained.telemetry, **trained.stats.telemetry(), **trained.facts}
+        return PPOTrainingResultDTO(**reached, data_mode=p.data_mode)

@@ -1,0 +1,485 @@
+"""A run that goes on from a checkpoint is the same run, bit for bit; what would make it another one is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from townlet_train.cli import main
+from townlet_train.config import RunConfig
+from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint, sorted_checkpoints
+from townlet_train.errors import CheckpointError, UsageError
+from townlet_train.files import sha256_of
+from townlet_train.orchestrator import run_strategy
+from townlet_train.results import TrainingResultDTO
+from townlet_train.services.rollout import capture_as_configured
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+SHORT = {"timesteps": 700, "n_steps": 300, "batch_size": 50, "n_epochs": 2, "checkpoint_interval": 100}
+SHORT |= {"evaluation_episodes": 2, "log_interval": 100}
+NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "learning_rate_schedule": "linear"}
+TIMES = {"timestamp", "start_time", "end_time", "training_time_seconds", "duration_sec", "started_at"}
+TIMES |= {"steps_per_sec", "collect_sec", "update_sec", "epoch_duration_sec"}
+PLACES = {"model_path", "checkpoint", "policy"}
+
+
+def train(run_dir: Path, *, env: str = "CartPole-v1", seed: int = 3, **params: Any) -> TrainingResultDTO:
+    config = RunConfig.model_validate({"env": env, "seed": seed})
+    return run_strategy("ppo", {**SHORT, **params}, config=config, run_dir=run_dir)
+
+
+def resume(
+    checkpoint: Path | str,
+    run_dir: Path | None = None,
+    *,
+    fork: bool = False,
+    overwrite: bool = False,
+    **params: Any,
+) -> TrainingResultDTO:
+    return run_strategy(
+        "ppo",
+        params,
+        config=RunConfig(),
+        run_dir=run_dir,
+        resume_from=checkpoint,
+        fork=fork,
+        overwrite=overwrite,
+    )
+
+
+def without(names: set[str], document: Any) -> Any:
+    """A JSON document less some keys, wherever they are."""
+    if isinstance(document, dict):
+        return {key: without(names, value) for key, value in document.items() if key not in names}
+    return [without(names, value) for value in document] if isinstance(document, list) else document
+
+
+def left_by(run_dir: Path, *, after: int = 0) -> dict[str, Any]:
+    """What a run leaves that must not depend on whether it was interrupted: files' bytes, documents less times."""
+    found: dict[str, Any] = {
+        path.name: sha256_of(path)
+        for path in run_dir.glob("*.zip")
+        if not path.stem.startswith("checkpoint_") or int(path.stem.removeprefix("checkpoint_")) > after
+    }
+    for path in run_dir.glob("ppo_*.json"):
+        found[path.name] = without(TIMES | PLACES | {"checkpoints"}, json.loads(path.read_text()))
+    for path in (run_dir / "metrics.jsonl", run_dir / "ppo_log.jsonl"):
+        found[path.name] = [without(TIMES, json.loads(line)) for line in path.read_text().splitlines()]
+    return found
+
+
+CASES = {
+    "a pole": ("CartPole-v1", {}),
+    "sixteen poles": ("CartPole-v1", {"n_envs": 16, "n_steps": 40, "timesteps": 1500, **NORMALISED}),
+    "a pendulum, real actions": ("Pendulum-v1", NORMALISED),
+    "a lander, in mid-flight": ("LunarLander-v3", {}),
+    "sixteen landers": ("LunarLander-v3", {"n_envs": 16, "n_steps": 40, "timesteps": 3000, **NORMALISED}),
+    "a town": ("town", {"n_steps": 50, "timesteps": 720, "evaluation_episodes": 0}),
+    "towns seen as maps": (
+        "town",
+        {
+            "n_envs": 2,
+            "n_steps": 40,
+            "timesteps": 1800,
+            "network": "conflict_aware",
+            "evaluation_episodes": 0,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("env", "params"), CASES.values(), ids=CASES)
+def test_resumed_from_any_checkpoint_it_ends_with_the_same_bytes(
+    env: str, params: dict[str, Any], tmp_path: Path
+) -> None:
+    if env == "LunarLander-v3":
+        pytest.importorskip("Box2D")
+    train(tmp_path / "straight", env=env, **params)
+    checkpoints = sorted_checkpoints(tmp_path / "straight")
+    for checkpoint in (checkpoints[0], checkpoints[len(checkpoints) // 2], checkpoints[-1]):
+        resumed_dir = tmp_path / checkpoint.stem
+        resume(checkpoint, resumed_dir)
+        after = int(checkpoint.stem.removeprefix("checkpoint_"))
+        assert left_by(resumed_dir) == left_by(tmp_path / "straight", after=after)
+
+
+@pytest.mark.parametrize("mode", ["replay", "mixed"])
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_learning_from_a_recording_is_resumed_where_it_was(mode: str, store: str, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"seed": 1, "rollout": {"towns": 2, "ticks": 60, "store": store}})
+    capture_as_configured(config, output=tmp_path / "capture")
+    params = {
+        "mode": mode,
+        "capture_dir": tmp_path / "capture",
+        "n_steps": 80,
+        "timesteps": 1500,
+        "n_epochs": 1,
+    }
+    train(tmp_path / "straight", env="town", **params, evaluation_episodes=0, normalize_rewards=True)
+    for checkpoint in sorted_checkpoints(tmp_path / "straight")[2::5]:
+        resume(checkpoint, tmp_path / checkpoint.stem)
+        after = int(checkpoint.stem.removeprefix("checkpoint_"))
+        assert left_by(tmp_path / checkpoint.stem) == left_by(tmp_path / "straight", after=after)
+
+
+def test_a_finished_run_made_longer_is_what_it_would_have_been(tmp_path: Path) -> None:
+    train(tmp_path / "long", timesteps=1400)
+    train(tmp_path / "run", timesteps=700)
+    resume("latest", tmp_path / "run", timesteps=1400)
+    assert left_by(tmp_path / "run", after=700) == left_by(tmp_path / "long", after=700)
+
+
+def test_run_json_remembers_when_a_run_was_resumed_and_keeps_its_start(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    before = json.loads((tmp_path / "run/run.json").read_text())
+    resume("latest", tmp_path / "run", timesteps=900)
+    after = json.loads((tmp_path / "run/run.json").read_text())
+    assert after["started_at"] == before["started_at"]
+    assert after["status"] == "finished"
+    [since] = after["resumed"]
+    assert (since["timestep"], Path(since["checkpoint"]).name) == (700, "checkpoint_700.zip")
+
+
+def townlet_train(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "townlet_train", *arguments]
+
+
+def killed_at(checkpoint: Path, arguments: list[str]) -> None:
+    """Run the program and kill it without warning once a checkpoint is there."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_process_is_resumed_by_another_to_the_same_end(tmp_path: Path) -> None:
+    options = ["--timesteps", "30000", "--n-steps", "512", "--evaluation-episodes", "2"]
+    start = townlet_train("ppo", "--env", "CartPole-v1", "--seed", "3", *options)
+    subprocess.run([*start, "--output-dir", str(tmp_path / "straight")], check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    killed_at(killed / "checkpoint_4000.zip", [*start, "--output-dir", str(killed)])
+    assert json.loads((killed / "run.json").read_text())["status"] == "running"
+    again = subprocess.run([*start, "--output-dir", str(killed)], check=False, capture_output=True, text=True)
+    assert again.returncode == 3
+    assert "running, or killed while it was" in again.stderr
+    go_on = townlet_train("ppo", "--resume-from", "latest", "--output-dir", str(killed), "--json")
+    finished = subprocess.run(go_on, check=True, capture_output=True, text=True)
+    assert json.loads(finished.stdout)["steps"] == 30000
+    assert left_by(killed) == left_by(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_killed_a_hundred_times_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.killer", str(tmp_path / "killed"), "100"]
+    killed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
+    assert killed.returncode == 0, killed.stderr
+    report = json.loads(killed.stdout)
+    assert report["kills"] == 100
+    assert report["resumed"] > 50  # the others were killed before they had begun, or had saved anything
+    train(tmp_path / "straight", **report["params"])
+    assert left_by(tmp_path / "killed") == left_by(tmp_path / "straight")
+
+
+PHASES = {
+    "collecting": ("townlet_train.learners.rollouts.RolloutCollector.advance", 2),
+    "updating": ("townlet_train.learners.ppo.PPOLearner.update", 1),
+    "saving": ("townlet_train.learners.on_policy.save_checkpoint", 2),
+    "evaluating": ("townlet_train.services.scoring.evaluate_as_configured", 0),
+}
+
+
+def signalled(monkeypatch: pytest.MonkeyPatch, name: str, calls: int, number: signal.Signals) -> None:
+    """Let a function send this process a signal when it has been called before so often."""
+    owner, _, attribute = name.rpartition(".")
+    found: Any = _imported(owner)
+    original: Callable[..., Any] = getattr(found, attribute)
+    seen = iter(range(1000))
+
+    def interrupting(*args: Any, **kwargs: Any) -> Any:
+        if next(seen) == calls:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(found, attribute, interrupting)
+
+
+def _imported(path: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        owner, _, name = path.rpartition(".")
+        return getattr(_imported(owner), name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_in_any_phase_ends_with_7_and_the_run_goes_on_to_the_same_end(
+    phase: str,
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train(tmp_path / "straight")
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
+    run = ["ppo", "--output-dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patched:
+        signalled(patched, *PHASES[phase], number)
+        assert main([*run, "--env", "CartPole-v1", "--seed", "3", *options]) == 7
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"Stopped by {number.name}" in said.err
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"
+    assert main([*run, "--resume-from", "latest", "--json"]) == 0
+    stopped_at = {
+        int(path.stem.removeprefix("checkpoint_")) for path in (tmp_path / "run").glob("checkpoint_*")
+    }
+    ended = left_by(tmp_path / "run")
+    straight = left_by(tmp_path / "straight")
+    assert {name: ended[name] for name in straight if not name.startswith("checkpoint_")} == {
+        name: value for name, value in straight.items() if not name.startswith("checkpoint_")
+    }
+    assert stopped_at >= {100, 200, 300, 400, 500, 600, 700}
+
+
+def test_a_full_disk_ends_with_2_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path / "sizes", n_steps=600)
+    small, large = ((tmp_path / f"sizes/checkpoint_{step}.zip").stat().st_size for step in (100, 500))
+    limit = (small + large) // 2
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in (SHORT | {"n_steps": 600}).items()]
+    run = tmp_path / "run"
+    ended = subprocess.run(
+        townlet_train("ppo", "--env", "CartPole-v1", "--output-dir", str(run), *options),
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert ended.returncode == 2
+    assert re.search(r"checkpoint_\d+\.zip cannot be written: File too large\.", ended.stderr)
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    last = sorted_checkpoints(run)[-1]
+    assert load_checkpoint(last).state["timestep"] == int(last.stem.removeprefix("checkpoint_"))
+    assert [path.name for path in run.iterdir() if path.name.endswith(".partial")] == []
+    resume("latest", run)
+    assert (run / "ppo_seed42_model.zip").exists()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def tampered(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def of_stable_baselines3(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", "{}")
+        archive.writestr("policy.pth", b"")
+        archive.writestr("_stable_baselines3_version", "2.9.2")
+
+
+def of_a2c(path: Path) -> None:
+    loaded = load_checkpoint(path)
+    save_checkpoint(path, replace(loaded, info=loaded.info.model_copy(update={"algorithm": "a2c"})))
+
+
+def of_another_environment(path: Path) -> None:
+    loaded = load_checkpoint(path)
+    names = loaded.info.model_copy(update={"feature_names": ("x", *loaded.info.feature_names[1:])})
+    save_checkpoint(path, replace(loaded, info=names))
+
+
+def without_its_training(path: Path) -> None:
+    save_checkpoint(path, replace(load_checkpoint(path), optimizer=None, training=None))
+
+
+WRONG = {
+    Path.unlink: "does not exist",
+    truncated: "is not a whole zip archive",
+    tampered: "Bad CRC-32",
+    of_stable_baselines3: "looks like a Stable-Baselines3 file",
+    of_a2c: "was trained by 'a2c', not by 'ppo'",
+    of_another_environment: "feature 0 is 'x'",
+    without_its_training: "no state of its training",
+}
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), WRONG.items(), ids=[spoil.__name__ for spoil in WRONG])
+def test_a_checkpoint_that_cannot_be_gone_on_from_ends_with_6(
+    spoil: Callable[[Path], None], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run", timesteps=100)
+    checkpoint = shutil.copy(tmp_path / "run/checkpoint_100.zip", tmp_path / "checkpoint_100.zip")
+    spoil(Path(checkpoint))
+    arguments = ["ppo", "--env", "CartPole-v1", "--seed", "3", "--timesteps", "300", "--n-steps", "300"]
+    arguments += ["--resume-from", str(checkpoint), "--output-dir", str(tmp_path / "new")]
+    assert main(arguments) == 6
+    assert sentence in capsys.readouterr().err
+    assert not list((tmp_path / "new").glob("*.zip"))
+
+
+def test_latest_passes_over_a_damaged_checkpoint_with_a_warning_and_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run")
+    straight = left_by(tmp_path / "run")
+    truncated(tmp_path / "run/checkpoint_700.zip")
+    arguments = ["ppo", "--resume-from", "latest", "--output-dir", str(tmp_path / "run"), "--overwrite"]
+    assert main([*arguments, "--json"]) == 1
+    [warning] = json.loads(capsys.readouterr().out)["warnings"]
+    assert "checkpoint_700.zip is not a whole zip archive" in warning
+    assert warning.endswith("An older one was taken.")
+    assert sha256_of(tmp_path / "run/checkpoint_700.zip") == straight["checkpoint_700.zip"]
+
+
+def test_another_seed_has_no_effect_and_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run")
+    arguments = ["ppo", "--resume-from", str(tmp_path / "run/checkpoint_300.zip"), "--seed", "8"]
+    assert main([*arguments, "--output-dir", str(tmp_path / "new"), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["warnings"] == [
+        f"{tmp_path}/run/checkpoint_300.zip was trained with seed 3, which goes on; seed 8 has no effect."
+    ]
+    assert (
+        left_by(tmp_path / "new")["ppo_seed3_model.zip"] == left_by(tmp_path / "run")["ppo_seed3_model.zip"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"learning_rate": 1e-3}, r"learning_rate is 0.0003 in .* and 0.001 now, which makes it another run"),
+        ({"n_envs": 2}, "n_envs is 1 in"),
+        ({"timesteps": 100}, "is at step 300, 100 are asked for. Raise --timesteps"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(
+    given: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    train(tmp_path / "run", timesteps=300)
+    with pytest.raises(UsageError, match=sentence):
+        resume(tmp_path / "run/checkpoint_300.zip", tmp_path / "new", **given)
+
+
+def test_another_environment_or_another_rule_of_the_town_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run", timesteps=100)
+    arguments = ["ppo", "--resume-from", str(tmp_path / "run/checkpoint_100.zip")]
+    assert main([*arguments, "--env", "town"]) == 6
+    assert "was trained in environment 'CartPole-v1', not in 'town'" in capsys.readouterr().err
+    assert main([*arguments, "--set", "town.n_agents=4"]) == 3
+    assert "town.n_agents is 6 in" in capsys.readouterr().err
+
+
+def test_later_checkpoints_are_replaced_only_when_told(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    straight = left_by(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"holds checkpoints after step 200, up to checkpoint_700\.zip"):
+        resume(tmp_path / "run/checkpoint_200.zip")
+    assert left_by(tmp_path / "run") == straight
+    resume(tmp_path / "run/checkpoint_200.zip", overwrite=True)
+    assert left_by(tmp_path / "run") == straight
+
+
+def test_a_checkpoint_of_elsewhere_does_not_go_on_in_a_directory_that_is_taken(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        train(tmp_path / name, timesteps=100)
+    with pytest.raises(UsageError, match="other already holds a run"):
+        resume(tmp_path / "one/checkpoint_100.zip", tmp_path / "other", timesteps=200)
+
+
+def test_there_is_nothing_latest_in_an_empty_directory(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"holds no checkpoint to resume from\. Name the run's directory"
+    ):
+        resume("latest", tmp_path / "nothing")
+
+
+def test_a_fork_is_a_new_run_with_the_old_policy_and_names_its_parent(tmp_path: Path) -> None:
+    train(tmp_path / "run", **NORMALISED)
+    parent = tmp_path / "run/checkpoint_700.zip"
+    config = RunConfig(env="CartPole-v1", seed=9)
+    run_strategy(
+        "ppo",
+        {"learning_rate": 1e-9, "n_envs": 2},
+        config=config,
+        run_dir=tmp_path / "fork",
+        resume_from=parent,
+        fork=True,
+    )
+    old, new = load_checkpoint(parent), load_checkpoint(tmp_path / "fork/checkpoint_100.zip")
+    assert new.info.lineage.parent_sha256 == sha256_of(parent)
+    assert new.info.lineage.training_seeds == ((9, 10),)
+    assert new.state["timestep"] == 100
+    for name, array in old.weights.items():
+        np.testing.assert_array_equal(new.weights[name], array)
+    assert old.training is not None
+    assert new.training is not None
+    seen = [checkpoint["collector.moments.count"][0] for checkpoint in (old.training, new.training)]
+    assert seen == [600, 600]
+
+
+def test_a_clone_is_forked_into_ppo_as_it_is(tmp_path: Path) -> None:
+    train(tmp_path / "run", timesteps=100)
+    loaded = load_checkpoint(tmp_path / "run/checkpoint_100.zip")
+    clone = replace(
+        loaded,
+        info=loaded.info.model_copy(update={"algorithm": "bc"}),
+        optimizer=None,
+        training=None,
+        state={},
+    )
+    save_checkpoint(tmp_path / "clone.zip", clone)
+    config = RunConfig(env="CartPole-v1")
+    params = {**SHORT, "timesteps": 100, "checkpoint_interval": 50}
+    run_strategy(
+        "ppo", params, config=config, run_dir=tmp_path / "fork", resume_from=tmp_path / "clone.zip", fork=True
+    )
+    first = load_checkpoint(tmp_path / "fork/checkpoint_50.zip")
+    for name, array in loaded.weights.items():
+        np.testing.assert_array_equal(first.weights[name], array)
+    with pytest.raises(UsageError, match="normalize_observations goes on from what was seen"):
+        run_strategy(
+            "ppo",
+            {**params, "normalize_observations": True},
+            config=config,
+            run_dir=tmp_path / "other",
+            resume_from=tmp_path / "clone.zip",
+            fork=True,
+        )
+
+
+def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Runs of bc cannot be resumed\."):
+        run_strategy("bc", {}, config=RunConfig(), run_dir=tmp_path, resume_from="latest")
+    with pytest.raises(UsageError, match="Name it with --resume-from"):
+        run_strategy("ppo", {}, config=RunConfig(), run_dir=tmp_path, fork=True)

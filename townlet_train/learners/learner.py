@@ -1,0 +1,126 @@
+"""What PPO and A2C have in common: a network whose weights are one vector, its descent, the scale of rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from townlet_train.data.checkpoint import Arrays, below, under
+from townlet_train.envs.normalise import RewardScale
+from townlet_train.learners.actor_critic import (
+    ActorCritic,
+    AutogradActorCritic,
+    MlpActorCritic,
+    parameter_order,
+)
+from townlet_train.learners.bc import select_device
+from townlet_train.learners.descent import GuardedDescent
+from townlet_train.learners.networks import FlatParameters, build_network, export_weights, import_weights
+from townlet_train.learners.optimisers import FlatOptimiser
+from townlet_train.learners.rollouts import Normaliser
+from townlet_train.policies.network import NetworkSpec
+
+REWARD_CLIP = 10.0  # deviations, as Stable-Baselines3's VecNormalize has it
+
+Schedule = Literal["constant", "linear"]
+
+
+class CommonSettings(Protocol):
+    """The settings every learner has."""
+
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def max_grad_norm(self) -> float: ...
+    @property
+    def normalize_rewards(self) -> bool: ...
+    @property
+    def device(self) -> str: ...
+
+
+class PolicyLearner:
+    """A network to improve; an equal `rng` gives equal weights, bit for bit. Subclasses say how it learns."""
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: CommonSettings,
+        rng: np.random.Generator,
+        build_optimiser: Callable[[Tensor, Tensor], FlatOptimiser],
+    ) -> None:
+        self.spec, self._common = spec, settings
+        self._network = build_network(spec, rng).to(select_device(settings.device))
+        self._parameters = FlatParameters(self._network, parameter_order(spec))
+        self.actor_critic = self._build_actor_critic()
+        optimiser = build_optimiser(self._parameters.vector, self._parameters.gradient)
+        self.descent = GuardedDescent(self._parameters, optimiser, settings.max_grad_norm)
+        self._reward_scale: RewardScale | None = None
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all arrays by name, ready for a checkpoint."""
+        return export_weights(self._network)
+
+    def load_weights(self, weights: Arrays) -> None:
+        """Take over all arrays by name, the normaliser's included."""
+        import_weights(self._network, weights)
+
+    def state(self) -> Arrays:
+        """Copies of what learning depends on beside the weights: the optimiser, and what rewards are divided by."""
+        scale = self._reward_scale.arrays() if self._reward_scale else {}
+        return {**self.descent.state(), **under("reward_scale", scale)}
+
+    def restore(self, state: Arrays) -> None:
+        """Continue from what `state` gave."""
+        self.descent.restore(state)
+        scale = below("reward_scale", state)
+        self._reward_scale = RewardScale.from_arrays(scale) if scale else None
+
+    @property
+    def n_updates(self) -> int:
+        """Optimiser steps made."""
+        return self.descent.n_updates
+
+    def set_normaliser(self, normaliser: Normaliser) -> None:
+        """Let the network, and so every checkpoint, standardise features like this from now on."""
+        self._network.normaliser.mean.copy_(torch.from_numpy(normaliser.mean))
+        self._network.normaliser.std.copy_(torch.from_numpy(normaliser.std))
+
+    def scaled_rewards(
+        self,
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+        *,
+        on_policy: bool = True,
+    ) -> NDArray[np.float32]:
+        """Rewards (n_steps, n_envs, n_agents) as they are learned from.
+
+        They count towards their scale, unless they were recorded and there is one already.
+        """
+        if not self._common.normalize_rewards or not np.isfinite(rewards).all():
+            return rewards
+        if on_policy or self._reward_scale is None:
+            _, n_envs, n_agents = rewards.shape
+            scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self._common.gamma)
+            self._reward_scale = scale.updated(rewards, terminated | truncated)
+        return self._reward_scale.scaled(rewards, REWARD_CLIP)
+
+    def _build_actor_critic(self) -> ActorCritic:
+        if self.spec.kind == "mlp" and self._common.device == "cpu":
+            return MlpActorCritic(self.spec, self._parameters)
+        return AutogradActorCritic(self._network, self._parameters)
+
+
+def scheduled(value: float, schedule: Schedule, progress: float) -> float:
+    """A setting at some share of the run: as it is, or falling linearly to 0.
+
+    >>> scheduled(0.2, "linear", progress=0.75)
+    0.05
+    """
+    return value * (1 - progress) if schedule == "linear" else value
