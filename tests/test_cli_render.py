@@ -4,9 +4,10 @@ import io
 from dataclasses import dataclass
 
 import pytest
+from rich.console import Console
 
 from townlet_train.contract import Progress
-from townlet_train.render import as_document, progress_bar, render, text
+from townlet_train.render import as_document, live_progress, phase_lines, render, text
 from townlet_train.results import EvaluationDTO, ResultDTO
 
 
@@ -108,8 +109,58 @@ def test_an_evaluation_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "seeds            64 values, 0 to 63" in shown
 
 
-def test_the_bar_takes_reports_of_several_phases() -> None:
-    with progress_bar() as show:
-        for done in (1, 2):
-            show(Progress("capture", done, 2, {}))
-            show(Progress("epoch", done, 4, {"loss": 0.5}))
+TRAINING = Progress(
+    "ppo",
+    17_000,
+    50_000,
+    {"return": -132.456, "kl": 0.00812, "explained": 0.43, "collect/s": 9131.0, "update/s": 31_249.0},
+    live=True,
+)
+
+
+@pytest.mark.parametrize("width", [20, 39, 79, 119, 200])
+def test_a_live_line_says_everything_at_any_width_and_fits(width: int) -> None:
+    lines = phase_lines(TRAINING, "0:00:03 left", width)
+    said = " ".join(lines)
+    for word in (
+        "34%",
+        "0:00:03 left",
+        "return -132.5",
+        "kl 0.00812",
+        "explained 0.43",
+        "collect 9.13k/s",
+        "update 31.2k/s",
+    ):
+        assert word in said
+    assert max(map(len, lines)) <= max(width, len("ppo 34% 0:00:03 left"))
+    assert ("━" in lines[0]) == (width > 30)
+    assert (len(lines) == 1) == (width > 100)
+
+
+def drawn(width: int, reports: list[Progress]) -> str:
+    """What a terminal of that width has been sent."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    with live_progress(console) as show:
+        for report in reports:
+            show(report)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_terminal_ends_with_the_newest_report_of_every_phase(width: int) -> None:
+    reports = [Progress("capture", 1, 2, {}), Progress("capture", 2, 2, {}), TRAINING]
+    last = drawn(width, reports).rpartition("\x1b[2K")[2]
+    assert "capture" in drawn(width, reports)
+    assert "update 31.2k/s" in last
+
+
+def test_reports_are_drawn_ten_times_a_second_at_most() -> None:
+    reports = [Progress("capture", done, 10_000, {}) for done in range(10_000)]
+    assert drawn(80, reports).count("capture") < 100
+
+
+def test_a_report_without_numbers_leaves_those_shown_before() -> None:
+    shown = drawn(80, [TRAINING, Progress("ppo", 50_000, 50_000, {}, live=True)])
+    assert "100%" in shown
+    assert "kl 0.00812" in shown.partition("100%")[2]

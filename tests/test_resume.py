@@ -37,7 +37,7 @@ SHORT = {"timesteps": 700, "n_steps": 300, "batch_size": 50, "n_epochs": 2, "che
 SHORT |= {"evaluation_episodes": 2, "log_interval": 100}
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "learning_rate_schedule": "linear"}
 TIMES = {"timestamp", "start_time", "end_time", "training_time_seconds", "duration_sec", "started_at"}
-TIMES |= {"steps_per_sec", "collect_sec", "update_sec"}
+TIMES |= {"steps_per_sec", "collect_sec", "update_sec", "epoch_duration_sec"}
 PLACES = {"model_path", "checkpoint", "policy"}
 
 
@@ -81,8 +81,9 @@ def left_by(run_dir: Path, *, after: int = 0) -> dict[str, Any]:
     }
     for path in run_dir.glob("ppo_*.json"):
         found[path.name] = without(TIMES | PLACES | {"checkpoints"}, json.loads(path.read_text()))
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return found | {"metrics.jsonl": [without(TIMES, json.loads(line)) for line in lines]}
+    for path in (run_dir / "metrics.jsonl", run_dir / "ppo_log.jsonl"):
+        found[path.name] = [without(TIMES, json.loads(line)) for line in path.read_text().splitlines()]
+    return found
 
 
 CASES = {

@@ -33,14 +33,21 @@ class StrategyParams(BaseModel):
     may_change_on_resume: ClassVar[frozenset[str] | None] = None
 
 
+PROGRESS_LOG = "townlet_train.progress"  # the logger of lines that a live line on a terminal stands in for
+
+
 @dataclass(frozen=True)
 class Progress:
-    """One report of long work: how far, of how much, and the numbers worth seeing now."""
+    """One report of long work: how far, of how much, and the numbers worth seeing now.
+
+    Off a terminal a report with metrics is a line, unless it is only meant for a live one.
+    """
 
     phase: str
     done: int
     total: int
     metrics: Mapping[str, float]
+    live: bool = False
 
 
 @dataclass(frozen=True)

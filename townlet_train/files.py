@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,10 @@ def to_json(document: Any, *, indent: int | None = None) -> str:
     >>> to_json({"loss": float("nan"), "epoch": 1})
     '{"loss": null, "epoch": 1, "non_finite": ["/loss"]}'
     """
+    with suppress(
+        TypeError, ValueError
+    ):  # most documents are plain and finite, which is found out in no time
+        return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     found: list[str] = []
     clean = _finite(document, "", found)
     if found and isinstance(clean, dict):

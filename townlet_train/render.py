@@ -6,14 +6,18 @@ Rich is imported where tables are made; a program that asks for JSON does not wa
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from townlet_train.contract import Progress
 
@@ -21,6 +25,8 @@ DATACLASS_SCHEMA = "1.0.0"
 UNLIMITED = 10_000
 SHOWN_VALUES = 8
 WIDEST_CELL = 140
+SHORTEST_BAR, LONGEST_BAR = 6, 40
+SECONDS_BETWEEN_DRAWINGS = 0.1
 INTERVAL = frozenset({"mean", "low", "high"})
 HIDDEN = frozenset({"schema_version", "warnings"})
 
@@ -51,32 +57,102 @@ def render(result: Any, stream: TextIO) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """A function that draws progress on standard error, one bar for each phase."""
+def live_progress(console: Console | None = None) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows progress on standard error, drawn anew some ten times a second and no oftener."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    from rich.live import Live
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}"),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
+    console = console or Console(stderr=True)
+    phases: dict[str, _Phase] = {}
+    drawn = -math.inf
+    with Live(console=console, auto_refresh=False, get_renderable=lambda: _drawn(phases, console)) as live:
 
         def show(progress: Progress) -> None:
-            task = tasks.get(progress.phase)
-            if task is None:
-                task = tasks[progress.phase] = bars.add_task(progress.phase, total=progress.total, numbers="")
-            bars.update(task, completed=progress.done, total=progress.total)
-            if progress.metrics:
-                numbers = " ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
-                bars.update(task, numbers=numbers)
+            nonlocal drawn
+            now = time.monotonic()
+            first = phases.get(progress.phase, _Phase(progress, progress.done, now, now))
+            metrics = progress.metrics or first.newest.metrics
+            newest = dataclasses.replace(progress, metrics=metrics)
+            phases[progress.phase] = _Phase(newest, first.began_with, first.began, now)
+            if now - drawn >= SECONDS_BETWEEN_DRAWINGS:
+                drawn = now
+                live.refresh()
 
         yield show
+
+
+class _Phase(NamedTuple):
+    """The newest report of a phase, and where and when it began."""
+
+    newest: Progress
+    began_with: int  # done by then
+    began: float  # seconds of a monotonic clock
+    now: float
+
+    @property
+    def time(self) -> str:
+        """How long the rest takes at the speed so far, or how long it took."""
+        done, total = self.newest.done - self.began_with, self.newest.total - self.began_with
+        passed = self.now - self.began
+        if self.newest.done >= self.newest.total:
+            return f"in {timedelta(seconds=round(passed))}"
+        return (
+            f"{timedelta(seconds=round(passed * (total - done) / done))} left" if done > 0 else "-:--:-- left"
+        )
+
+
+def _drawn(phases: Mapping[str, _Phase], console: Console) -> Text:
+    from rich.text import Text
+
+    width = max(console.width - 1, 1)  # a line as wide as the terminal wraps on some
+    lines = [line for phase in phases.values() for line in phase_lines(phase.newest, phase.time, width)]
+    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+
+def phase_lines(progress: Progress, time_left: str, width: int) -> list[str]:
+    """Progress as a bar, and beside or below it every number, none of them broken over two lines.
+
+    >>> from townlet_train.contract import Progress
+    >>> report = Progress("ppo", 20, 50, {"return": -132.0625, "collect/s": 9131.0})
+    >>> for line in phase_lines(report, "0:01:02 left", 32):
+    ...     print(line)
+    ppo ━━━━────── 40% 0:01:02 left
+      return -132.1 collect 9.13k/s
+    """
+    share = min(progress.done / progress.total, 1.0) if progress.total else 1.0
+    ends = (progress.phase, f"{share:.0%} {time_left}")
+    numbers = [number(name, value) for name, value in progress.metrics.items()]
+    beside = " ".join([*ends, *numbers])
+    alone = [*numbers] if len(beside) + SHORTEST_BAR < width else []
+    room = width - len(" ".join([*ends, *alone])) - 1
+    bar = _bar(share, min(room, LONGEST_BAR)) if room >= SHORTEST_BAR else ""
+    lines = [" ".join(part for part in (ends[0], bar, ends[1], *alone) if part)]
+    for word in numbers[len(alone) :]:
+        if len(lines) > 1 and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"  {word}")
+    return lines
+
+
+def number(name: str, value: float) -> str:
+    """One number of a live line; a rate, named `.../s`, in thousands or millions.
+
+    >>> number("kl", 0.00812345), number("collect/s", 31249.0), number("return", float("nan"))
+    ('kl 0.008123', 'collect 31.2k/s', 'return -')
+    """
+    if math.isnan(value):
+        return f"{name.removesuffix('/s')} -"
+    if not name.endswith("/s"):
+        return f"{name} {value:.4g}"
+    factor, unit = next(((f, u) for f, u in ((1e6, "M"), (1e3, "k")) if value >= f), (1.0, ""))
+    return f"{name[:-2]} {value / factor:.3g}{unit}/s"
+
+
+def _bar(share: float, width: int) -> str:
+    """A line that is bold as far as things are done."""
+    done = int(share * width)
+    return "━" * done + "─" * (width - done)
 
 
 def text(value: Any) -> str:
@@ -105,7 +181,7 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Seque
     single: dict[str, str] = {}
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     for name, value in document.items():
-        if name in HIDDEN or value in ("", [], ()):
+        if name in HIDDEN or value in (None, "", [], ()):
             continue
         if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
             tables[name] = value

@@ -158,7 +158,7 @@ class OnPolicyResultDTO(TrainingResultDTO):
 
 
 class PPOTrainingResultDTO(OnPolicyResultDTO):
-    """What PPO reached; losses and their kin are means over the last rollout's updates.
+    """What PPO reached; losses and their kin are means over the last rollout's updates, events are of that rollout.
 
     NaN (null in JSON) says that the last rollout made no update: each was skipped, or the first was beyond target_kl.
     """
@@ -166,11 +166,76 @@ class PPOTrainingResultDTO(OnPolicyResultDTO):
     strategy: str = "ppo"
     telemetry_version: float = Field(1.2, description="of the names that Townlet's logs use too")
     data_mode: str = Field("rollout", description="where the transitions came from")
+    cycle_id: int | None = Field(
+        None, ge=0, description="times that data was collected before, or the anneal's cycle"
+    )
+    rollout_ticks: int | None = Field(
+        None, ge=0, description="ticks of the last rollout, in every environment"
+    )
+    log_stream_offset: int | None = Field(None, ge=0, description="rollouts since the log began")
+    batch_entropy_mean: float | None = Field(None, description="the same as loss_entropy")
+    batch_entropy_std: float | None = Field(None, description="deviation of the entropy over batches, nats")
     clip_fraction: float = Field(description="share of probability ratios beyond the clip range")
     clip_fraction_max: float = Field(description="largest of a batch")
+    clip_triggered_minibatches: int = Field(0, ge=0, description="batches with a ratio beyond the clip range")
+    adv_min_std: float | None = Field(None, description="smallest such deviation of a batch")
+    adv_zero_std_batches: int = Field(0, ge=0, description="batches whose advantages are all alike")
+    reward_advantage_corr: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="Pearson's correlation of rewards and advantages; null if one is constant",
+    )
     grad_norm_max: float = Field(description="largest of a batch")
     kl_divergence: float = Field(description="approx_kl: k3 estimate of KL(old, new), nats")
     kl_divergence_max: float = Field(description="largest of a batch")
+    queue_conflict_events: float | None = Field(
+        None, ge=0, description="queue conflicts; null outside of a town"
+    )
+    queue_conflict_intensity_sum: float | None = Field(None, ge=0, description="their intensities, summed")
+    shared_meal_events: float | None = Field(None, ge=0, description="meals that ended in company")
+    late_help_events: float | None = Field(None, ge=0, description="colleagues who covered for a late one")
+    shift_takeover_events: float | None = Field(
+        None, ge=0, description="colleagues who covered for an absent one"
+    )
+    chat_success_events: float | None = Field(None, ge=0, description="chats that reached somebody free")
+    chat_failure_events: float | None = Field(None, ge=0, description="chats that reached somebody busy")
+    chat_quality_mean: float | None = Field(None, description="mean quality of the former; null without any")
+    shower_complete_events: float | None = Field(None, ge=0, description="showers that ended")
+    sleep_complete_events: float | None = Field(None, ge=0, description="sleeps that ended")
+    conflict: dict[str, float] = Field(
+        default_factory=dict, description="rivalry features: mean over slots of their mean and maximum"
+    )
+    baseline_sample_count: float | None = Field(
+        None, ge=0, description="samples learned from; a rollout has one a slot"
+    )
+    baseline_reward_mean: float | None = Field(None, description="mean reward in them")
+    baseline_reward_sum: float | None = Field(None, description="summed reward")
+    baseline_reward_sum_mean: float | None = Field(None, description="summed reward of a sample, mean")
+    baseline_log_prob_mean: float | None = Field(
+        None, description="mean log probability of the actions taken, nats"
+    )
+    anneal_cycle: int | None = Field(
+        None, ge=0, description="cycle of the anneal that ran this; null outside of one"
+    )
+    anneal_stage: str | None = Field(None, description="its stage")
+    anneal_dataset: str | None = Field(None, description="label of its demonstrations")
+    anneal_bc_accuracy: float | None = Field(None, ge=0, le=1, description="accuracy its cloning reached")
+    anneal_bc_threshold: float | None = Field(
+        None, ge=0, le=1, description="accuracy its cloning had to reach"
+    )
+    anneal_bc_passed: bool | None = Field(None, description="whether it did")
+    anneal_loss_baseline: float | None = Field(None, description="loss_total to be compared with")
+    anneal_queue_baseline: float | None = Field(None, description="queue_conflict_events to be compared with")
+    anneal_intensity_baseline: float | None = Field(
+        None, description="queue_conflict_intensity_sum to be compared with"
+    )
+    anneal_loss_flag: bool | None = Field(None, description="whether the loss got worse than tolerated")
+    anneal_queue_flag: bool | None = Field(None, description="whether queue conflicts did")
+    anneal_intensity_flag: bool | None = Field(None, description="whether their intensity did")
+    epoch_duration_sec: float | None = Field(
+        None, ge=0, description="wall-clock seconds of the last rollout and update"
+    )
 
 
 class RolloutCaptureDTO(ResultDTO):

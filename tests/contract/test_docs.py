@@ -18,12 +18,16 @@ from tests import recordings
 from tests.contract.markdown import DOCS, PAGES, PROGRAM, ROOT, commands, documented, links
 from townlet_train import api, hookspecs, results
 from townlet_train.cli.app import app
+from townlet_train.config import RunConfig
 from townlet_train.errors import ExitCode, TownletTrainError
+from townlet_train.orchestrator import run_strategy
 from townlet_train.registry import PluginStatus
 from townlet_train.services.replay import ReplayDatasetService
+from townlet_train.services.runs import read_lines
 from townlet_train.sim.layout import EVENTS
 
-GLOSSARY = documented(DOCS / "glossary.md")
+METRICS_PAGE = DOCS / "metrics.md"
+GLOSSARY = documented(DOCS / "glossary.md") | documented(METRICS_PAGE)
 PLUGIN_PAGE = DOCS / "writing-a-plugin.md"
 FLOW_PAGE = DOCS / "how-a-run-flows.md"
 DOCUMENTS = {
@@ -59,11 +63,39 @@ def test_every_number_of_metrics_jsonl_is_in_the_glossary() -> None:
     assert section("BCStats") == BCStats.__dataclass_fields__.keys() | {"timestamp"}
 
 
+@pytest.mark.torch
+def test_every_key_that_a_run_records_is_explained_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    params = {"timesteps": 600, "n_steps": 50, "batch_size": 50, "n_epochs": 1, "evaluation_episodes": 0}
+    run_strategy("ppo", params, config=RunConfig(), run_dir=tmp_path / "run")
+    recorded = {name for line in read_lines(tmp_path / "run/metrics.jsonl") for name in line}
+    assert recorded - {"non_finite"} == section("every method that acts") | section("PPOStats")
+    told = {name for line in read_lines(tmp_path / "run/ppo_log.jsonl") for name in line} - {"non_finite"}
+    fields = section("OnPolicyResultDTO") | section("PPOTrainingResultDTO")
+    assert {name.partition(".")[0] for name in told} <= fields
+
+
+def test_every_metric_has_a_meaning_a_unit_and_a_source_column() -> None:
+    rows = [
+        line.strip("|").split("|") for line in METRICS_PAGE.read_text().splitlines() if line.startswith("| `")
+    ]
+    assert len(rows) > 100
+    assert [row[0] for row in rows if len(row) not in (2, 4) or not row[1].strip()] == []
+
+
+def test_every_source_of_a_metric_is_listed() -> None:
+    page = METRICS_PAGE.read_text()
+    listed = set(re.findall(r"^\| (\w+ \d{4}|[\w-]+) \|[^|]+\|$", page, re.M))
+    cells = [line.strip("|").split("|")[3] for line in page.splitlines() if line.count("|") == 5]
+    cited = {re.split(r"[,;] ", part)[0].strip() for cell in cells for part in cell.split("; ")}
+    assert cited - {"", "source", "---"} <= listed
+
+
 def test_every_name_in_a_runs_documents_is_in_the_glossary() -> None:
     from townlet_train.services.experiment import MEASURED, SERIES
 
     [heading] = [heading for heading in GLOSSARY if "experiment_results" in heading]
-    assert {*MEASURED, *SERIES} <= GLOSSARY[heading]
+    assert {*MEASURED, *SERIES} <= GLOSSARY[heading] | section("every method that acts")
 
 
 def test_every_sample_metric_is_in_the_glossary(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -102,43 +102,43 @@ def log_to_stderr(*, verbose: bool = False) -> None:
     """One line per log record on standard error: what happens, and with `verbose` every detail of ours."""
     import logging
 
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(logging.DEBUG if verbose else logging.INFO)  # a run's log file takes more than this
+    from townlet_train.cli.lines import ToStderr
+
+    handler = ToStderr(logging.DEBUG if verbose else logging.INFO)  # a run's log file takes more than this
     logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler], force=True)
     logging.getLogger("townlet_train").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 @contextmanager
 def reporting() -> Iterator[Callable[[Progress], None]]:
-    """A function that takes progress: a bar on a terminal, elsewhere one line for each report with metrics.
+    """A function that takes progress: a live line on a terminal, elsewhere a log line for each report with metrics.
 
     Log lines go to standard error from here on, too. The function raises `Interrupted` once Ctrl-C or SIGTERM has
     arrived; a second signal interrupts at once.
     """
     import logging
 
+    from townlet_train.cli.lines import beside_a_live_line, log_progress
+
     if not logging.getLogger().handlers:
         log_to_stderr()
-    with stop_requests() as request:
+    with stop_requests() as request, ExitStack() as stack:
+        shows: list[Callable[[Progress], None]] = [log_progress]
         if sys.stderr.isatty():
-            from townlet_train.render import progress_bar
+            from townlet_train.render import live_progress
 
-            with progress_bar() as show:
-                yield _reporter(show, request)
-        else:
-            yield _reporter(_print_line, request)
+            shows.append(stack.enter_context(live_progress()))
+            stack.enter_context(beside_a_live_line())
+        yield _reporter(shows, request)
 
 
-def _reporter(show: Callable[[Progress], None], request: StopRequest) -> Callable[[Progress], None]:
+def _reporter(
+    shows: Sequence[Callable[[Progress], None]], request: StopRequest
+) -> Callable[[Progress], None]:
     def report(progress: Progress) -> None:
-        show(progress)
+        for show in shows:
+            show(progress)
         if request.signal_name is not None:
             raise Interrupted(f"Stopped by {request.signal_name} during {progress.phase}.")
 
     return report
-
-
-def _print_line(progress: Progress) -> None:
-    if progress.metrics:
-        numbers = " ".join(f"{name}={value:.5g}" for name, value in progress.metrics.items())
-        sys.stderr.write(f"{progress.phase} {progress.done}/{progress.total} {numbers}\n")

@@ -14,6 +14,7 @@ The same content gives the same bytes.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from townlet_train.errors import CheckpointError
-from townlet_train.files import atomic_path, sha256_of, to_json
+from townlet_train.files import to_json, write_bytes
 
 CHECKPOINT_SCHEMA = "1.0.0"
 MANIFEST, WEIGHTS, STATE, OPTIMIZER, TRAINING = (
@@ -194,10 +195,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
         },
     )
     head = (to_json(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
-    with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    file = io.BytesIO()  # the whole is written at once, by a call that lets other threads go on
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, content in {MANIFEST: head, **members}.items():
             archive.writestr(_dateless(name), content)
-    return sha256_of(path)
+    write_bytes(path, file.getvalue())
+    return _sha256(file.getvalue())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any, Protocol
 
@@ -38,8 +38,14 @@ class TrainingCurve:
         self._last: deque[Episode] = deque(maxlen=LAST)
         self._loss: float | None = None  # of the newest update
 
-    def lines(self, episodes: Sequence[Episode], now: int, stats: Measured) -> Iterator[dict[str, Any]]:
-        """The lines due since the last call, with the latest episode by then; the last line also has `stats`."""
+    def lines(
+        self,
+        episodes: Sequence[Episode],
+        now: int,
+        stats: Measured,
+        times: Callable[[], Mapping[str, float]] = dict,
+    ) -> Iterator[dict[str, Any]]:
+        """The lines due since the last call, with the latest episode by then; the last also has `stats` and `times`."""
         if episodes:
             self._unshown += episodes
             self._last += episodes
@@ -54,9 +60,14 @@ class TrainingCurve:
                 "reward": self._latest.episode_return if self._latest else None,
                 "episode_length": self._latest.episode_length if self._latest else None,
                 "loss": self._loss,
-                **(stats.line() if self.told + self.interval > now else {}),
+                **({**stats.line(), **times()} if self.told + self.interval > now else {}),
             }
         self._loss = stats.loss
+
+    @property
+    def n_episodes(self) -> int:
+        """Episodes that have ended."""
+        return self._shown + len(self._unshown)
 
     @property
     def mean_return(self) -> float:
@@ -68,7 +79,7 @@ class TrainingCurve:
         last = self._last
         returns = [episode.episode_return for episode in last]
         return {
-            "total_episodes": self._shown + len(self._unshown),
+            "total_episodes": self.n_episodes,
             "final_reward_mean": fmean(returns) if last else None,
             "final_reward_std": pstdev(returns) if last else None,
             "episode_length_mean": fmean(episode.episode_length for episode in last) if last else None,

@@ -40,16 +40,24 @@ from townlet_train.learners.bc import limited_threads
 from townlet_train.learners.curve import Measured, TrainingCurve
 from townlet_train.learners.devices import choose_device
 from townlet_train.learners.learner import gradient_trial
+from townlet_train.learners.logs import log_episodes, log_save, log_setup
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.replay import RecordedRollouts, open_recording
 from townlet_train.learners.rollouts import Episode, Float, Normaliser, Played, RolloutCollector
+from townlet_train.learners.telemetry import (
+    TELEMETRY_VERSION,
+    EventTally,
+    Spent,
+    anneal_fields,
+    rollout_fields,
+)
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
 from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path, versions
 
-logger = logging.getLogger(__name__)
 TICKS_BETWEEN_REPORTS, FEWEST_TICKS_BETWEEN_REPORTS = 512, 64
+logger = logging.getLogger(__name__)
 
 
 class OnPolicyStats(Measured, Protocol):
@@ -154,6 +162,7 @@ class Trained(Generic[Stats]):
 
     stats: Stats
     facts: Mapping[str, Any]  # by the names of the results
+    telemetry: Mapping[str, Any]  # of the last rollout, by the names of Townlet's logs
 
 
 @dataclass(frozen=True)
@@ -171,8 +180,11 @@ def train(
     algorithm: str,
     build_learner: BuildLearner[Stats],
     recording: Recording | None = None,
+    on_rollout: OnRollout[Stats] = lambda run, stats: None,
 ) -> Trained[Stats]:
     """Collect, update, log, repeat until `params.timesteps`, then evaluate; a checkpoint handed in is gone on from.
+
+    `on_rollout` is called after every rollout's updates, when the run can be asked for its `telemetry`.
 
     Raises:
         Interrupted: the user asked to stop; a checkpoint to resume from is saved, and named.
@@ -180,7 +192,7 @@ def train(
     """
     started = time.perf_counter()
     with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on their number, too
-        run = OnPolicyRun(context, params, algorithm, build_learner, recording)
+        run = OnPolicyRun(context, params, algorithm, build_learner, recording, on_rollout)
         stats, model = _iterate(run)
     try:
         evaluation = _evaluate(model, params.evaluation_episodes, context)
@@ -196,7 +208,7 @@ def train(
         "duration_sec": time.perf_counter() - started,
         "warnings": (f"{skipped} updates were skipped because they were not finite.",) if skipped else (),
     }
-    return Trained(stats, facts)
+    return Trained(stats, facts, run.telemetry())
 
 
 def _iterate(run: OnPolicyRun[Stats]) -> tuple[Stats, Path]:
@@ -209,8 +221,12 @@ def _iterate(run: OnPolicyRun[Stats]) -> tuple[Stats, Path]:
         except Interrupted as stop:
             checkpoint = run.save()
             run.writer.settle()
+            logger.info("stopped at step %d, saved %s", run.timestep, checkpoint)
             raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
         return stats, run.save_model()
+
+
+OnRollout = Callable[["OnPolicyRun[Stats]", Stats], None]
 
 
 class OnPolicyRun(Generic[Stats]):
@@ -223,8 +239,10 @@ class OnPolicyRun(Generic[Stats]):
         algorithm: str,
         build_learner: BuildLearner[Stats],
         recording: Recording | None = None,
+        on_rollout: OnRollout[Stats] = lambda run, stats: None,
     ) -> None:
         self._context, self._params, self._algorithm = context, params, algorithm
+        self._on_rollout = on_rollout
         seeds = range(context.seed, context.seed + params.n_envs)
         plays = recording is None or not recording.alone
         self.env = build_env(context.config, params.n_envs if plays else 1, n_workers=params.n_workers)
@@ -284,14 +302,20 @@ class OnPolicyRun(Generic[Stats]):
             "config": context.config.model_dump(mode="json"),
             "params": params.model_dump(mode="json"),
         }
-        self._rollouts = self._transitions = self._unreported = 0
+        self._plays = plays
+        self._events = EventTally(self.env.event_counts if plays else dict)
+        self._played: Played | None = None  # the newest rollout
+        self._shown: dict[str, float] = {}
         self._resumable = True
-        self._collect_sec = self._update_sec = 0.0
+        self.rollouts = self._unreported = 0
+        self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         if start is not None and start.fork:
             self._adopt(start.checkpoint)
         elif start is not None:
             self._restore(start)
         self._began_at = self.timestep
+        self._told = Spent(self.timestep, 0.0, 0.0)
+        log_setup(self.env, network, self._learner.weights, params)
 
     @property
     def timestep(self) -> int:
@@ -309,21 +333,26 @@ class OnPolicyRun(Generic[Stats]):
         started = time.perf_counter()
         self._collect()
         played, episodes = self._collector.finish()
+        self._played = played
+        self._events.mark()
         collected = time.perf_counter()
         progress = (self.timestep - played.rewards.size) / self._params.timesteps
         stats = self._learner.learn(played, progress, self._report_patiently)
         measured = stats if self._beside is None else self._learn_beside(stats, normaliser, progress)
         if self._collector.normaliser is not None:
             self._learner.set_normaliser(self._collector.normaliser)
+        updated = time.perf_counter()
         self._collect_sec += collected - started
-        self._update_sec += time.perf_counter() - collected
-        self._rollouts += 1
-        self._transitions = played.rewards.size
+        self._update_sec += updated - collected
+        self._rollout_sec = updated - started
+        self.rollouts += 1
+        log_episodes(episodes, self._curve.n_episodes)
         told = self._curve.told
-        for line in self._curve.lines(episodes, self.timestep, measured):
+        for line in self._curve.lines(episodes, self.timestep, measured, lambda: self._times(stats)):
             self._context.record(line)
+        self._on_rollout(self, stats)
         if self._curve.told > told and not self.over:  # a run that is over has nothing left to interrupt
-            self._report(mean_return=self._curve.mean_return, **stats.shown())
+            self._report()
         return stats
 
     def _learn_beside(self, stats: Stats, normaliser: Normaliser | None, progress: float) -> Measured:
@@ -352,15 +381,42 @@ class OnPolicyRun(Generic[Stats]):
         seconds = self._collect_sec + self._update_sec
         return {
             **self._curve.summary(),
-            "epoch": self._rollouts,
-            "updates": self._learner.n_updates,
-            "transitions": self._transitions,
-            "steps": self.timestep,
+            **self._counters(),
             "checkpoint_interval": self._checkpoint_steps,
             "steps_per_sec": (self.timestep - self._began_at) / seconds,
             "collect_sec": self._collect_sec,
             "update_sec": self._update_sec,
         }
+
+    def telemetry(self) -> dict[str, Any]:
+        """What the newest rollout held, under the names of Townlet's logs; there must have been one."""
+        assert self._played is not None
+        anneal = self._context.anneal_context
+        collected_before = self.rollouts - 1 if self._plays else 0
+        return {
+            **self._counters(),
+            "telemetry_version": TELEMETRY_VERSION,
+            "cycle_id": collected_before if anneal is None else anneal.cycle,
+            "log_stream_offset": self.rollouts,
+            **rollout_fields(self._played, self.env.spec.feature_names, self._events.counts()),
+            **anneal_fields(anneal),
+            "epoch_duration_sec": self._rollout_sec,
+        }
+
+    def _counters(self) -> dict[str, int]:
+        return {
+            "epoch": self.rollouts,
+            "updates": self._learner.n_updates,
+            "transitions": 0 if self._played is None else self._played.rewards.size,
+            "steps": self.timestep,
+        }
+
+    def _times(self, stats: Stats) -> dict[str, float]:
+        """The time spent since this was last asked, for a line of the metrics; what is shown is renewed with it."""
+        now = Spent(self.timestep, self._collect_sec, self._update_sec)
+        spent, self._told = now.since(self._told), now
+        self._shown = {"return": self._curve.mean_return, **stats.shown(), **spent.shown()}
+        return spent.fields()
 
     def _collect(self) -> None:
         """Fill the rollout, or as much of it as the run's steps allow; save whenever a checkpoint is due."""
@@ -373,6 +429,7 @@ class OnPolicyRun(Generic[Stats]):
             left -= n_ticks
             self._unreported += n_ticks
             if self.timestep >= due:
+                log_save(self._algorithm, self.timestep, total, self._shown)
                 self.save()
             if self._unreported >= FEWEST_TICKS_BETWEEN_REPORTS:
                 self._report()
@@ -381,9 +438,10 @@ class OnPolicyRun(Generic[Stats]):
         """Ticks that bring the steps of all slots to `timestep` or beyond."""
         return -((self.timestep - timestep) // self._collector.n_slots)
 
-    def _report(self, **shown: float) -> None:
+    def _report(self) -> None:
         self._unreported = 0
-        self._context.report(Progress(self._algorithm, self.timestep, self._params.timesteps, shown))
+        done, total = self.timestep, self._params.timesteps
+        self._context.report(Progress(self._algorithm, done, total, self._shown, live=True))
 
     def _report_patiently(self) -> None:
         """Report from within an update, which is finished before the run stops."""
@@ -395,7 +453,7 @@ class OnPolicyRun(Generic[Stats]):
         state = {
             "timestep": self.timestep,
             "updates": self._learner.n_updates,
-            "rollouts": self._rollouts,
+            "rollouts": self.rollouts,
             "recorded": self._curve.told,
             "device": self._device,
             "rng": self._context.rng.bit_generator.state,
@@ -413,6 +471,7 @@ class OnPolicyRun(Generic[Stats]):
             logger.warning("This run cannot be resumed, its checkpoints hold the policy alone. %s", error)
             self._resumable = False
             return None
+        training |= under("events", self._events.state())
         return training if self._beside is None else training | under("beside", self._beside.state())
 
     def _restore(self, start: StartingPoint) -> None:
@@ -429,8 +488,10 @@ class OnPolicyRun(Generic[Stats]):
         self._curve.restore(below("curve", saved.training))
         if self._beside is not None:
             self._beside.restore(below("beside", saved.training))
-        self._rollouts = saved.state["rollouts"]
+        self._events.restore(below("events", saved.training))
+        self.rollouts = saved.state["rollouts"]
         self._context.rng.bit_generator.state = saved.state["rng"]
+        logger.info("going on from %s, step %d", start.path, self.timestep)
         if self.over or self._ticks_until(self._params.timesteps) < 0:
             raise UsageError(
                 f"{start.path} is at step {self.timestep}, {self._params.timesteps} are asked for. Raise --timesteps."

@@ -20,9 +20,11 @@ from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Played, Rollout, evaluated
 from townlet_train.learners.surrogate import Losses, Objective, Transitions
+from townlet_train.learners.telemetry import batch_deviations, correlation
 from townlet_train.policies.network import NetworkSpec
 
 ADAM_EPS = 1e-5
+FLAT = 1e-8  # advantages of a batch that deviate less are all alike
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,21 @@ class PPOStats:
     policy_loss: float
     value_loss: float
     entropy: float  # nats
+    entropy_std: float  # over updates
     approx_kl: float
     approx_kl_max: float
     clip_fraction: float
     clip_fraction_max: float
+    clipped_batches: int  # with a ratio beyond the clip range
     grad_norm: float  # before clipping
     grad_norm_max: float
     explained_variance: float  # of the values the rollout was played with; NaN for constant returns
     advantage_mean: float
     advantage_std: float
+    advantage_std_min: float  # of a batch
+    flat_batches: int  # with no spread among their advantages
+    reward_advantage_corr: float  # NaN when either is constant
+    log_prob_mean: float  # of the actions when they were taken, nats
     learning_rate: float
     clip_range: float
     n_updates: int
@@ -77,11 +85,10 @@ class PPOStats:
 
     def shown(self) -> dict[str, float]:
         """What is worth watching while training goes on."""
-        return {"approx_kl": self.approx_kl}
+        return {"kl": self.approx_kl, "explained": self.explained_variance}
 
     def telemetry(self) -> dict[str, float | None]:
         """The same under the names of Townlet's logs."""
-        constant_returns = math.isnan(self.explained_variance)
         return {
             "loss_policy": self.policy_loss,
             "loss_value": self.value_loss,
@@ -89,13 +96,20 @@ class PPOStats:
             "loss_total": self.loss,
             "clip_fraction": self.clip_fraction,
             "clip_fraction_max": self.clip_fraction_max,
+            "clip_triggered_minibatches": self.clipped_batches,
             "adv_mean": self.advantage_mean,
             "adv_std": self.advantage_std,
+            "adv_min_std": self.advantage_std_min,
+            "adv_zero_std_batches": self.flat_batches,
+            "reward_advantage_corr": _defined(self.reward_advantage_corr),
+            "baseline_log_prob_mean": self.log_prob_mean,
+            "batch_entropy_mean": self.entropy,
+            "batch_entropy_std": self.entropy_std,
             "grad_norm": self.grad_norm,
             "grad_norm_max": self.grad_norm_max,
             "kl_divergence": self.approx_kl,
             "kl_divergence_max": self.approx_kl_max,
-            "explained_variance": None if constant_returns else self.explained_variance,
+            "explained_variance": _defined(self.explained_variance),
             "lr": self.learning_rate,
             "skipped_updates": self.skipped_updates,
         }
@@ -134,22 +148,28 @@ class PPOLearner(PolicyLearner):
             epoch += 1
             on_epoch()
         self.descent.keep()
-        table = np.array([[*update.losses, update.grad_norm] for update in measured] or [[math.nan] * 7])
+        table = np.array([[*losses, *rest] for losses, *rest in measured] or [[math.nan] * 8])
         mean, most = table.mean(axis=0).tolist(), table.max(axis=0).tolist()
         return PPOStats(
             loss=mean[0],
             policy_loss=mean[1],
             value_loss=mean[2],
             entropy=mean[3],
+            entropy_std=float(table[:, 3].std()),
             approx_kl=mean[4],
             approx_kl_max=most[4],
             clip_fraction=mean[5],
             clip_fraction_max=most[5],
+            clipped_batches=int(np.count_nonzero(table[:, 5] > 0)),
             grad_norm=mean[6],
             grad_norm_max=most[6],
             explained_variance=explained_variance(shaped_like, transitions.returns),
             advantage_mean=float(transitions.advantages.mean()),
             advantage_std=float(transitions.advantages.std()),
+            advantage_std_min=float(table[:, 7].min()),
+            flat_batches=int(np.count_nonzero(table[:, 7] < FLAT)),
+            reward_advantage_corr=correlation(rollout.rewards, transitions.advantages),
+            log_prob_mean=float(transitions.log_probs.mean(dtype=np.float64)),
             learning_rate=started_at,
             clip_range=objective.clip_range,
             n_updates=len(measured),
@@ -163,13 +183,14 @@ class PPOLearner(PolicyLearner):
         """One pass in a new order; False when a batch was further from the rollout's policy than 1.5 target_kl."""
         shuffled = transitions.take(self._rng.permutation(len(transitions.returns)))
         target_kl = self.settings.target_kl
-        for batch in shuffled.batches(self.settings.batch_size):
+        deviations = batch_deviations(shuffled.advantages, self.settings.batch_size).tolist()
+        for batch, deviation in zip(shuffled.batches(self.settings.batch_size), deviations, strict=True):
             losses = self.actor_critic.gradient(batch, objective)
             if target_kl is not None and losses.approx_kl > 1.5 * target_kl:
                 return False
             grad_norm = self.descent.step(losses.loss, rate, batch)
             if grad_norm is not None:
-                measured.append(_Update(losses, grad_norm))
+                measured.append(_Update(losses, grad_norm, deviation))
         return True
 
     def _transitions(self, rollout: Rollout) -> Transitions:
@@ -210,8 +231,14 @@ class PPOLearner(PolicyLearner):
         return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage)
 
 
+def _defined(value: float) -> float | None:
+    """The value, or null where NaN says that there is none."""
+    return None if math.isnan(value) else value
+
+
 class _Update(NamedTuple):
-    """One optimiser step's losses and gradient norm."""
+    """What one optimiser step measured."""
 
     losses: Losses
     grad_norm: float
+    advantage_std: float  # before normalisation

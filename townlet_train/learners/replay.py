@@ -133,6 +133,7 @@ class RecordedRollouts:
                 if step < n
             ),
             on_policy=False,
+            observed=frames.features[:n, None, None],
         )
         self._renew_normaliser(frames.features[:n])
         self._chunk, self.filled = self._next(), 0

@@ -51,6 +51,7 @@ class Played(NamedTuple):
     cuts: tuple[Cut, ...]
     heads: tuple[Float, Float] | None = None  # outputs (n_outputs, n) and values (n,), where acting gave both
     on_policy: bool = True  # whether the actor that learns from it played it
+    observed: Float | None = None  # features as they were shown, (n_steps, ..., n_features)
 
     def final_values(self, actor: ActorCritic) -> Float:
         """What the critic says of the observations that episodes were cut at; 0 where none was."""
@@ -299,6 +300,7 @@ class RolloutCollector:
             self._truncated[:end],
             tuple(self._cuts),
             None if self._heads is None else self._heads.of(slice(0, end)),
+            observed=features[:end],
         )
         episodes = self._episodes(played)
         self._renew_normaliser(features[:end])

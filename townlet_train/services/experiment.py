@@ -1,10 +1,13 @@
-"""The two documents a finished run leaves for other programs: results and time series, as pipelines expect them.
+"""What a finished run leaves for other programs: results and time series as JSON, as pipelines expect them, and a CSV.
 
 Names are those of Stable-Baselines3. What a method does not define is null, never a made-up number.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from townlet_train.data.checkpoint import CheckpointInfo, load_checkpoint, sorted_checkpoints
-from townlet_train.files import write_json
+from townlet_train.files import to_json, write_bytes, write_json
 from townlet_train.results import TrainingResultDTO
-from townlet_train.services.runs import Run, now
+from townlet_train.services.runs import Run, now, stamp
 
+logger = logging.getLogger(__name__)
 Line = Mapping[str, Any]
 HYPERPARAMETERS = ("learning_rate", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda")
 MEASURED = ("final_reward_mean", "final_reward_std", "episode_length_mean", "total_episodes", "converged")
@@ -36,13 +40,21 @@ def close_experiment(run: Run, result: TrainingResultDTO) -> TrainingResultDTO:
         result = result.model_copy(update={"checkpoint": str(run.model_path)})
         info = load_checkpoint(run.model_path).info
         run.update(lineage=info.lineage.model_dump(mode="json"))
-    write_json(run.path / f"{run.id}_metrics.json", metrics_document(run))
-    write_json(run.path / f"{run.id}_results.json", results_document(run, result, info))
+    lines = run.lines()
+    results = results_document(run, result, info, lines)
+    write_json(run.path / f"{run.id}_metrics.json", metrics_document(run, lines))
+    write_bytes(run.path / "logs" / f"metrics_{stamp()}.csv", metrics_table(lines).encode())
+    write_json(run.path / f"{run.id}_results.json", results)
+    reached = results["experiment_results"]["metrics"].items()
+    summary = ", ".join(f"{name} {_shown(value)}" for name, value in reached if value is not None)
+    logger.info("%s is finished: %s", run.id, summary)
     return result
 
 
-def results_document(run: Run, result: TrainingResultDTO, info: CheckpointInfo | None) -> dict[str, Any]:
-    """What the run reached; `info` describes its checkpoint, when it left one."""
+def results_document(
+    run: Run, result: TrainingResultDTO, info: CheckpointInfo | None, lines: Sequence[Line]
+) -> dict[str, Any]:
+    """What the run reached; `info` describes its checkpoint, when it left one, `lines` is what it recorded."""
     reached, params = result.model_dump(mode="json"), run["params"]
     algorithm = run["strategy"].upper()
     environment = run["config"]["env"]
@@ -54,7 +66,7 @@ def results_document(run: Run, result: TrainingResultDTO, info: CheckpointInfo |
             "seed": run["seed"],
             "start_time": run["started_at"],
             "end_time": now(),
-            "total_timesteps": total_timesteps(run.lines()),
+            "total_timesteps": total_timesteps(lines, reached.get("steps")),
             "conda_environment": os.environ.get("CONDA_DEFAULT_ENV"),
         },
         "model": {
@@ -89,9 +101,8 @@ def action_space(info: CheckpointInfo) -> str:
     return f"Box({n_actions},)" if vectors else f"Discrete({len(info.action_names)})"
 
 
-def metrics_document(run: Run) -> dict[str, Any]:
+def metrics_document(run: Run, lines: Sequence[Line]) -> dict[str, Any]:
     """The run's time series, from the lines it recorded."""
-    lines = run.lines()
     rewards = [line["reward"] for line in lines if line.get("reward") is not None]
     lengths = [line["episode_length"] for line in lines if line.get("episode_length") is not None]
     document = {
@@ -102,7 +113,7 @@ def metrics_document(run: Run) -> dict[str, Any]:
             "seed": run["seed"],
             "recording_interval": recording_interval(lines),
         },
-        "time_series": [{name: line.get(name) for name in SERIES} | dict(line) for line in lines],
+        "time_series": [point(line) for line in lines],
         "aggregated": {
             "reward_mean": float(np.mean(rewards)) if rewards else None,
             "reward_std": float(np.std(rewards)) if rewards else None,
@@ -115,8 +126,31 @@ def metrics_document(run: Run) -> dict[str, Any]:
     return {"training_metrics": document}
 
 
-def total_timesteps(lines: Sequence[Line]) -> int | None:
-    """The largest timestep recorded."""
+def point(line: Line) -> dict[str, Any]:
+    """A line of the time series: every name that pipelines expect, and whatever else was recorded."""
+    return {name: line.get(name) for name in SERIES} | dict(line)
+
+
+def metrics_table(lines: Sequence[Line]) -> str:
+    """The time series as CSV, a column for every name that any line has; null is an empty cell, a list is JSON."""
+    names = dict.fromkeys((*SERIES, *(name for line in lines for name in line)))
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(names), restval=None, lineterminator="\n")
+    table.writeheader()
+    for line in lines:
+        table.writerow(
+            {
+                name: to_json(value) if isinstance(value, list | dict) else value
+                for name, value in point(line).items()
+            }
+        )
+    return text.getvalue()
+
+
+def total_timesteps(lines: Sequence[Line], steps: float | None = None) -> int | None:
+    """The steps of the whole run, or else the largest timestep recorded."""
+    if steps is not None:
+        return int(steps)
     return max((line["timestep"] for line in lines if line.get("timestep") is not None), default=None)
 
 
@@ -125,3 +159,7 @@ def recording_interval(lines: Sequence[Line]) -> int | None:
     steps = [0, *(line["timestep"] for line in lines if line.get("timestep") is not None)]
     distances = {later - earlier for earlier, later in pairwise(steps)}
     return distances.pop() if len(distances) == 1 else None
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,9 @@
     checkpoint_<step>.zip    as training went on
     {id}_model.zip           the checkpoint to use
     {id}_results.json        what was reached            {id}_metrics.json    the time series
+    {strategy}_log.jsonl     what the strategy logs beside, where it does
     logs/training_<ts>.log   everything that was logged
+    logs/metrics_<ts>.csv    the time series as a table
 
 A lock is held while the run lasts, so two runs never write to one directory.
 """
@@ -29,6 +31,7 @@ from filelock import FileLock, Timeout
 from townlet_train.data.checkpoint import checkpoints_after
 from townlet_train.errors import Interrupted, UsageError
 from townlet_train.files import PARTIAL, atomic_path, storing, to_json, write_bytes, write_json
+from townlet_train.services.rolling import whole_lines
 
 RUN_SCHEMA = "1.0.0"
 LOCK, PREVIOUS, RUN, METRICS, MODEL = ".lock", ".previous", "run.json", "metrics.jsonl", "_model.zip"
@@ -36,11 +39,13 @@ KEPT = ("started_at", "resumed", "lineage")  # of run.json when a run is resumed
 WRITTEN = (
     RUN,
     METRICS,
+    "*_log*.jsonl",
     "checkpoint_*.zip",
     "*_model.zip",
     "*_results.json",
     "*_metrics.json",
     "logs/training_*.log",
+    "logs/metrics_*.csv",
 )
 logger = logging.getLogger(__name__)
 EXPERIMENTS = Path("results/experiments")
@@ -109,8 +114,7 @@ class Run:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, without a last one that a power cut left unfinished."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [json.loads(line) for line in whole_lines(path)]
 
 
 def run_id(strategy: str, seed: int) -> str:
@@ -242,6 +246,11 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def stamp() -> str:
+    """This moment in UTC as part of a file's name."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 def versions() -> dict[str, str]:
     """Versions of what a result depends on; what is not installed is left out."""
     found = {"python": platform.python_version()}
@@ -272,8 +281,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _logged_to(folder: Path) -> Iterator[None]:
     """Everything the package logs meanwhile also goes to logs/training_<ts>.log."""
     folder.mkdir(exist_ok=True)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    handler = logging.FileHandler(folder / f"training_{stamp}.log", encoding="utf-8")
+    handler = logging.FileHandler(folder / f"training_{stamp()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("townlet_train")
     before = logger.level

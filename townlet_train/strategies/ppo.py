@@ -15,6 +15,10 @@ from townlet_train.learners.params import OnPolicyParams
 class PPOParams(OnPolicyParams):
     """What PPO can be told; names and defaults are Stable-Baselines3's."""
 
+    may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset(
+        {*(OnPolicyParams.may_change_on_resume or ()), "telemetry_frequency", "telemetry_max_entries"}
+    )
+
     batch_size: int = Field(64, gt=0, description="transitions per gradient")
     n_epochs: int = Field(10, gt=0, description="passes over a rollout")
     clip_range: float = Field(0.2, gt=0, description="how far a probability ratio pays off")
@@ -26,6 +30,12 @@ class PPOParams(OnPolicyParams):
         False, description="a death costs its reward alone: the slot's next life counts on"
     )
     target_kl: float | None = Field(None, gt=0, description="stop a rollout's epochs at 1.5 times this")
+    telemetry_frequency: int = Field(
+        1, ge=0, description="rollouts from record to record of ppo_log.jsonl; 0: none"
+    )
+    telemetry_max_entries: int | None = Field(
+        None, gt=0, description="records in a file of it, ppo_log.1.jsonl follows; unset: any number"
+    )
     mode: Literal["rollout", "replay", "mixed"] | None = Field(
         None, description="learn from rollouts, from a recording, or from both in turn; unset: what is named"
     )
@@ -84,13 +94,21 @@ class PPOStrategy:
 
     def run(self, context: TrainingContext) -> PPOTrainingResultDTO:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the model."""
-        from townlet_train.learners.on_policy import Recording, train
-        from townlet_train.learners.ppo import PPOLearner, PPOSettings
+        from townlet_train.learners.on_policy import OnPolicyRun, Recording, train
+        from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats
+        from townlet_train.learners.telemetry import TelemetryLog
 
-        settings = PPOSettings(
-            **{name: getattr(self.params, name) for name in PPOSettings.__dataclass_fields__}
+        p = self.params
+        log = TelemetryLog(
+            context, self.name, frequency=p.telemetry_frequency, max_entries=p.telemetry_max_entries
         )
-        path = self.params.recording
+
+        def tell(run: OnPolicyRun[PPOStats], stats: PPOStats) -> None:
+            if log.due(run.rollouts):
+                log.append({**run.telemetry(), **stats.telemetry(), "data_mode": p.data_mode})
+
+        settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
+        path = p.recording
         source = None if path is None else context.services.replay.resolve_manifest(path)
         trained = train(
             context,
@@ -99,8 +117,8 @@ class PPOStrategy:
             build_learner=lambda network, rng, device: PPOLearner(
                 network, replace(settings, device=device), rng
             ),
-            recording=None if source is None else Recording(source, alone=self.params.data_mode == "replay"),
+            recording=None if source is None else Recording(source, alone=p.data_mode == "replay"),
+            on_rollout=tell,
         )
-        return PPOTrainingResultDTO(
-            **trained.stats.telemetry(), **trained.facts, data_mode=self.params.data_mode
-        )
+        reached = {**trained.telemetry, **trained.stats.telemetry(), **trained.facts}
+        return PPOTrainingResultDTO(**reached, data_mode=p.data_mode)

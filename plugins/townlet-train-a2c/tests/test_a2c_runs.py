@@ -58,7 +58,7 @@ def test_a_run_leaves_the_files_and_documents_of_the_contract(tmp_path: Path) ->
     assert {"run.json", "metrics.jsonl", "logs"} <= {path.name for path in run.iterdir()}
     results = document(run, "results")["experiment_results"]
     assert results["metadata"]["algorithm"] == "A2C"
-    assert results["metadata"]["total_timesteps"] == 1200
+    assert results["metadata"]["total_timesteps"] == 1207
     assert results["hyperparameters"]["learning_rate"] == 7e-4
     assert results["hyperparameters"]["n_steps"] == 5
     assert results["metrics"]["converged"] is False

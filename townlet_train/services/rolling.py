@@ -1,0 +1,67 @@
+"""A log of JSON lines that begins a new file whenever one is full: name.jsonl, then name.1.jsonl, name.2.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+from townlet_train.files import storing, to_json, write_bytes
+
+
+class RollingLog:
+    """Appends records, each on disk as a whole line when `append` returns; goes on where the files end."""
+
+    def __init__(self, path: Path, max_entries: int | None = None) -> None:
+        self._path, self._max_entries = path, max_entries
+        self._index = max(len(log_files(path)) - 1, 0)
+        self._entries = len(whole_lines(self._current)) if self._current.exists() else 0
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record behind the others."""
+        if self._max_entries is not None and self._entries >= self._max_entries:
+            self._index, self._entries = self._index + 1, 0
+        with storing(self._current), self._current.open("a", encoding="utf-8") as stream:
+            stream.write(to_json(dict(record)) + "\n")
+        self._entries += 1
+
+    @property
+    def _current(self) -> Path:
+        return rolled(self._path, self._index)
+
+
+def rewind(source: Path, target: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave in the log `target` the records of the log `source`, which may be the same, that are to be kept."""
+    for index, path in enumerate(log_files(source)):
+        kept = [line for line in whole_lines(path) if keep(json.loads(line))]
+        if kept:
+            write_bytes(rolled(target, index), "".join(kept).encode())
+        else:
+            rolled(target, index).unlink(missing_ok=True)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Every whole record, in the order in which they were written."""
+    return [json.loads(line) for file in log_files(path) for line in whole_lines(file)]
+
+
+def log_files(path: Path) -> list[Path]:
+    """The files of a log, oldest first."""
+    return list(takewhile(Path.exists, (rolled(path, index) for index in count())))
+
+
+def rolled(path: Path, index: int) -> Path:
+    """The name of a log's file; the first has that of the log.
+
+    >>> rolled(Path("ppo_log.jsonl"), 2).name
+    'ppo_log.2.jsonl'
+    """
+    return path if index == 0 else path.with_suffix(f".{index}{path.suffix}")
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, without a last one that a crash left unfinished."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [f"{line}\n" for line in lines[:-1]]
