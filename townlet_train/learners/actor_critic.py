@@ -30,6 +30,9 @@ from townlet_train.policies.network import ILLEGAL_LOGIT, LOG_STD, NetworkSpec
 
 Float = NDArray[np.float32]
 Maps = NDArray[np.uint8] | None
+WORTH_TWO_LANES = (
+    1 << 25
+)  # rows times weights; the second thread's share of fewer is done before it has woken up
 
 
 class ActorCritic(Protocol):
@@ -91,7 +94,7 @@ class MlpActorCritic:
             for name in ("action_net.weight", "action_net.bias", "value_net.weight", "value_net.bias")
         }
         self._log_std, self._log_std_gradient = values.get(LOG_STD), gradients.get(LOG_STD)
-        self._two = TwoLanes()
+        self._parameters, self._two = parameters, TwoLanes()
         self._gradients = parameters.gradient, torch.zeros_like(parameters.gradient)
         weights, *of = (
             MlpArrays.of(flat, spec, parameters) for flat in (parameters.vector, *self._gradients)
@@ -122,7 +125,7 @@ class MlpActorCritic:
 
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
         n = len(batch.returns)
-        if piece_rows(n) < n and self._log_std is None:
+        if n * self._parameters.vector.numel() >= WORTH_TWO_LANES and self._log_std is None:
             return self._gradient_in_pieces(batch, objective)
         inputs = self._forward(batch.features)
         outputs, values = self._heads(inputs[-1])
