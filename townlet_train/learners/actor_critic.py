@@ -32,7 +32,7 @@ from townlet_train.policies.network import ILLEGAL_LOGIT, LOG_STD, NetworkSpec
 
 Float = NDArray[np.float32]
 Maps = NDArray[np.uint8] | None
-FEW_ROWS = 512  # of a batch: one thread learns from fewer
+WORTH_TWO_LANES = 1 << 25  # rows times weights; the share of fewer is done before the second thread wakes
 
 
 class ActorCritic(Protocol):
@@ -112,7 +112,7 @@ class MlpActorCritic:
             for name in ("action_net.weight", "action_net.bias", "value_net.weight", "value_net.bias")
         }
         self._log_std, self._log_std_gradient = values.get(LOG_STD), gradients.get(LOG_STD)
-        self._two = TwoLanes()
+        self._parameters, self._two = parameters, TwoLanes()
         self._gradients = parameters.gradient, torch.zeros_like(parameters.gradient)
         weights, *of = (
             MlpArrays.of(flat, spec, parameters) for flat in (parameters.vector, *self._gradients)
@@ -143,7 +143,7 @@ class MlpActorCritic:
 
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
         n = len(batch.returns)
-        if piece_rows(n, FEW_ROWS) < n and self._log_std is None:
+        if n * self._parameters.vector.numel() >= WORTH_TWO_LANES and self._log_std is None:
             return self._gradient_in_pieces(batch, objective)
         outputs, values, backward = self.forward(batch.features)
         distribution = self.distribution(outputs, batch.illegal)
@@ -179,7 +179,7 @@ class MlpActorCritic:
             self._lanes[lane].backward(*slopes)
             return np.array(losses, np.float32) * share
 
-        losses = self._two.share_out(learn, list(batch.batches(piece_rows(n, FEW_ROWS))))
+        losses = self._two.share_out(learn, list(batch.batches(piece_rows(n))))
         self._gradients[0].add_(self._gradients[1])
         return Losses(*np.sum(losses, axis=0).tolist())
 
