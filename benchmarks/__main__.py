@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "town", "capture", "bc", "environments", "ppo")
+NAMES = ("startup", "town", "capture", "bc", "environments", "ppo", "a2c")
 
 
 def main(names: list[str]) -> None:
