@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "town", "capture", "bc", "environments", "ppo", "town_ppo", "town_scratch", "recording")
+NAMES = (
+    "startup",
+    "town",
+    "capture",
+    "bc",
+    "environments",
+    "ppo",
+    "a2c",
+    "town_ppo",
+    "town_scratch",
+    "recording",
+)
 
 
 def main(names: list[str]) -> None:

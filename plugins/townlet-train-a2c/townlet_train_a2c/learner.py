@@ -6,7 +6,7 @@ L = -mean A ln p(a) + vf_coef mean (V - R)^2 - ent_coef mean H
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from math import isnan
 from typing import Any, NamedTuple
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from townlet_train.learners.advantages import compute_gae, explained_variance
 from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
 from townlet_train.learners.networks import NetworkSpec
+from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Played
 from townlet_train.learners.surrogate import Distribution, normalised
-from townlet_train_a2c.rmsprop import FlatRMSProp
 
 Float = NDArray[np.float32]
+DECAY = 0.99  # of the squared gradients' running mean, as in Stable-Baselines3 and torch
+LONG = 1e9  # steps, after which corrections for the start are 1
 UPDATES_BETWEEN_KEEPS = 16  # of the weights that come back when nothing is finite any more
 
 
@@ -89,7 +91,7 @@ class A2CUpdate(NamedTuple):
 
     def line(self) -> dict[str, Any]:
         """What a line of metrics.jsonl says of it."""
-        return asdict(self.stats())
+        return vars(self.stats())
 
     def shown(self) -> dict[str, float]:
         """What is worth watching while training goes on."""
@@ -116,7 +118,9 @@ class A2CLearner(PolicyLearner):
     """One network that improves with every rollout; an equal `rng` gives equal weights, bit for bit."""
 
     def __init__(self, spec: NetworkSpec, settings: A2CSettings, rng: np.random.Generator) -> None:
-        super().__init__(spec, settings, rng, partial(FlatRMSProp, eps=settings.rms_prop_eps))
+        # RMSProp (Tieleman and Hinton 2012) is Adam without momentum, long after its start.
+        rms_prop = partial(FlatAdam, eps=settings.rms_prop_eps, betas=(0.0, DECAY), steps=LONG)
+        super().__init__(spec, settings, rng, rms_prop)
         self.settings = settings
 
     def learn(
