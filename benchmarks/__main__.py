@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "town", "capture", "bc", "environments", "ppo", "recording")
+NAMES = (
+    "startup", "town", "capture", "bc", "environments", "ppo", "recording", "town_ppo", "town_scratch",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> None:

@@ -99,6 +99,14 @@ class Slow(Counter):
         return super().step(action)
 
 
+class SlowAtFirst(Counter):
+    """Takes half a second for its first step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        time.sleep(0.5 if self.count == 0 else 0)
+        return super().step(action)
+
+
 class Dying(Counter):
     """Takes its whole process with it on its third step, if that is a worker."""
 

@@ -24,6 +24,7 @@ from townlet_train.results import PPOTrainingResultDTO
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from townlet_train.learners.advantages import compute_gae  # noqa: E402
 from townlet_train.learners.descent import MOST_RESTORES, SKIPS_IN_A_ROW  # noqa: E402
 from townlet_train.learners.networks import network_for_env  # noqa: E402
 from townlet_train.learners.on_policy import CheckpointWriter, describe  # noqa: E402
@@ -143,6 +144,20 @@ def test_after_some_skips_in_a_row_good_weights_return_and_then_the_run_fails_by
         learner.update(broken, 0.0)
 
 
+def test_what_the_next_life_earns_counts_only_where_it_is_asked_for() -> None:
+    rollout = rollout_of(learner_of())
+    rollout.terminated[7] = rollout.truncated[7] = True  # dead on the episode's last tick: an end either way
+    means = []
+    for goes_on, ends in ((False, rollout.terminated), (True, rollout.terminated & rollout.truncated)):
+        advantages, _ = compute_gae(
+            rollout.rewards, rollout.values, ends, rollout.truncated, rollout.final_values, 0.99, 0.95
+        )
+        stats = learner_of(continue_after_death=goes_on).update(rollout, 0.0)
+        assert stats.advantage_mean == pytest.approx(float(advantages.mean()))
+        means.append(stats.advantage_mean)
+    assert means[1] > means[0] + 1  # lives that pay are worth more when they go on
+
+
 def test_a_network_with_maps_is_refused_where_there_are_none() -> None:
     with pytest.raises(ConfigError, match="flat shows no maps, which a conflict_aware network reads"):
         network_for_env(EnvSpec("flat", ("a",), ("x", "y")), "conflict_aware")
@@ -209,6 +224,16 @@ def test_equal_seeds_give_equal_bytes(env: str, tmp_path: Path) -> None:
     assert first.evaluation == second.evaluation.model_copy(  # type: ignore[union-attr]  # both were evaluated
         update={"policy": first.evaluation.policy}  # type: ignore[union-attr]  # both were evaluated
     )
+
+
+def test_two_threads_on_one_batch_give_equal_bytes(tmp_path: Path) -> None:
+    params = {"timesteps": 12_000, "n_envs": 10, "n_steps": 50, "batch_size": 2500, "activation": "relu"}
+    first, second = (
+        train(tmp_path / name, env="town", **params, evaluation_episodes=0) for name in ("a", "b")
+    )
+    assert first.updates > 8
+    assert first.checkpoint_sha256 == second.checkpoint_sha256
+    assert load_checkpoint(Path(str(first.checkpoint))).info.network["activation"] == "relu"
 
 
 def test_the_town_is_trained_on_with_every_slots_steps_counted(tmp_path: Path) -> None:
@@ -292,6 +317,12 @@ def test_a_last_rollout_without_an_update_says_so_with_null(
     document = json.loads(capsys.readouterr().out)
     assert document["updates"] <= 1
     assert document["kl_divergence"] is None or document["kl_divergence"] <= 1.5e-12
+
+
+def test_the_map_network_is_told_of_no_other_activation(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--network", "conflict_aware", "--activation", "tanh", "--dry-run"]
+    assert main(["ppo", "--env", "town", *options]) == 3
+    assert "network conflict_aware has activation relu" in capsys.readouterr().err
 
 
 def test_the_preset_for_the_lander_is_one_that_can_run(tmp_path: Path) -> None:

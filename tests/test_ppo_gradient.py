@@ -19,9 +19,11 @@ from townlet_train.learners.actor_critic import (  # noqa: E402
     MlpActorCritic,
     parameter_order,
 )
+from townlet_train.learners.conflict_aware import ConflictAwareActorCritic  # noqa: E402
 from townlet_train.learners.networks import FlatParameters, build_network  # noqa: E402
 from townlet_train.learners.surrogate import Objective, Transitions, normalised  # noqa: E402
 
+TOWN_SIZED = replace(WITH_MAP, n_features=31, n_actions=9, hidden_sizes=(64,), map_shape=(3, 7, 7))
 GAUSSIAN = replace(MLP, distribution="gaussian")
 PLAIN = Objective(clip_range=0.2, clip_range_vf=None, ent_coef=0.0, vf_coef=0.5, normalize_advantage=True)
 OBJECTIVES = [
@@ -40,6 +42,10 @@ class Pair:
         weights = random_weights(spec)
         if spec.distribution == "gaussian":
             weights[LOG_STD] = np.float32([-0.5, 0.0, 0.3])
+        if (
+            spec is TOWN_SIZED
+        ):  # outputs of about 1, as wide layers have them; in the hundreds, rounding alone shows
+            weights = {name: array / np.sqrt(max(1, array[0].size)) for name, array in weights.items()}
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
         self.parameters = FlatParameters(network, parameter_order(spec))
         self.by_autograd = AutogradActorCritic(network, self.parameters)
@@ -76,7 +82,7 @@ class Pair:
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip"])
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("n", [2, 64])
+@pytest.mark.parametrize("n", [2, 64, 2900])
 @pytest.mark.parametrize(
     "spec",
     [MLP, GAUSSIAN, replace(MLP, activation="relu", hidden_sizes=(6,)), replace(MLP, hidden_sizes=(5, 7, 3))],
@@ -113,12 +119,83 @@ def test_both_ways_put_out_the_same_and_what_the_checkpoint_will(spec: NetworkSp
     np.testing.assert_allclose(compute_logits(spec, weights, features, maps), expected.T, atol=1e-4)
 
 
-def test_a_network_with_maps_learns_by_autograd() -> None:
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("n", [2, 64, 777, 2500], ids=["two rows", "one piece", "two pieces", "four pieces"])
+@pytest.mark.parametrize("spec", [WITH_MAP, TOWN_SIZED], ids=["small", "as wide as the town's"])
+def test_the_written_out_gradient_of_a_network_with_maps_is_autograds(
+    spec: NetworkSpec, n: int, masked: bool, objective: Objective
+) -> None:
+    pair = Pair(spec)
+    batch = pair.batch(n, masked=masked)
+    written_out = ConflictAwareActorCritic(spec, pair.parameters)
+    written_out.gradient(pair.batch(n, seed=7), objective)  # nothing of an earlier batch may stay
+    losses = written_out.gradient(batch, objective)
+    vector = pair.parameters.gradient.numpy().copy()
+    reference = pair.by_autograd.gradient(batch, objective)
+    by_autograd = pair.parameters.gradient.numpy()
+    np.testing.assert_allclose(losses, reference, rtol=1e-4, atol=1e-5)
+    assert n == 2 or all(gradient.any() for gradient in pair.parameters.gradients.values())
+    largest = float(np.abs(by_autograd).max())
+    assert largest > 1e-3
+    np.testing.assert_allclose(vector, by_autograd, atol=1e-5 * max(1.0, largest))
+
+
+@pytest.mark.parametrize("n", [6, 900])
+@pytest.mark.parametrize("spec", [MLP, WITH_MAP], ids=["mlp", "with maps"])
+def test_the_way_back_from_what_was_put_out_is_autograds_for_the_first_rows(
+    spec: NetworkSpec, n: int
+) -> None:
+    pair, rng = Pair(spec), np.random.default_rng(4)
+    batch = pair.batch(n)
+    written_out = (MlpActorCritic if spec == MLP else ConflictAwareActorCritic)(spec, pair.parameters)
+    of_outputs = rng.normal(size=(spec.n_actions, n - 1)).astype(np.float32)
+    of_values = rng.normal(size=n - 1).astype(np.float32)
+    gradients = []
+    for network in (written_out, pair.by_autograd):
+        network.forward(batch.features, batch.maps).backward(of_outputs.copy(), of_values.copy())
+        gradients.append(pair.parameters.gradient.numpy().copy())
+    np.testing.assert_allclose(*gradients, atol=1e-5 * float(np.abs(gradients[1]).max()))
+
+
+def test_a_network_with_maps_puts_out_what_its_checkpoint_will_however_many_rows_it_is_given() -> None:
     pair = Pair(WITH_MAP)
-    batch = pair.batch(16)
-    losses = pair.by_autograd.gradient(batch, PLAIN)
-    assert np.isfinite(losses).all()
-    assert all(gradient.any() for gradient in pair.parameters.gradients.values())
+    written_out = ConflictAwareActorCritic(WITH_MAP, pair.parameters)
+    batch = pair.batch(700)
+    outputs, values = written_out.evaluate(batch.features, batch.maps)
+    expected, expected_values = pair.by_autograd.evaluate(batch.features, batch.maps)
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)
+    np.testing.assert_allclose(values, expected_values, atol=1e-4)
+    np.testing.assert_allclose(written_out.outputs(batch.features, batch.maps), expected.T, atol=1e-4)
+    weights = random_weights(WITH_MAP) | {
+        "normaliser.mean": np.zeros(5, np.float32),
+        "normaliser.std": np.ones(5, np.float32),
+    }
+    assert batch.maps is not None
+    of_checkpoint = compute_logits(WITH_MAP, weights, batch.features, batch.maps)
+    np.testing.assert_allclose(of_checkpoint, expected.T, atol=1e-4)
+
+
+def test_a_map_cell_counts_as_often_as_its_value_says() -> None:
+    pair = Pair(WITH_MAP)
+    batch = pair.batch(300)
+    maps = np.random.default_rng(2).integers(256, size=(300, *WITH_MAP.map_shape), dtype=np.uint8)
+    full = batch._replace(maps=maps)
+    losses = ConflictAwareActorCritic(WITH_MAP, pair.parameters).gradient(full, PLAIN)
+    written_out = pair.parameters.gradient.numpy().copy()
+    np.testing.assert_allclose(losses, pair.by_autograd.gradient(full, PLAIN), rtol=1e-4, atol=1e-4)
+    by_autograd = pair.parameters.gradient.numpy()
+    np.testing.assert_allclose(written_out, by_autograd, atol=1e-5 * float(np.abs(by_autograd).max()))
+
+
+def test_the_same_batch_gives_the_same_bits_each_time() -> None:
+    pair = Pair(TOWN_SIZED)
+    batch = pair.batch(3000)
+    gradients = []
+    for _ in range(3):
+        ConflictAwareActorCritic(TOWN_SIZED, pair.parameters).gradient(batch, PLAIN)
+        gradients.append(pair.parameters.gradient.numpy().tobytes())
+    assert len(set(gradients)) == 1
 
 
 def test_losses_of_one_transition_worked_out_by_hand() -> None:

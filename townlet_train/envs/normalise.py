@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
+VALUES_AT_ONCE = 1 << 17  # so that they stay in a core's own cache
 EPSILON = 1e-8  # keeps what never varies from being divided by 0
 
 
@@ -42,18 +43,25 @@ class RunningMoments:
         Raises:
             ValueError: the batch holds NaN or infinity; merged, it would spoil the moments for good.
         """
-        rows = batch.reshape(-1, len(self.mean)).astype(np.float64)
-        if len(rows) == 0:
-            return self
-        if not np.isfinite(rows).all():
+        rows = batch.reshape(-1, len(self.mean))
+        moments, n_rows = self, max(1, VALUES_AT_ONCE // len(self.mean))
+        for start in range(0, len(rows), n_rows):
+            moments = moments._merged(rows[start : start + n_rows].astype(np.float64))
+        return moments
+
+    def _merged(self, rows: Float64) -> RunningMoments:
+        """With rows (n_rows, n) seen in addition; overwrites them."""
+        sums = np.ones(len(rows)) @ rows
+        if not np.isfinite(sums).all() and not np.isfinite(rows).all():
             first = int(np.argwhere(~np.isfinite(rows))[0][1])
             raise ValueError(f"column {first} of the batch holds a number that is not finite")
-        count = self.count + len(rows)
-        apart = rows.mean(axis=0) - self.mean
+        count, own_mean = self.count + len(rows), sums / len(rows)
+        rows -= own_mean
+        apart = own_mean - self.mean
         mean = self.mean + apart * (len(rows) / count)
         squares = (
             self.variance * self.count
-            + rows.var(axis=0) * len(rows)
+            + np.einsum("ij,ij->j", rows, rows)
             + apart**2 * (self.count * len(rows) / count)
         )
         return RunningMoments(count, mean, squares / count)

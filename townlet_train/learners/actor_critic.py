@@ -1,7 +1,8 @@
 """An actor and its critic: what they put out, and the gradient of PPO's objective in every weight.
 
 Written out in NumPy for the MLP, on the memory of torch's flat vectors, because for a few thousand weights the
-bookkeeping of autograd costs several times the arithmetic; by autograd for every other network. A test compares them.
+bookkeeping of autograd costs several times the arithmetic; by autograd for a network without code of its own here or in
+`conflict_aware`. A test compares them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from townlet_train.learners.lanes import TwoLanes, piece_rows
+from townlet_train.learners.mlp_lane import ACTOR, CRITIC, MlpArrays, MlpLane
 from townlet_train.learners.networks import FlatParameters, PolicyNetwork
 from townlet_train.learners.surrogate import (
     Categorical,
@@ -23,12 +26,13 @@ from townlet_train.learners.surrogate import (
     Objective,
     Transitions,
     differentiate,
+    normalised,
 )
 from townlet_train.policies.network import ILLEGAL_LOGIT, LOG_STD, NetworkSpec
 
 Float = NDArray[np.float32]
 Maps = NDArray[np.uint8] | None
-ACTOR, CRITIC = "mlp_extractor.policy_net", "mlp_extractor.value_net"
+FEW_ROWS = 512  # of a batch: one thread learns from fewer
 
 
 class ActorCritic(Protocol):
@@ -82,6 +86,8 @@ def parameter_order(spec: NetworkSpec) -> list[str]:
 class MlpActorCritic:
     """Separate actor and critic trunks of equal widths; their hidden layers are computed as pairs.
 
+    A large batch is cut into pieces for two threads, each with a gradient of its own; their sum is the batch's.
+
     With delta = dL/dz of a layer z = W h + b: dL/dW = delta^T h, dL/db = sum delta, dL/dh = delta W, times 1 - h^2 for
     tanh or [h > 0] for relu.
     """
@@ -102,6 +108,12 @@ class MlpActorCritic:
             for name in ("action_net.weight", "action_net.bias", "value_net.weight", "value_net.bias")
         }
         self._log_std, self._log_std_gradient = values.get(LOG_STD), gradients.get(LOG_STD)
+        self._two = TwoLanes()
+        self._gradients = parameters.gradient, torch.zeros_like(parameters.gradient)
+        weights, *of = (
+            MlpArrays.of(flat, spec, parameters) for flat in (parameters.vector, *self._gradients)
+        )
+        self._lanes = [MlpLane(spec, weights, gradient) for gradient in of]
 
     @property
     def log_std(self) -> Float | None:
@@ -126,6 +138,9 @@ class MlpActorCritic:
         return DiagonalGaussian(outputs, self._log_std, self._log_std_gradient)
 
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
+        n = len(batch.returns)
+        if piece_rows(n, FEW_ROWS) < n and self._log_std is None:
+            return self._gradient_in_pieces(batch, objective)
         outputs, values, backward = self.forward(batch.features)
         distribution = self.distribution(outputs, batch.illegal)
         losses, of_outputs, of_values = differentiate(distribution, values, batch, objective)
@@ -142,6 +157,27 @@ class MlpActorCritic:
             self._backward(inputs, self._backward_heads(inputs[-1], of_outputs, of_values))
 
         return Forward(*self._heads(inputs[-1]), backward)
+
+    def _gradient_in_pieces(self, batch: Transitions, objective: Objective) -> Losses:
+        n = len(batch.returns)
+        if objective.normalize_advantage:
+            batch = batch._replace(advantages=normalised(batch.advantages))
+            objective = objective._replace(normalize_advantage=False)
+        for gradient in self._gradients:
+            gradient.zero_()
+
+        def learn(lane: int, piece: Transitions) -> Float:
+            share = np.float32(len(piece.returns) / n)
+            outputs, values = self._lanes[lane].forward(torch.from_numpy(piece.features))
+            distribution = Categorical(outputs.numpy(), piece.illegal)
+            losses, of_outputs, of_values = differentiate(distribution, values.numpy(), piece, objective)
+            slopes = torch.from_numpy(of_outputs * share), torch.from_numpy(of_values * share)
+            self._lanes[lane].backward(*slopes)
+            return np.array(losses, np.float32) * share
+
+        losses = self._two.share_out(learn, list(batch.batches(piece_rows(n, FEW_ROWS))))
+        self._gradients[0].add_(self._gradients[1])
+        return Losses(*np.sum(losses, axis=0).tolist())
 
     def _activate(self, hidden: Float) -> None:
         np.tanh(hidden, out=hidden) if self._tanh else np.maximum(hidden, 0, out=hidden)

@@ -92,14 +92,9 @@ class PolicyLearner:
         self._network.normaliser.std.copy_(torch.from_numpy(normaliser.std))
 
     def scaled_rewards(
-        self,
-        rewards: NDArray[np.float32],
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-        *,
-        on_policy: bool = True,
+        self, rewards: NDArray[np.float32], ended: NDArray[np.bool_], *, on_policy: bool = True
     ) -> NDArray[np.float32]:
-        """Rewards (n_steps, n_envs, n_agents) as they are learned from.
+        """Rewards (n_steps, n_envs, n_agents) as they are learned from; after a step that ended, returns begin anew.
 
         They count towards their scale, unless they were recorded and there is one already.
         """
@@ -108,12 +103,17 @@ class PolicyLearner:
         if on_policy or self._reward_scale is None:
             _, n_envs, n_agents = rewards.shape
             scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self._common.gamma)
-            self._reward_scale = scale.updated(rewards, terminated | truncated)
+            self._reward_scale = scale.updated(rewards, ended)
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
     def _build_actor_critic(self) -> ActorCritic:
-        if self.spec.kind == "mlp" and self._common.device == "cpu":
+        kind, distribution = self.spec.kind, self.spec.distribution
+        if kind == "mlp" and self._common.device == "cpu":
             return MlpActorCritic(self.spec, self._parameters)
+        if kind == "conflict_aware" and distribution == "categorical" and self._common.device == "cpu":
+            from townlet_train.learners import conflict_aware  # brings numba, which others need not wait for
+
+            return conflict_aware.ConflictAwareActorCritic(self.spec, self._parameters)
         return AutogradActorCritic(self._network, self._parameters)
 
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import CheckpointError, ConfigError
-from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkKind
+from townlet_train.policies.network import ILLEGAL_LOGIT, Activation, NetworkKind
 from townlet_train.policies.network import NetworkSpec as NetworkSpec  # for plugins, which see learners only
 
 HIDDEN_SIZES: dict[NetworkKind, tuple[int, ...]] = {"mlp": (64, 64), "conflict_aware": (256,)}
 UNCLIPPED = 1e9  # features reach the network as they are, where nothing standardises them
 FEATURE_CLIP = 10.0  # deviations
+BY_INPUT = ("map_encoder.1.weight",)  # an input is mostly 0 here, so what one multiplies is kept together
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -108,10 +109,13 @@ def network_for_env(
     env: EnvSpec,
     kind: NetworkKind,
     hidden_sizes: tuple[int, ...] | None = None,
+    activation: Activation | None = None,
     *,
     normalised: bool = False,
 ) -> NetworkSpec:
-    """The network of that kind for an environment, of the usual width unless told; `normalised` cuts its features off.
+    """The network of that kind for an environment, of the usual width and activation unless told.
+
+    Where features come `normalised`, it cuts them off at `FEATURE_CLIP`.
 
     Raises:
         ConfigError: the environment shows no map, which the network reads.
@@ -124,7 +128,7 @@ def network_for_env(
         n_features=len(env.feature_names),
         n_actions=len(env.action_low) or len(env.action_names),
         hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
-        activation="relu" if reads_maps else "tanh",
+        activation=activation or ("relu" if reads_maps else "tanh"),
         map_shape=env.map_shape if reads_maps else (0, 0, 0),
         feature_clip=FEATURE_CLIP if normalised else UNCLIPPED,
         distribution="gaussian" if env.action_low else "categorical",
@@ -169,20 +173,25 @@ class FlatParameters:
     def __init__(self, network: nn.Module, names: list[str]) -> None:
         parameters = dict(network.named_parameters())
         chosen = [parameters[name] for name in names]
-        self.vector = torch.cat([parameter.detach().reshape(-1) for parameter in chosen])
+        self._shapes = {name: parameter.shape for name, parameter in zip(names, chosen, strict=True)}
+        self.vector = torch.zeros(
+            sum(shape.numel() for shape in self._shapes.values()), device=chosen[0].device
+        )
         self.gradient = torch.zeros_like(self.vector)
         self.vector.grad = self.gradient
-        self.values: dict[str, Tensor] = {}
-        self.gradients: dict[str, Tensor] = {}
-        sizes = [parameter.numel() for parameter in chosen]
-        pieces = zip(
-            names, chosen, torch.split(self.vector, sizes), torch.split(self.gradient, sizes), strict=True
-        )
-        for name, parameter, value, gradient in pieces:
-            self.values[name] = value.view_as(parameter)
-            self.gradients[name] = gradient.view_as(parameter)
+        self.values, self.gradients = self.views(self.vector), self.views(self.gradient)
+        for name, parameter in zip(names, chosen, strict=True):
+            self.values[name].copy_(parameter.detach())
             parameter.data = self.values[name]
             parameter.grad = self.gradients[name]
+
+    def views(self, vector: Tensor) -> dict[str, Tensor]:
+        """A vector in the order of this one as arrays by name; those named in `BY_INPUT` lie in it transposed."""
+        pieces = torch.split(vector, [shape.numel() for shape in self._shapes.values()])
+        return {
+            name: piece.view(shape[::-1]).t() if name in BY_INPUT else piece.view(shape)
+            for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)
+        }
 
 
 def _trunk(spec: NetworkSpec) -> nn.Sequential:

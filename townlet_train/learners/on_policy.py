@@ -245,7 +245,11 @@ class OnPolicyRun(Generic[Stats]):
         self.env = build_env(context.config, params.n_envs if plays else 1, n_workers=params.n_workers)
         start = context.start
         network = network_for_env(
-            self.env.spec, params.network, params.hidden_sizes, normalised=params.normalize_observations
+            self.env.spec,
+            params.network,
+            params.hidden_sizes,
+            params.activation,
+            normalised=params.normalize_observations,
         )
         if start is not None:
             network = _continued_network(network, start, self.env.spec)

@@ -53,12 +53,18 @@ class OnPolicyParams(StrategyParams):
     hidden_sizes: tuple[int, ...] | None = Field(
         None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"
     )
+    activation: Literal["tanh", "relu"] | None = Field(
+        None,
+        description="of the hidden layers; unset: tanh for mlp, relu for conflict_aware, which has no other",
+    )
     device: str = Field("cpu", min_length=1, description="torch device")
 
     @model_validator(mode="after")
-    def _one_width_for_two_encoders(self) -> OnPolicyParams:
+    def _conflict_aware_is_of_one_make(self) -> OnPolicyParams:
         if self.network == "conflict_aware" and self.hidden_sizes is not None and len(self.hidden_sizes) != 1:
             raise ValueError("network conflict_aware has one hidden size")
+        if self.network == "conflict_aware" and self.activation == "tanh":
+            raise ValueError("network conflict_aware has activation relu")
         return self
 
     def checkpoint_steps(self, n_slots: int) -> int:

@@ -49,6 +49,7 @@ class Played(NamedTuple):
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     cuts: tuple[Cut, ...]
+    heads: tuple[Float, Float] | None = None  # outputs (n_outputs, n) and values (n,), where acting gave both
     on_policy: bool = True  # whether the actor that learns from it played it
     observed: Float | None = None  # features as they were shown, (n_steps, ..., n_features)
 
@@ -82,7 +83,7 @@ def evaluated(played: Played, actor: ActorCritic) -> Rollout:
     """What was played, with the log-probabilities and values of the actor and critic that played it."""
     features, maps = played.features[:-1], None if played.maps is None else played.maps[:-1]
     rewards, illegal, actions = played.rewards, played.illegal, played.actions
-    outputs, values = _evaluate(actor, features, maps)
+    outputs, values = played.heads or _evaluate(actor, features, maps)
     last_maps = None if played.maps is None else played.maps[-1]
     _, last_values = _evaluate(actor, played.features[-1], last_maps)
     flat_illegal = None if illegal is None else illegal.reshape(-1, illegal.shape[-1]).T
@@ -119,6 +120,30 @@ class Normaliser(NamedTuple):
     clip: float
 
 
+class _Heads(NamedTuple):
+    """What a network whose critic shares the actor's layers said while it acted, so that it is not asked again."""
+
+    outputs: Float  # (n_steps, n_slots, n_outputs)
+    values: Float  # (n_steps, n_slots)
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int], n_outputs: int) -> _Heads:
+        n_steps, n_slots = shape[0], shape[1] * shape[2]
+        return cls(
+            np.zeros((n_steps, n_slots, n_outputs), np.float32), np.zeros((n_steps, n_slots), np.float32)
+        )
+
+    def keep(self, t: int, outputs: Float, values: Float) -> Float:
+        """Keep step t's outputs (n_outputs, n_slots) and values (n_slots,); returns a copy, slots first."""
+        self.outputs[t], self.values[t] = outputs.T, values
+        return np.array(outputs.T)
+
+    def of(self, steps: slice) -> tuple[Float, Float]:
+        """Outputs (n_outputs, n) and values (n,) of some steps, all slots."""
+        outputs = self.outputs[steps].reshape(-1, self.outputs.shape[-1])
+        return np.ascontiguousarray(outputs.T), self.values[steps].ravel()
+
+
 class RolloutCollector:
     """Plays `n_steps` ticks at a time; all noise of a rollout is drawn at its start.
 
@@ -152,6 +177,7 @@ class RolloutCollector:
         self._rewards = np.zeros(shape, np.float32)
         self._terminated, self._truncated = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         self._noise = np.zeros((*shape, spec.n_actions), np.float32)
+        self._heads = _Heads.empty(shape, spec.n_actions) if spec.shares_trunk else None
         self._cuts: list[Cut] = []
         self._filled = 0
         self._returns, self._lengths = np.zeros(env.n_envs), np.zeros(env.n_envs, np.int64)
@@ -235,6 +261,8 @@ class RolloutCollector:
             "rewards": self._rewards,
             "terminated": self._terminated,
             "truncated": self._truncated,
+            "outputs": None if self._heads is None else self._heads.outputs,
+            "values": None if self._heads is None else self._heads.values,
         }
         return {name: array for name, array in kept.items() if array is not None}
 
@@ -271,6 +299,7 @@ class RolloutCollector:
             self._terminated[:end],
             self._truncated[:end],
             tuple(self._cuts),
+            None if self._heads is None else self._heads.of(slice(0, end)),
             observed=features[:end],
         )
         episodes = self._episodes(played)
@@ -299,7 +328,12 @@ class RolloutCollector:
         features, maps = self._seen(self._observation)
         if self._maps is not None and maps is not None:
             self._maps[t] = maps
-        outputs = actor.outputs(features.reshape(-1, features.shape[-1]), _flat(maps))
+        flat_features, flat_maps = features.reshape(-1, features.shape[-1]), _flat(maps)
+        if self._heads is None:
+            outputs = actor.outputs(flat_features, flat_maps)
+        else:
+            both = actor.evaluate(flat_features, flat_maps)
+            outputs = self._heads.keep(t, *both)
         outputs = outputs.reshape(self._noise.shape[1:])
         if self._illegal is not None:
             np.logical_not(self._observation.action_mask, out=self._illegal[t])

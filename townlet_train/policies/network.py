@@ -80,6 +80,11 @@ class NetworkSpec:
                 f"got {first['input']!r:.80}."
             ) from error
 
+    @property
+    def shares_trunk(self) -> bool:
+        """Whether actor and critic read the same last hidden layer, so that a value costs next to nothing."""
+        return self.kind == "conflict_aware"
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every trainable array by name and shape, those that decide the action first."""
         return self.actor_shapes() | _shapes(self._critic_layers())

@@ -163,7 +163,7 @@ class A2CLearner(PolicyLearner):
         """Advantages and returns, (n,) each, of values (n_steps + 1 times the slots,)."""
         rewards, terminated, truncated = played.rewards, played.terminated, played.truncated
         advantages, returns = compute_gae(
-            self.scaled_rewards(rewards, terminated, truncated),
+            self.scaled_rewards(rewards, terminated | truncated),
             values.reshape(-1, *rewards.shape[1:]),
             terminated,
             truncated,
