@@ -24,7 +24,14 @@ from townlet_train.errors import (
     UsageError,
 )
 from townlet_train.orchestrator import PolicyTrainingOrchestrator, TrainingOrchestrator, run_strategy
-from townlet_train.registry import Listing, Registry, StrategyRecord
+from townlet_train.registry import (
+    Listing,
+    LoggerSource,
+    PluginRecord,
+    PluginStatus,
+    Registry,
+    StrategyRecord,
+)
 from townlet_train.results import TrainingResultDTO
 
 
@@ -231,6 +238,65 @@ def test_a_finished_run_is_not_run_over(tmp_path: Path) -> None:
         run_fake(tmp_path / "run")
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
     run_fake(tmp_path / "run", overwrite=True)
+
+
+class Listener:
+    """A plugin's logger that has had enough after one line."""
+
+    def __init__(self) -> None:
+        self.lines: list[Mapping[str, Any]] = []
+        self.closed = 0
+
+    def record(self, line: Mapping[str, Any]) -> None:
+        self.lines.append(line)
+        if len(self.lines) > 1:
+            raise ConnectionError("nobody there")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_logger_hears_every_line_and_its_failure_is_a_warning_and_no_more(tmp_path: Path) -> None:
+    well, ill = Listener(), Listener()
+    opened: list[tuple[Path, int | None]] = []
+
+    def opening(logger: Listener) -> Any:
+        return lambda run_dir, recorded: (opened.append((run_dir, recorded)), logger)[1]
+
+    sources = tuple(
+        LoggerSource(PluginRecord(name, f"{name}-dist", "1", PluginStatus.OK), opening(logger))
+        for name, logger in (("ill", ill), ("well", well))
+    )
+    well.record = well.lines.append  # type: ignore[method-assign]  # this one never has enough
+    known = registry()
+    result = run_strategy(
+        "fake",
+        {"n_epochs": 3},
+        config=RunConfig(seed=7),
+        registry=Registry(known.listing, known.classes, sources),
+        run_dir=tmp_path / "run",
+    )
+    assert opened == [(tmp_path / "run", None)] * 2
+    assert well.lines == [
+        json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
+    assert (len(well.lines), well.closed, len(ill.lines)) == (3, 1, 2)
+    assert result.warnings[0] == "The logger of 'ill' (ill-dist 1) stopped: ConnectionError: nobody there."
+    assert result.checkpoint is not None
+
+
+def test_loggers_are_closed_when_a_run_fails(tmp_path: Path) -> None:
+    listener, known = Listener(), registry()
+    source = LoggerSource(PluginRecord("x", "x", "1", PluginStatus.OK), lambda run_dir, recorded: listener)
+    with pytest.raises(PluginError, match="ZeroDivisionError"):
+        run_strategy(
+            "fake",
+            {"n_epochs": 1, "fail": "run"},
+            config=RunConfig(seed=7),
+            registry=Registry(known.listing, known.classes, (source,)),
+            run_dir=tmp_path / "run",
+        )
+    assert listener.closed == 1
 
 
 def test_the_orchestrator_lists_what_it_can_run() -> None:

@@ -16,6 +16,7 @@ from townlet_train.registry import (
     PluginRecord,
     PluginStatus,
     Registry,
+    RunLoggers,
     catalogue,
     discover,
 )
@@ -299,3 +300,53 @@ class TestCatalogue:
         (tmp_path / "file").write_text("")
         listing = catalogue(PluginPolicy(), path=tmp_path / "file" / "strategies.json")
         assert listing == discover().listing
+
+
+LISTENER = """
+    from townlet_train.api import hookimpl
+
+    class Listener:
+        def __init__(self, path): self.path, self.heard = path, []
+        def record(self, line):
+            self.heard.append(line["loss"])
+            self.path.write_text(f"{self.heard}")
+            DO
+        def close(self): self.path.write_text(f"{self.heard} and closed")
+
+    @hookimpl
+    def townlet_train_logger(run_dir):
+        return Listener(run_dir / "heard.txt")
+"""
+
+
+def told(site: Path, folder: Path, *, doing: str = "pass") -> tuple[str, list[str]]:
+    """What a plugin with a logger alone has heard of three lines after which it does something, and what went wrong."""
+    install(site, "listener-dist", LISTENER.replace("DO", doing))
+    registry = discover()
+    assert plugin(registry, "listener-dist").status is PluginStatus.OK
+    sources = [source for source in registry.loggers if source.plugin.distribution == "listener-dist"]
+    loggers = RunLoggers(sources, folder, None)
+    for number in range(3):
+        loggers.record({"loss": number})
+    loggers.close()
+    loggers.close()
+    return (folder / "heard.txt").read_text(), loggers.warnings
+
+
+def test_a_plugin_may_add_a_logger_and_no_strategy(site: Path, tmp_path: Path) -> None:
+    assert told(site, tmp_path) == ("[0, 1, 2] and closed", [])
+
+
+def test_a_logger_that_fails_is_named_and_left_alone(site: Path, tmp_path: Path) -> None:
+    heard, warnings = told(site, tmp_path, doing='if line["loss"]: raise OSError("no room")')
+    assert heard == "[0, 1]"
+    assert warnings == ["The logger of 'listener_dist' (listener-dist 1.2) stopped: OSError: no room."]
+
+
+def test_a_logger_that_cannot_start_is_named(site: Path, tmp_path: Path) -> None:
+    install(site, "listener-dist", LISTENER.replace("return Listener(", "raise KeyError("))
+    sources = [source for source in discover().loggers if source.plugin.distribution == "listener-dist"]
+    loggers = RunLoggers(sources, tmp_path, None)
+    loggers.record({"loss": 1})
+    [warning] = loggers.warnings
+    assert "did not start: KeyError" in warning

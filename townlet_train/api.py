@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from townlet_train.contract import (
     AnnealContext,
     Progress,
+    RunLogger,
     StartingPoint,
     StrategyParams,
     TrainingContext,
@@ -64,6 +65,7 @@ __all__ = [
     "PolicyScoreDTO",
     "Progress",
     "RolloutCaptureDTO",
+    "RunLogger",
     "StartingPoint",
     "StrategyParams",
     "TorchNotAvailableError",

@@ -99,6 +99,21 @@ class TrainingContext:
     start: StartingPoint | None = None
 
 
+class RunLogger(Protocol):
+    """What a plugin hears of one run; see the hook `townlet_train_logger`."""
+
+    def record(self, line: Mapping[str, Any]) -> None:
+        """Take one line of metrics.jsonl, its `timestamp` included, as soon as it is on disk.
+
+        Called from within training: return at once. An error ends this logger, becomes a warning, and training goes on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Take nothing more: the run has ended, well or not."""
+        ...
+
+
 @runtime_checkable
 class TrainingStrategy(Protocol):
     """A training method, ours or a plugin's."""

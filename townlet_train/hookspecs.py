@@ -1,4 +1,4 @@
-"""The door plugins come through: one hook.
+"""The door plugins come through: two hooks, of which a plugin has at least one.
 
 A whole plugin is a module like this, named in the entry-point group `townlet_train` of its distribution:
 
@@ -18,6 +18,16 @@ A whole plugin is a module like this, named in the entry-point group `townlet_tr
     def townlet_train_strategies():
         return [Coin]
 
+A plugin that wants every number of every run, to draw it or to send it somewhere, has the other hook:
+
+    class Printer:
+        def record(self, line): print(line["timestamp"], line.get("loss"))
+        def close(self): pass
+
+    @hookimpl
+    def townlet_train_logger(run_dir):
+        return Printer()
+
 A plugin may say which version of this door it was written for: `TOWNLET_TRAIN_API = 1`.
 """
 
@@ -29,7 +39,9 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from townlet_train.contract import TrainingStrategy
+    from pathlib import Path
+
+    from townlet_train.contract import RunLogger, TrainingStrategy
 
 PROJECT = "townlet_train"
 API_VERSION = 1
@@ -41,3 +53,13 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def townlet_train_strategies() -> Iterable[type[TrainingStrategy]]:  # type: ignore[empty-body]  # a hook specification has no body
     """Strategy classes this plugin contributes. Importing their module must not import torch."""
+
+
+@hookspec
+def townlet_train_logger(run_dir: Path, recorded: int | None) -> RunLogger | None:
+    """What is handed every line of one run, or None to leave that run alone.
+
+    `run_dir` is locked and belongs to the run; what goes into `logs/<name of the plugin>/` is set aside with the run's
+    other files when it is replaced. `recorded` is None for a run from nothing. For one that is resumed it is the
+    timestep of the last line in its `metrics.jsonl`, which is cut back to that: lines with a larger one come anew.
+    """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from townlet_train.contract import (
 )
 from townlet_train.envs.streams import stream
 from townlet_train.errors import ConfigError, PluginError, TownletTrainError, UsageError, suggestion
-from townlet_train.registry import Registry, StrategyRecord, discover
+from townlet_train.registry import Registry, RunLoggers, StrategyRecord, discover
 from townlet_train.results import TrainingResultDTO
 from townlet_train.services import TrainingServices
 from townlet_train.services.experiment import close_experiment
@@ -33,7 +35,7 @@ from townlet_train.services.resume import (
     continued_config,
     find_checkpoint,
 )
-from townlet_train.services.runs import RUN, Resumed, check_run_dir, default_run_dir, open_run
+from townlet_train.services.runs import RUN, Resumed, Run, check_run_dir, default_run_dir, open_run
 
 Report = Callable[[Progress], None]
 
@@ -127,11 +129,14 @@ class TrainingOrchestrator:
             resumed=resumed,
         ) as run:
             started = time.perf_counter()
-            result = self._run_guarded(name, strategy, replace(context, record=run.record))
+            loggers = RunLoggers(self.registry.loggers, run.path, resumed.recorded if resumed else None)
+            record = partial(_record, run, loggers)
+            with closing(loggers):
+                result = self._run_guarded(name, strategy, replace(context, record=record))
             if result.duration_sec is None:
                 result = result.model_copy(update={"duration_sec": time.perf_counter() - started})
-            result = result.model_copy(update={"warnings": (*plan.warnings, *result.warnings)})
-            return close_experiment(run, result)
+            warnings = (*plan.warnings, *loggers.warnings, *result.warnings)
+            return close_experiment(run, result.model_copy(update={"warnings": warnings}))
 
     def _plan(
         self,
@@ -183,6 +188,11 @@ class TrainingOrchestrator:
         if not isinstance(result, TrainingResultDTO):
             raise PluginError(f"{whose} returned {type(result).__name__}, expected a TrainingResultDTO.")
         return result
+
+
+def _record(run: Run, loggers: RunLoggers, line: Mapping[str, Any]) -> None:
+    """Put a line on disk, and hand it to the loggers as it is there."""
+    loggers.record(run.record(line))
 
 
 class _Plan(NamedTuple):

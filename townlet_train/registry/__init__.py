@@ -2,14 +2,17 @@
 
 from townlet_train.registry.catalogue import catalogue
 from townlet_train.registry.discovery import PluginPolicy, discover
+from townlet_train.registry.loggers import LoggerSource, RunLoggers
 from townlet_train.registry.records import Listing, PluginRecord, PluginStatus, Registry, StrategyRecord
 
 __all__ = [
     "Listing",
+    "LoggerSource",
     "PluginPolicy",
     "PluginRecord",
     "PluginStatus",
     "Registry",
+    "RunLoggers",
     "StrategyRecord",
     "catalogue",
     "discover",

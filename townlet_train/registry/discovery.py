@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from townlet_train.errors import TORCH_INSTALL, PluginError
+from townlet_train.registry.loggers import LoggerSource
 from townlet_train.registry.records import Listing, PluginRecord, PluginStatus, Registry, StrategyRecord
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from pathlib import Path
 
     import pluggy
 
-    from townlet_train.contract import TrainingStrategy
+    from townlet_train.contract import RunLogger, TrainingStrategy
+
+    OpenLogger = Callable[[Path, int | None], RunLogger | None]
 
 GROUP = "townlet_train"
 OURS = "townlet-train"
@@ -93,9 +97,11 @@ def discover(
     records: list[StrategyRecord] = []
     plugins: list[PluginRecord] = []
     classes: dict[str, type[TrainingStrategy]] = {}
+    loggers: list[LoggerSource] = []
     for entry_point in sorted(found, key=_ours_first):
-        plugin, strategies = _load(manager, entry_point, policy)
+        plugin, strategies, logger = _load(manager, entry_point, policy)
         plugins.append(plugin)
+        loggers += [] if logger is None else [LoggerSource(plugin, logger)]
         for strategy in strategies:
             holder = next((record for record in records if record.name == strategy.name), None)
             records.append(_record(strategy, plugin, holder))
@@ -103,7 +109,7 @@ def discover(
     listing = Listing(tuple(records), tuple(plugins))
     if policy.strict and listing.problems:
         raise PluginError(" ".join(listing.problems))
-    return Registry(listing, classes)
+    return Registry(listing, classes, tuple(loggers))
 
 
 def torch_installed() -> bool:
@@ -115,8 +121,8 @@ def torch_installed() -> bool:
 
 def _load(
     manager: pluggy.PluginManager, entry_point: EntryPoint, policy: PluginPolicy
-) -> tuple[PluginRecord, list[type[TrainingStrategy]]]:
-    """One entry point's record, and its strategies when all is well with it."""
+) -> tuple[PluginRecord, list[type[TrainingStrategy]], OpenLogger | None]:
+    """One entry point's record, and its strategies and how to open its logger when all is well with it."""
     distribution, version = _origin(entry_point)
 
     def record(status: PluginStatus, reason: str = "", trace: str = "") -> PluginRecord:
@@ -124,24 +130,24 @@ def _load(
 
     objection = policy.objection(entry_point.name, distribution)
     if objection:
-        return record(PluginStatus.DISABLED, objection), []
+        return record(PluginStatus.DISABLED, objection), [], None
     try:
         with redirect_stdout(sys.stderr):
-            return record(PluginStatus.OK), _strategies(manager, entry_point, policy.reserved)
+            return record(PluginStatus.OK), *_contributed(manager, entry_point, policy.reserved)
     except _Incompatible as error:
-        return record(PluginStatus.INCOMPATIBLE, str(error)), []
+        return record(PluginStatus.INCOMPATIBLE, str(error)), [], None
     except _Nonsense as error:
-        return record(PluginStatus.FAILED, str(error)), []
+        return record(PluginStatus.FAILED, str(error)), [], None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return record(PluginStatus.FAILED, _one_line(error), traceback.format_exc()), []
+        return record(PluginStatus.FAILED, _one_line(error), traceback.format_exc()), [], None
 
 
-def _strategies(
+def _contributed(
     manager: pluggy.PluginManager, entry_point: EntryPoint, reserved: frozenset[str]
-) -> list[type[TrainingStrategy]]:
-    """Import a plugin, register it and ask its hook; when anything is raised it is unregistered."""
+) -> tuple[list[type[TrainingStrategy]], OpenLogger | None]:
+    """Import a plugin, register it and ask its hooks; when anything is raised it is unregistered."""
     from townlet_train.hookspecs import API_VERSION
 
     plugin = entry_point.load()
@@ -156,9 +162,12 @@ def _strategies(
         manager.check_pending()
         others = [other for other in manager.get_plugins() if other is not plugin]
         answers = manager.subset_hook_caller("townlet_train_strategies", others)()
-        if not answers:
-            raise _Nonsense("it has no function townlet_train_strategies marked with @hookimpl")
-        strategies = _listed(answers[0])
+        logger = _logger_of(manager, plugin)
+        if not answers and logger is None:
+            raise _Nonsense(
+                "it has no function townlet_train_strategies and no townlet_train_logger marked with @hookimpl"
+            )
+        strategies = _listed(answers[0]) if answers else []
         for strategy in strategies:
             broken_rule = contract_violation(strategy)
             if broken_rule:
@@ -168,7 +177,21 @@ def _strategies(
     except BaseException:
         manager.unregister(plugin)
         raise
-    return strategies
+    return strategies, logger
+
+
+def _logger_of(manager: pluggy.PluginManager, plugin: object) -> OpenLogger | None:
+    """How to open a plugin's logger, None when it has none; a subset caller would also reach plugins found later."""
+    impls = [impl for impl in manager.hook.townlet_train_logger.get_hookimpls() if impl.plugin is plugin]
+    if not impls:
+        return None
+
+    def open_logger(run_dir: Path, recorded: int | None) -> RunLogger | None:
+        given = {"run_dir": run_dir, "recorded": recorded}
+        opened: RunLogger | None = impls[0].function(*(given[name] for name in impls[0].argnames))
+        return opened
+
+    return open_logger
 
 
 def _one_line(error: BaseException) -> str:

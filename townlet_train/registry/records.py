@@ -14,6 +14,7 @@ from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNam
 
 if TYPE_CHECKING:
     from townlet_train.contract import StrategyParams, TrainingStrategy
+    from townlet_train.registry.loggers import LoggerSource
 
 
 class PluginStatus(StrEnum):
@@ -89,6 +90,7 @@ class Registry:
 
     listing: Listing
     classes: Mapping[str, type[TrainingStrategy]]
+    loggers: tuple[LoggerSource, ...] = ()
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:

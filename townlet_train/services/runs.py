@@ -8,6 +8,7 @@
     {strategy}_log.jsonl     what the strategy logs beside, where it does
     logs/training_<ts>.log   everything that was logged
     logs/metrics_<ts>.csv    the time series as a table
+    logs/<plugin>/           what a plugin's logger leaves
 
 A lock is held while the run lasts, so two runs never write to one directory.
 """
@@ -46,6 +47,7 @@ WRITTEN = (
     "*_metrics.json",
     "logs/training_*.log",
     "logs/metrics_*.csv",
+    "logs/*/*",  # of loggers that plugins add
 )
 logger = logging.getLogger(__name__)
 EXPERIMENTS = Path("results/experiments")
@@ -78,13 +80,15 @@ class Run:
         """Where the checkpoint to use belongs."""
         return self.path / f"{self.id}{MODEL}"
 
-    def record(self, line: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl, stamped with the time, and flush it."""
+    def record(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Append one line to metrics.jsonl, stamped with the time, and flush it; returns it as it is there."""
+        stamped = {**line, "timestamp": now()}
         with storing(self.path / METRICS):
             if self._metrics is None:
                 self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
-            self._metrics.write(to_json({**line, "timestamp": now()}) + "\n")
+            self._metrics.write(to_json(stamped) + "\n")
             self._metrics.flush()
+        return stamped
 
     def close(self) -> None:
         """Close metrics.jsonl; another `record` opens it again."""
@@ -297,7 +301,7 @@ def _logged_to(folder: Path) -> Iterator[None]:
 
 def _left_by_a_run(path: Path) -> list[Path]:
     """The files a run writes, by name; whatever else lies there is somebody else's."""
-    return [found for pattern in WRITTEN for found in path.glob(pattern)]
+    return [found for pattern in WRITTEN for found in path.glob(pattern) if not found.is_dir()]
 
 
 def _set_aside(path: Path) -> None:
