@@ -44,7 +44,7 @@ def test_every_checkpoint_is_a_line_in_the_log_and_on_standard_error_however_sho
 @pytest.mark.torch
 def test_the_log_has_every_episode_and_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = train(tmp_path / "run", "--verbose")
-    said = re.findall(r"DEBUG townlet_train\S+ step (\d+): episode (\d+), reward (\S+), (\d+) ticks", log)
+    said = re.findall(r"^  step (\d+): episode (\d+), reward (\S+), (\d+) ticks$", log, re.M)
     episodes = [(int(step), int(number), float(reward), int(ticks)) for step, number, reward, ticks in said]
     assert [number for _, number, _, _ in episodes] == list(range(1, len(episodes) + 1))
     results = json.loads((tmp_path / "run/ppo_seed3_results.json").read_text())["experiment_results"]
@@ -54,11 +54,11 @@ def test_the_log_has_every_episode_and_the_end(tmp_path: Path, capsys: pytest.Ca
         ended = [episode for episode in episodes if episode[0] <= line["timestep"]]
         assert line["episode"] == len(ended)
         assert line["reward"] == (ended[-1][2] if ended else None)
-    assert "DEBUG townlet_train.learners.logs step" in log
+    assert re.search(r"DEBUG townlet_train\S+ \d+ episodes ended$", log, re.M)
     assert re.search(r"DEBUG .* environment CartPole-v1: 1 side by side", log)
     assert re.search(r"DEBUG .* \d+ weights: .*action_net\.weight 2x64", log)
     assert re.search(r"INFO .* ppo_seed3 is finished: final_reward_mean \d", log)
-    assert "DEBUG step" in capsys.readouterr().err
+    assert "episodes ended\n  step " in capsys.readouterr().err
 
 
 @pytest.mark.torch

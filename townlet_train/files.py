@@ -24,6 +24,7 @@ from townlet_train.errors import StorageError
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 REFUSALS |= {errno.ENOTDIR, errno.EEXIST}  # a file stands where a directory is needed
 PARTIAL = ".partial"  # how the name of what is not whole ends
+_PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 REPLACED = ".replaced"  # how the name of a whole directory ends while another takes its place
 
 
@@ -123,6 +124,8 @@ def to_json(document: Any, *, indent: int | None = None) -> str:
     with suppress(
         TypeError, ValueError
     ):  # most documents are plain and finite, which is found out in no time
+        if indent is None:
+            return _PLAIN.encode(document)
         return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     found: list[str] = []
     clean = _finite(document, "", found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from statistics import fmean, pstdev
 from typing import Any, Protocol
 
@@ -106,7 +107,7 @@ class TrainingCurve:
 
 def _table(episodes: Sequence[Episode] | deque[Episode]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Episodes as rows (n, 3); whole numbers below 2^53 are exact."""
-    return np.array(episodes, np.float64).reshape(-1, 3)
+    return np.fromiter(chain.from_iterable(episodes), np.float64).reshape(-1, 3)
 
 
 def _episodes(table: np.ndarray[Any, Any]) -> Iterator[Episode]:

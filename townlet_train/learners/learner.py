@@ -65,6 +65,9 @@ class PolicyLearner:
         self.spec, self._common = spec, settings
         self._network = build_network(spec, rng).to(settings.device)
         self._parameters = FlatParameters(self._network, parameter_order(spec))
+        arrays = self._network.state_dict()  # the network's own memory, which every change is made in
+        on_host = all(tensor.device.type == "cpu" for tensor in arrays.values())
+        self._arrays = {name: tensor.numpy() for name, tensor in arrays.items()} if on_host else None
         self.actor_critic = build_actor_critic(spec, self._network, self._parameters)
         optimiser = build_optimiser(self._parameters.vector, self._parameters.gradient)
         self.descent = GuardedDescent(self._parameters, optimiser, settings.max_grad_norm)
@@ -73,7 +76,9 @@ class PolicyLearner:
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all arrays by name, ready for a checkpoint."""
-        return export_weights(self._network)
+        if self._arrays is None:
+            return export_weights(self._network)
+        return {name: array.copy() for name, array in self._arrays.items()}
 
     def load_weights(self, weights: Arrays) -> None:
         """Take over all arrays by name, the normaliser's included."""

@@ -38,12 +38,13 @@ def log_setup(env: VectorEnv, network: NetworkSpec, weights: Arrays, params: OnP
 
 
 def log_episodes(episodes: Sequence[Episode], n_before: int) -> None:
-    """A line for each episode that ended, numbered on from those before."""
+    """A line for each episode that ended, numbered on from those before; one record, since each costs some time."""
     if episodes and logger.isEnabledFor(logging.DEBUG):
-        for number, (timestep, episode_return, length) in enumerate(episodes, n_before + 1):
-            logger.debug(
-                "step %d: episode %d, reward %.6g, %d ticks", timestep, number, episode_return, length
-            )
+        lines = (
+            f"  step {timestep}: episode {number}, reward {episode_return:.6g}, {length} ticks"
+            for number, (timestep, episode_return, length) in enumerate(episodes, n_before + 1)
+        )
+        logger.debug("%d episodes ended\n%s", len(episodes), "\n".join(lines))
 
 
 def log_save(algorithm: str, timestep: int, total: int, shown: Mapping[str, float]) -> None:

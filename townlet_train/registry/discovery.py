@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from townlet_train.errors import TORCH_INSTALL, PluginError
 from townlet_train.registry.loggers import LoggerSource
@@ -188,7 +188,8 @@ def _logger_of(manager: pluggy.PluginManager, plugin: object) -> OpenLogger | No
 
     def open_logger(run_dir: Path, recorded: int | None) -> RunLogger | None:
         given = {"run_dir": run_dir, "recorded": recorded}
-        opened: RunLogger | None = impls[0].function(*(given[name] for name in impls[0].argnames))
+        function: Any = impls[0].function
+        opened: RunLogger | None = function(*(given[name] for name in impls[0].argnames))
         return opened
 
     return open_logger

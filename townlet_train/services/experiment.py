@@ -42,7 +42,7 @@ def close_experiment(run: Run, result: TrainingResultDTO) -> TrainingResultDTO:
         run.update(lineage=info.lineage.model_dump(mode="json"))
     lines = run.lines()
     results = results_document(run, result, info, lines)
-    write_json(run.path / f"{run.id}_metrics.json", metrics_document(run, lines))
+    write_bytes(run.path / f"{run.id}_metrics.json", metrics_json(run, lines).encode())
     write_bytes(run.path / "logs" / f"metrics_{stamp()}.csv", metrics_table(lines).encode())
     write_json(run.path / f"{run.id}_results.json", results)
     reached = results["experiment_results"]["metrics"].items()
@@ -101,8 +101,8 @@ def action_space(info: CheckpointInfo) -> str:
     return f"Box({n_actions},)" if vectors else f"Discrete({len(info.action_names)})"
 
 
-def metrics_document(run: Run, lines: Sequence[Line]) -> dict[str, Any]:
-    """The run's time series, from the lines it recorded."""
+def metrics_json(run: Run, lines: Sequence[Line]) -> str:
+    """The run's time series from the lines it recorded, each point on a line of its own."""
     rewards = [line["reward"] for line in lines if line.get("reward") is not None]
     lengths = [line["episode_length"] for line in lines if line.get("episode_length") is not None]
     document = {
@@ -113,7 +113,7 @@ def metrics_document(run: Run, lines: Sequence[Line]) -> dict[str, Any]:
             "seed": run["seed"],
             "recording_interval": recording_interval(lines),
         },
-        "time_series": [point(line) for line in lines],
+        "time_series": [],
         "aggregated": {
             "reward_mean": float(np.mean(rewards)) if rewards else None,
             "reward_std": float(np.std(rewards)) if rewards else None,
@@ -123,7 +123,9 @@ def metrics_document(run: Run, lines: Sequence[Line]) -> dict[str, Any]:
             "total_timesteps": total_timesteps(lines),
         },
     }
-    return {"training_metrics": document}
+    points = ",".join(f"\n      {to_json(point(line))}" for line in lines)
+    frame = to_json({"training_metrics": document}, indent=2) + "\n"
+    return frame.replace('"time_series": []', f'"time_series": [{points}\n    ]', 1)
 
 
 def point(line: Line) -> dict[str, Any]:
@@ -133,17 +135,12 @@ def point(line: Line) -> dict[str, Any]:
 
 def metrics_table(lines: Sequence[Line]) -> str:
     """The time series as CSV, a column for every name that any line has; null is an empty cell, a list is JSON."""
-    names = dict.fromkeys((*SERIES, *(name for line in lines for name in line)))
+    names = list(dict.fromkeys((*SERIES, *(name for line in lines for name in line))))
     text = io.StringIO()
-    table = csv.DictWriter(text, list(names), restval=None, lineterminator="\n")
-    table.writeheader()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(names)
     for line in lines:
-        table.writerow(
-            {
-                name: to_json(value) if isinstance(value, list | dict) else value
-                for name, value in point(line).items()
-            }
-        )
+        table.writerow([_cell(line.get(name)) for name in names])
     return text.getvalue()
 
 
@@ -163,3 +160,7 @@ def recording_interval(lines: Sequence[Line]) -> int | None:
 
 def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Any) -> Any:
+    return to_json(value) if isinstance(value, list | dict) else value

@@ -20,9 +20,9 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -73,6 +73,7 @@ class Run:
         self.path = path
         self.id = run_id
         self._document = dict(document)
+        self._metrics_path = path / METRICS
         self._metrics: TextIO | None = None
 
     @property
@@ -83,9 +84,9 @@ class Run:
     def record(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Append one line to metrics.jsonl, stamped with the time, and flush it; returns it as it is there."""
         stamped = {**line, "timestamp": now()}
-        with storing(self.path / METRICS):
+        with storing(self._metrics_path):
             if self._metrics is None:
-                self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+                self._metrics = self._metrics_path.open("a", encoding="utf-8")
             self._metrics.write(to_json(stamped) + "\n")
             self._metrics.flush()
         return stamped
@@ -98,8 +99,7 @@ class Run:
 
     def lines(self) -> list[dict[str, Any]]:
         """Every line recorded so far."""
-        path = self.path / METRICS
-        return read_lines(path) if path.exists() else []
+        return read_lines(self._metrics_path) if self._metrics_path.exists() else []
 
     def publish_model(self, checkpoint: Path) -> None:
         """Copy a checkpoint of this run to `model_path`."""
@@ -247,12 +247,12 @@ def _rewind(resumed: Resumed, target: Path) -> None:
 
 def now() -> str:
     """This moment in UTC, ISO 8601 with seconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())  # a third of what datetime takes
 
 
 def stamp() -> str:
     """This moment in UTC as part of a file's name."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
 def versions() -> dict[str, str]:
@@ -285,7 +285,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _logged_to(folder: Path) -> Iterator[None]:
     """Everything the package logs meanwhile also goes to logs/training_<ts>.log."""
     folder.mkdir(exist_ok=True)
-    handler = logging.FileHandler(folder / f"training_{stamp()}.log", encoding="utf-8")
+    handler = _RunLog(folder / f"training_{stamp()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("townlet_train")
     before = logger.level
@@ -297,6 +297,20 @@ def _logged_to(folder: Path) -> Iterator[None]:
         logger.setLevel(before)
         logger.removeHandler(handler)
         handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    """A log file that is written to with every line of weight; details may wait for the next one, or for the end."""
+
+    _weighty = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._weighty = record.levelno >= logging.INFO
+        super().emit(record)
+
+    def flush(self) -> None:
+        if self._weighty:
+            super().flush()
 
 
 def _left_by_a_run(path: Path) -> list[Path]:
