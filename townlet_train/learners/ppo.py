@@ -64,7 +64,6 @@ class PPOSettings:
     learning_rate_schedule: Schedule = "constant"
     clip_range_schedule: Schedule = "constant"
     normalize_rewards: bool = False  # over the deviation of the discounted return so far
-    continue_after_death: bool = False  # what a slot's next life earns counts for the one that ended
     device: str = "cpu"
 
 
@@ -246,11 +245,10 @@ class PPOLearner:
 
     def _transitions(self, rollout: Rollout) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
-        terminated = self._terminated(rollout)
         advantages, returns = compute_gae(
-            self._scaled_rewards(rollout, terminated | rollout.truncated),
+            self._scaled_rewards(rollout),
             rollout.values,
-            terminated,
+            rollout.terminated,
             rollout.truncated,
             rollout.final_values,
             self.settings.gamma,
@@ -268,17 +266,9 @@ class PPOLearner:
             returns=returns.reshape(n),
         )
 
-    def _terminated(self, rollout: Rollout) -> NDArray[np.bool_]:
-        """Steps after which nothing counts; of an episode's last step nobody knows what the next life would see."""
-        return (
-            rollout.terminated & rollout.truncated
-            if self.settings.continue_after_death
-            else rollout.terminated
-        )
-
-    def _scaled_rewards(self, rollout: Rollout, ended: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def _scaled_rewards(self, rollout: Rollout) -> NDArray[np.float32]:
         """Rewards as they are learned from."""
-        rewards = rollout.rewards
+        rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
         if not self.settings.normalize_rewards or not np.isfinite(rewards).all():
             return rewards
         _, n_envs, n_agents = rewards.shape

@@ -50,9 +50,6 @@ class PPOParams(StrategyParams):
     normalize_advantage: bool = Field(True, description="mean 0 and deviation 1 in every batch")
     normalize_observations: bool = Field(False, description="features over their running deviation")
     normalize_rewards: bool = Field(False, description="rewards over the running deviation of returns")
-    continue_after_death: bool = Field(
-        False, description="a death costs its reward alone: the slot's next life counts on"
-    )
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     vf_coef: float = Field(0.5, ge=0, description="weight of the value loss")
     max_grad_norm: float = Field(0.5, gt=0, description="longer gradients are scaled down to this")
