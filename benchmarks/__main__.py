@@ -6,8 +6,17 @@ import importlib
 import sys
 
 NAMES = (
-    "startup", "town", "capture", "bc", "environments", "ppo", "recording", "town_ppo", "town_scratch",
-)  # fmt: skip
+    "startup",
+    "town",
+    "capture",
+    "bc",
+    "environments",
+    "ppo",
+    "a2c",
+    "town_ppo",
+    "town_scratch",
+    "recording",
+)
 
 
 def main(names: list[str]) -> None:

@@ -46,7 +46,7 @@ class FakeReplay:
             raise UsageError("no manifest")
         return self.manifest
 
-    def env_id(self, path: Path) -> str | None:
+    def check_env(self, path: Path, env: str) -> str | None:
         return self.recorded_in
 
     def load(self, path: Path, *, with_maps: bool = True) -> Demonstrations:

@@ -23,7 +23,8 @@ import pytest
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint, sorted_checkpoints
-from townlet_train.errors import CheckpointError, UsageError
+from townlet_train.envs.gymnasium import GymnasiumVectorEnv
+from townlet_train.errors import CheckpointError, InexactStateError, UsageError
 from townlet_train.files import sha256_of
 from townlet_train.orchestrator import run_strategy
 from townlet_train.results import TrainingResultDTO
@@ -476,6 +477,31 @@ def test_a_clone_is_forked_into_ppo_as_it_is(tmp_path: Path) -> None:
             resume_from=tmp_path / "clone.zip",
             fork=True,
         )
+
+
+def test_an_environment_that_keeps_its_state_to_itself_leaves_policies_to_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(env: GymnasiumVectorEnv) -> Any:
+        raise InexactStateError("Nobody knows where it is.")
+
+    monkeypatch.setattr(GymnasiumVectorEnv, "get_state", refuse)
+    train(tmp_path / "run")
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "This run cannot be resumed, its checkpoints hold the policy alone. Nobody knows where it is."
+    ]
+    with pytest.raises(CheckpointError, match=r"holds a policy and no state of its training\..* by --fork"):
+        resume("latest", tmp_path / "run", timesteps=900)
+    config = RunConfig(env="CartPole-v1")
+    forked = run_strategy(
+        "ppo",
+        {},
+        config=config,
+        run_dir=tmp_path / "fork",
+        resume_from=tmp_path / "run/checkpoint_700.zip",
+        fork=True,
+    )
+    assert forked.checkpoint is not None
 
 
 def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from townlet_train.policies.network import ILLEGAL_LOGIT, LOG_STD, NetworkSpec
 
 Float = NDArray[np.float32]
 Maps = NDArray[np.uint8] | None
-FEW_ROWS = 512  # of a batch: one thread learns from fewer
+WORTH_TWO_LANES = 1 << 25  # rows times weights; the share of fewer is done before the second thread wakes
 
 
 class ActorCritic(Protocol):
@@ -99,6 +99,10 @@ class MlpActorCritic:
         layers = list(zip(spec.hidden_layers(ACTOR), spec.hidden_layers(CRITIC), strict=True))
         self._hidden = _Pairs(parameters.vector, parameters, layers)
         self._hidden_gradient = _Pairs(parameters.gradient, parameters, layers)
+        self._layers = [
+            (weight.transpose(0, 2, 1), bias[:, None])
+            for weight, bias in zip(self._hidden.weights, self._hidden.biases, strict=True)
+        ]
         self._actor = [(values[f"{actor}.weight"].T, values[f"{actor}.bias"]) for actor, _ in layers]
         self._action_head = values["action_net.weight"], values["action_net.bias"]
         self._action_weight = self._action_head[0].T
@@ -108,7 +112,7 @@ class MlpActorCritic:
             for name in ("action_net.weight", "action_net.bias", "value_net.weight", "value_net.bias")
         }
         self._log_std, self._log_std_gradient = values.get(LOG_STD), gradients.get(LOG_STD)
-        self._two = TwoLanes()
+        self._parameters, self._two = parameters, TwoLanes()
         self._gradients = parameters.gradient, torch.zeros_like(parameters.gradient)
         weights, *of = (
             MlpArrays.of(flat, spec, parameters) for flat in (parameters.vector, *self._gradients)
@@ -139,7 +143,7 @@ class MlpActorCritic:
 
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
         n = len(batch.returns)
-        if piece_rows(n, FEW_ROWS) < n and self._log_std is None:
+        if n * self._parameters.vector.numel() >= WORTH_TWO_LANES and self._log_std is None:
             return self._gradient_in_pieces(batch, objective)
         outputs, values, backward = self.forward(batch.features)
         distribution = self.distribution(outputs, batch.illegal)
@@ -175,7 +179,7 @@ class MlpActorCritic:
             self._lanes[lane].backward(*slopes)
             return np.array(losses, np.float32) * share
 
-        losses = self._two.share_out(learn, list(batch.batches(piece_rows(n, FEW_ROWS))))
+        losses = self._two.share_out(learn, list(batch.batches(piece_rows(n))))
         self._gradients[0].add_(self._gradients[1])
         return Losses(*np.sum(losses, axis=0).tolist())
 
@@ -185,18 +189,20 @@ class MlpActorCritic:
     def _forward(self, features: Float) -> list[Float]:
         """The input of every layer: the features (n, n_features), then each hidden pair (2, n, width)."""
         inputs = [features]
-        for weight, bias in zip(self._hidden.weights, self._hidden.biases, strict=True):
-            hidden = np.matmul(inputs[-1], weight.transpose(0, 2, 1))
-            hidden += bias[:, None, :]
+        for weight, bias in self._layers:
+            hidden = np.matmul(inputs[-1], weight)
+            hidden += bias
             self._activate(hidden)
             inputs.append(hidden)
         return inputs
 
     def _heads(self, hidden: Float) -> tuple[Float, Float]:
         (weight, bias), (value_weight, value_bias) = self._action_head, self._value_head
-        outputs = weight @ hidden[0].T
+        outputs = weight.dot(hidden[0].T)
         outputs += bias[:, None]
-        return outputs, hidden[1] @ value_weight[0] + value_bias
+        values = hidden[1].dot(value_weight[0])
+        values += value_bias
+        return outputs, values
 
     def _backward_heads(self, hidden: Float, of_outputs: Float, of_values: Float) -> Float:
         """Fills the heads' gradients; returns the slope in the last hidden pair, (2, n, width)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -40,20 +39,24 @@ def compute_gae(
     Raises:
         ValueError: shapes disagree, or `values` is as long as `rewards` and the last step is no end everywhere.
     """
-    n_steps, ended = len(rewards), terminated | truncated
+    n_steps = len(rewards)
     _check_shapes(rewards, values, terminated, truncated, final_values)
-    if len(values) == n_steps and not ended[-1].all():
+    if len(values) == n_steps and not (terminated[-1] | truncated[-1]).all():
         raise ValueError(
             f"{n_steps} values for {n_steps} steps say nothing of what follows the last, which is no end; "
             f"give {n_steps + 1}"
         )
-    following = np.zeros(rewards.shape)
-    following[: len(values) - 1] = values[1:]
-    following = np.where(terminated, 0.0, np.where(truncated, final_values, following))
-    advantages = rewards + gamma * following - values[:n_steps]
-    decay = np.where(ended, 0.0, gamma * gae_lambda)
-    _accumulate_backwards(advantages.reshape(n_steps, -1), decay.reshape(n_steps, -1))
-    return advantages.astype(np.float32), (advantages + values[:n_steps]).astype(np.float32)
+    estimate = _slot_by_slot if rewards[0].size <= FEW_SLOTS else _step_by_step
+    advantages, returns = estimate(
+        rewards.reshape(n_steps, -1),
+        values.reshape(len(values), -1),
+        terminated.reshape(n_steps, -1),
+        truncated.reshape(n_steps, -1),
+        final_values.reshape(n_steps, -1),
+        gamma,
+        gamma * gae_lambda,
+    )
+    return advantages.reshape(rewards.shape), returns.reshape(rewards.shape)
 
 
 def explained_variance(values: Float, returns: Float) -> float:
@@ -66,16 +69,55 @@ def explained_variance(values: Float, returns: Float) -> float:
     return 1 - float(np.var(returns - values, dtype=np.float64)) / variance if variance > 0 else float("nan")
 
 
-def _accumulate_backwards(sums: Float, decay: Float) -> None:
-    """x_t += d_t x_{t+1} from the last row on, in place; a row of few numbers costs less as Python's own floats."""
-    if sums.shape[1] > FEW_SLOTS:
-        for t in range(len(sums) - 2, -1, -1):
-            sums[t] += decay[t] * sums[t + 1]
-        return
-    for slot in range(sums.shape[1]):
-        pairs = zip(sums[::-1, slot].tolist(), decay[::-1, slot].tolist(), strict=True)
-        backwards = accumulate(pairs, lambda total, pair: pair[0] + pair[1] * total, initial=0.0)
-        sums[::-1, slot] = list(backwards)[1:]
+def _step_by_step(
+    rewards: Float,
+    values: Float,
+    terminated: Bool,
+    truncated: Bool,
+    final_values: Float,
+    gamma: float,
+    decay: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """All slots of a step at once, the last step first; arrays are (n_steps, n_slots)."""
+    n_steps = len(rewards)
+    following = np.zeros(rewards.shape)
+    following[: len(values) - 1] = values[1:]
+    following = np.where(terminated, 0.0, np.where(truncated, final_values, following))
+    advantages = rewards + gamma * following - values[:n_steps]
+    decays = np.where(terminated | truncated, 0.0, decay)
+    for t in range(n_steps - 2, -1, -1):
+        advantages[t] += decays[t] * advantages[t + 1]
+    return advantages.astype(np.float32), (advantages + values[:n_steps]).astype(np.float32)
+
+
+def _slot_by_slot(
+    rewards: Float,
+    values: Float,
+    terminated: Bool,
+    truncated: Bool,
+    final_values: Float,
+    gamma: float,
+    decay: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The same in Python's own floats, which costs less where there are few slots."""
+    n_steps, n_slots = rewards.shape
+    advantages, returns = np.empty((n_steps, n_slots), np.float32), np.empty((n_steps, n_slots), np.float32)
+    columns = (array.T.tolist() for array in (rewards, values, terminated, truncated, final_values))
+    for slot, (reward, value, dead, cut, final) in enumerate(zip(*columns, strict=True)):
+        following, advantage = value[n_steps] if len(value) > n_steps else 0.0, 0.0
+        backwards = []
+        for t in range(n_steps - 1, -1, -1):
+            if dead[t]:
+                advantage = reward[t] - value[t]
+            elif cut[t]:
+                advantage = reward[t] + gamma * final[t] - value[t]
+            else:
+                advantage = reward[t] + gamma * following - value[t] + decay * advantage
+            following = value[t]
+            backwards.append(advantage)
+        advantages[:, slot] = backwards[::-1]
+        returns[:, slot] = [a + v for a, v in zip(reversed(backwards), value, strict=False)]
+    return advantages, returns
 
 
 def _check_shapes(

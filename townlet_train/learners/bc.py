@@ -29,6 +29,7 @@ from townlet_train.data.checkpoint import (
 from townlet_train.data.dataset import Demonstrations, split_by_episode
 from townlet_train.errors import DataError, TrainingError
 from townlet_train.files import sha256_of
+from townlet_train.learners.devices import checked_device
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, check_choices, measure_imitation
 from townlet_train.learners.networks import HIDDEN_SIZES, FlatParameters, build_network, export_weights
@@ -93,7 +94,7 @@ class BCLearner:
         self.demonstrations = demonstrations
         self.train, self.val = split
         self._rng = rng
-        self._network = build_network(spec, rng).to(select_device(settings.device))
+        self._network = build_network(spec, rng).to(checked_device(settings.device))
         self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
         self._gradient = self._build_gradient()
         self._adam = torch.optim.Adam(
@@ -275,19 +276,6 @@ def network_for(
         activation="tanh" if kind == "mlp" else "relu",
         map_shape=(0, 0, 0) if kind == "mlp" or maps is None else maps.shape[1:],
     )
-
-
-def select_device(name: str) -> torch.device:
-    """A torch device by name, on which a gradient and a fused step were tried; `TrainingError` when it fails them."""
-    try:
-        weight = torch.ones(1, device=name, requires_grad=True)
-        torch.autograd.backward(weight.square().sum())
-        torch.optim.Adam([weight], fused=True).step()
-        weight.item()
-    except Exception as error:  # each backend says no with an error of its own: assertion, import, runtime
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(f"Device {name!r} does not work here ({reason}). Use --device cpu.") from error
-    return weight.device
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class ConflictAwareActorCritic:
         return self.evaluate(features, maps)[0].T
 
     def evaluate(self, features: Float, maps: Maps) -> tuple[Float, Float]:
-        rows = piece_rows(len(features), FEW_ROWS)
+        rows = _piece_rows(len(features))
         pieces = [slice(start, start + rows) for start in range(0, len(features), rows)]
         known = _given(maps)
         done = self._two.share_out(
@@ -85,7 +85,7 @@ class ConflictAwareActorCritic:
             self._lanes[lane].backward(np.concatenate([of_outputs, of_values[None]]) * share)
             return np.array(losses, np.float32) * share
 
-        losses = self._add_up(learn, list(batch.batches(piece_rows(n, FEW_ROWS))))
+        losses = self._add_up(learn, list(batch.batches(_piece_rows(n))))
         return Losses(*np.sum(losses, axis=0).tolist())
 
     def forward(self, features: Float, maps: Maps) -> Forward:
@@ -101,7 +101,7 @@ class ConflictAwareActorCritic:
                 )  # lanes keep no more than their last piece
                 self._lanes[lane].backward(np.ascontiguousarray(of_heads[:, piece]))
 
-            rows = piece_rows(n, FEW_ROWS)
+            rows = _piece_rows(n)
             self._add_up(learn, [slice(start, min(start + rows, n)) for start in range(0, n, rows)])
 
         return Forward(outputs, values, backward)
@@ -204,6 +204,11 @@ class _Lane:
             of.feature_bias,
         )
         of.feature_weight.addmm_(of_encoded[:, self._width :].t(), self._features)
+
+
+def _piece_rows(n: int) -> int:
+    """Rows of each piece that n rows are cut into: one piece where they are few."""
+    return n if n < FEW_ROWS else piece_rows(n)
 
 
 def _given(maps: Maps) -> NDArray[np.uint8]:

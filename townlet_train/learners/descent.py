@@ -32,6 +32,10 @@ class GuardedDescent:
     def __init__(self, parameters: FlatParameters, optimiser: FlatOptimiser, max_grad_norm: float) -> None:
         self.n_updates = self.skipped_updates = self.restores = 0
         self._parameters, self._optimiser, self._max_grad_norm = parameters, optimiser, max_grad_norm
+        on_cpu = parameters.gradient.device.type == "cpu"
+        self._gradient: Any = (
+            parameters.gradient.numpy() if on_cpu else parameters.gradient
+        )  # NumPy costs less
         self._skipped_in_a_row = 0
         self._good = parameters.vector.clone()
 
@@ -46,8 +50,8 @@ class GuardedDescent:
         Raises:
             TrainingError: nothing is finite although weights were restored; names the first array that is not.
         """
-        gradient = self._parameters.gradient
-        norm = math.sqrt(float(torch.dot(gradient, gradient)))
+        gradient = self._gradient
+        norm = math.sqrt(float(gradient.dot(gradient)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._skip(learning_rate, batch)
             return None

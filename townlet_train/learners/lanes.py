@@ -19,15 +19,13 @@ Piece = TypeVar("Piece")
 Done = TypeVar("Done")
 
 
-def piece_rows(n: int, few_rows: int) -> int:
-    """Rows of each piece that n rows are cut into: one piece where they are few, else an even number of pieces.
+def piece_rows(n: int) -> int:
+    """Rows of each piece that n rows are cut into, so that both threads get equally many pieces.
 
-    Handing a part of fewer than `few_rows` to a second thread costs more than it saves.
-
-    >>> [piece_rows(n, 512) for n in (500, 1000, 2048, 5000)]
-    [500, 500, 1024, 834]
+    >>> [piece_rows(n) for n in (1000, 2048, 5000)]
+    [500, 1024, 834]
     """
-    return n if n < few_rows else math.ceil(n / (2 * math.ceil(n / (2 * MOST_ROWS))))
+    return math.ceil(n / (2 * math.ceil(n / (2 * MOST_ROWS))))
 
 
 class TwoLanes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -18,14 +19,22 @@ from townlet_train.learners.actor_critic import (
     MlpActorCritic,
     parameter_order,
 )
-from townlet_train.learners.bc import select_device
 from townlet_train.learners.descent import GuardedDescent
-from townlet_train.learners.networks import FlatParameters, build_network, export_weights, import_weights
+from townlet_train.learners.networks import (
+    FlatParameters,
+    PolicyNetwork,
+    build_network,
+    export_weights,
+    import_weights,
+)
 from townlet_train.learners.optimisers import FlatOptimiser
 from townlet_train.learners.rollouts import Normaliser
+from townlet_train.learners.surrogate import Objective, Transitions
 from townlet_train.policies.network import NetworkSpec
 
 REWARD_CLIP = 10.0  # deviations, as Stable-Baselines3's VecNormalize has it
+
+TRIAL = Objective(clip_range=0.2, clip_range_vf=None, ent_coef=0.01, vf_coef=0.5, normalize_advantage=True)
 
 Schedule = Literal["constant", "linear"]
 
@@ -54,12 +63,12 @@ class PolicyLearner:
         build_optimiser: Callable[[Tensor, Tensor], FlatOptimiser],
     ) -> None:
         self.spec, self._common = spec, settings
-        self._network = build_network(spec, rng).to(select_device(settings.device))
+        self._network = build_network(spec, rng).to(settings.device)
         self._parameters = FlatParameters(self._network, parameter_order(spec))
         arrays = self._network.state_dict()  # the network's own memory, which every change is made in
         on_host = all(tensor.device.type == "cpu" for tensor in arrays.values())
         self._arrays = {name: tensor.numpy() for name, tensor in arrays.items()} if on_host else None
-        self.actor_critic = self._build_actor_critic()
+        self.actor_critic = build_actor_critic(spec, self._network, self._parameters)
         optimiser = build_optimiser(self._parameters.vector, self._parameters.gradient)
         self.descent = GuardedDescent(self._parameters, optimiser, settings.max_grad_norm)
         self._reward_scale: RewardScale | None = None
@@ -111,15 +120,37 @@ class PolicyLearner:
             self._reward_scale = scale.updated(rewards, ended)
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
-    def _build_actor_critic(self) -> ActorCritic:
-        kind, distribution = self.spec.kind, self.spec.distribution
-        if kind == "mlp" and self._common.device == "cpu":
-            return MlpActorCritic(self.spec, self._parameters)
-        if kind == "conflict_aware" and distribution == "categorical" and self._common.device == "cpu":
-            from townlet_train.learners import conflict_aware  # brings numba, which others need not wait for
 
-            return conflict_aware.ConflictAwareActorCritic(self.spec, self._parameters)
-        return AutogradActorCritic(self._network, self._parameters)
+def build_actor_critic(spec: NetworkSpec, network: PolicyNetwork, parameters: FlatParameters) -> ActorCritic:
+    """The fastest way to use a network where it is: written out for those we know on the CPU, else by autograd."""
+    on_cpu, kind = parameters.vector.device.type == "cpu", spec.kind
+    if on_cpu and kind == "mlp":
+        return MlpActorCritic(spec, parameters)
+    if on_cpu and kind == "conflict_aware" and spec.distribution == "categorical":
+        from townlet_train.learners import conflict_aware  # brings numba, which others need not wait for
+
+        return conflict_aware.ConflictAwareActorCritic(spec, parameters)
+    return AutogradActorCritic(network, parameters)
+
+
+def gradient_trial(spec: NetworkSpec, n_rows: int, device: str) -> Callable[[], object]:
+    """What computes one gradient of such a network on a device, for made-up rows."""
+    rng = np.random.default_rng(0)
+    network = build_network(spec, rng).to(device)
+    actor_critic = build_actor_critic(spec, network, FlatParameters(network, parameter_order(spec)))
+    categorical = spec.distribution == "categorical"
+    vectors, rows = np.zeros((n_rows, spec.n_actions), np.float32), np.zeros(n_rows, np.float32)
+    batch = Transitions(
+        features=rng.standard_normal((n_rows, spec.n_features), np.float32),
+        maps=np.zeros((n_rows, *spec.map_shape), np.uint8) if spec.kind == "conflict_aware" else None,
+        illegal=None,
+        actions=np.zeros(n_rows, np.int64) if categorical else vectors,
+        log_probs=rows,
+        values=rows,
+        advantages=rng.standard_normal(n_rows, np.float32),
+        returns=rows,
+    )
+    return partial(actor_critic.gradient, batch, TRIAL)
 
 
 def scheduled(value: float, schedule: Schedule, progress: float) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -32,11 +33,13 @@ from townlet_train.data.checkpoint import (
 )
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec
-from townlet_train.errors import CheckpointError, Interrupted, UsageError
+from townlet_train.errors import CheckpointError, InexactStateError, Interrupted, UsageError
 from townlet_train.files import sha256_of
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.learners.bc import limited_threads
 from townlet_train.learners.curve import Measured, TrainingCurve
+from townlet_train.learners.devices import choose_device
+from townlet_train.learners.learner import gradient_trial
 from townlet_train.learners.logs import log_episodes, log_save, log_setup
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
@@ -150,7 +153,7 @@ class RolloutSource(Protocol):
         ...
 
 
-BuildLearner = Callable[[NetworkSpec, np.random.Generator], OnPolicyLearner[Stats]]
+BuildLearner = Callable[[NetworkSpec, np.random.Generator, str], OnPolicyLearner[Stats]]  # the last: a device
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,12 @@ class OnPolicyRun(Generic[Stats]):
         )
         if start is not None:
             network = _continued_network(network, start, self.env.spec)
-        self._learner = build_learner(network, context.rng)
+        resumed = None if start is None or start.fork else start.checkpoint
+        self._device = choose_device(
+            params.device if resumed is None else resumed.state["device"],
+            partial(gradient_trial, network, params.rows_per_gradient),
+        )
+        self._learner = build_learner(network, context.rng, self._device)
         self._beside: RecordedRollouts | None = None
         if recording is not None:
             recorded = open_recording(
@@ -298,6 +306,7 @@ class OnPolicyRun(Generic[Stats]):
         self._events = EventTally(self.env.event_counts if plays else dict)
         self._played: Played | None = None  # the newest rollout
         self._shown: dict[str, float] = {}
+        self._resumable = True
         self.rollouts = self._unreported = 0
         self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         if start is not None and start.fork:
@@ -446,14 +455,24 @@ class OnPolicyRun(Generic[Stats]):
             "updates": self._learner.n_updates,
             "rollouts": self.rollouts,
             "recorded": self._curve.told,
+            "device": self._device,
             "rng": self._context.rng.bit_generator.state,
         }
-        training = under("collector", self._collector.state()) | under("curve", self._curve.state())
-        training |= under("events", self._events.state())
-        if self._beside is not None:
-            training |= under("beside", self._beside.state())
         weights, learner = self._learner.weights, self._learner.state()
-        return Checkpoint(self.writer.info, weights, state | self._said, learner, training)
+        return Checkpoint(self.writer.info, weights, state | self._said, learner, self._training())
+
+    def _training(self) -> Arrays | None:
+        """What only the same run can use; None where an environment does not give its state away."""
+        if not self._resumable:
+            return None
+        try:
+            training = under("collector", self._collector.state()) | under("curve", self._curve.state())
+        except InexactStateError as error:
+            logger.warning("This run cannot be resumed, its checkpoints hold the policy alone. %s", error)
+            self._resumable = False
+            return None
+        training |= under("events", self._events.state())
+        return training if self._beside is None else training | under("beside", self._beside.state())
 
     def _restore(self, start: StartingPoint) -> None:
         """Go on where the checkpoint was saved."""

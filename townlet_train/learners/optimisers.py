@@ -6,7 +6,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from townlet_train.data.checkpoint import Arrays
 
@@ -32,33 +31,47 @@ class FlatOptimiser(Protocol):
 
 
 class FlatAdam:
-    """Adam (Kingma and Ba 2015) through torch's functional form, which costs half of the class for small vectors."""
+    """Adam (Kingma and Ba 2015) by the operation under torch's class, which alone costs less than half of it here.
 
-    def __init__(self, vector: Tensor, gradient: Tensor, *, eps: float) -> None:
+    `steps` is how many lie behind: after very many, the moments are no longer corrected for having begun at 0.
+    """
+
+    def __init__(
+        self,
+        vector: Tensor,
+        gradient: Tensor,
+        *,
+        eps: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        steps: float = 0.0,
+    ) -> None:
         self._vector, self._gradient, self._eps = vector, gradient, eps
-        self.reset()
+        self._betas, self._first_steps = betas, steps
+        self._mean, self._square = torch.zeros_like(vector), torch.zeros_like(vector)
+        self._steps = torch.tensor(steps, device=vector.device)
 
     def reset(self) -> None:
         """Forget all gradients seen."""
-        self._mean, self._square = torch.zeros_like(self._vector), torch.zeros_like(self._vector)
-        self._steps = torch.zeros((), device=self._vector.device)
+        self._mean.zero_()
+        self._square.zero_()
+        self._steps.fill_(self._first_steps)
 
     def step(self, learning_rate: float) -> None:
         """Move the vector against the gradient."""
-        adam(
+        self._steps += 1
+        torch._fused_adam_(
             [self._vector],
             [self._gradient],
             [self._mean],
             [self._square],
             [],
             [self._steps],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
             lr=learning_rate,
+            beta1=self._betas[0],
+            beta2=self._betas[1],
             weight_decay=0.0,
             eps=self._eps,
+            amsgrad=False,
             maximize=False,
         )
 

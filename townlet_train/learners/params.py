@@ -57,7 +57,11 @@ class OnPolicyParams(StrategyParams):
         None,
         description="of the hidden layers; unset: tanh for mlp, relu for conflict_aware, which has no other",
     )
-    device: str = Field("cpu", min_length=1, description="torch device")
+    device: str = Field(
+        "auto",
+        min_length=1,
+        description="cpu, cuda, cuda:1, ...; auto: the faster of the CPU and a GPU, measured",
+    )
 
     @model_validator(mode="after")
     def _conflict_aware_is_of_one_make(self) -> OnPolicyParams:
@@ -66,6 +70,11 @@ class OnPolicyParams(StrategyParams):
         if self.network == "conflict_aware" and self.activation == "tanh":
             raise ValueError("network conflict_aware has activation relu")
         return self
+
+    @property
+    def rows_per_gradient(self) -> int:
+        """Steps that one gradient is of; a method that learns from batches says their size."""
+        return self.n_steps * self.n_envs
 
     def checkpoint_steps(self, n_slots: int) -> int:
         """Steps between checkpoints when `n_slots` step together."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -81,7 +81,7 @@ class PPOStats:
 
     def line(self) -> dict[str, Any]:
         """What a line of metrics.jsonl says of it."""
-        return asdict(self)
+        return vars(self)
 
     def shown(self) -> dict[str, float]:
         """What is worth watching while training goes on."""

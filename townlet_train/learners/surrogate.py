@@ -93,9 +93,9 @@ class Categorical:
     def __init__(self, logits: Float, illegal: NDArray[np.bool_] | None) -> None:
         if illegal is not None:
             np.copyto(logits, np.float32(ILLEGAL_LOGIT), where=illegal)
-        logits -= logits.max(axis=0)
+        logits -= np.maximum.reduce(logits)
         probabilities = np.exp(logits)
-        totals = probabilities.sum(axis=0)
+        totals = np.add.reduce(probabilities)
         probabilities /= totals
         logits -= np.log(totals)
         self._logs, self._probabilities = logits, probabilities

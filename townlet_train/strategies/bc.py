@@ -41,12 +41,12 @@ class BCStrategy:
 
     def prepare(self, context: TrainingContext) -> None:
         """Refuse a run whose demonstrations, environment or device are not there."""
-        from townlet_train.learners.bc import select_device
+        from townlet_train.learners.devices import checked_device
 
         manifest = context.services.replay.check(self.params.manifest)
         context.services.replay.check_env(manifest, context.config.env)
         context.services.evaluation.check_env(context.config.env)
-        select_device(self.params.device)
+        checked_device(self.params.device)
 
     def run(self, context: TrainingContext) -> BCTrainingResultDTO:
         """Clone the demonstrator; the epoch with the lowest held-out loss becomes the checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -41,6 +42,11 @@ class PPOParams(OnPolicyParams):
     replay_manifest: Path | None = Field(None, description="manifest of recorded transitions to learn from")
     capture_dir: Path | None = Field(None, description="capture with recorded transitions to learn from")
     replay_sample: Path | None = Field(None, description="one recorded sample to learn from")
+
+    @property
+    def rows_per_gradient(self) -> int:
+        """Steps that one gradient is of."""
+        return self.batch_size
 
     @property
     def recording(self) -> Path | None:
@@ -108,7 +114,9 @@ class PPOStrategy:
             context,
             self.params,
             algorithm=self.name,
-            build_learner=lambda network, rng: PPOLearner(network, settings, rng),
+            build_learner=lambda network, rng, device: PPOLearner(
+                network, replace(settings, device=device), rng
+            ),
             recording=None if source is None else Recording(source, alone=p.data_mode == "replay"),
             on_rollout=tell,
         )

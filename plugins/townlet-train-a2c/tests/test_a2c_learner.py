@@ -185,7 +185,7 @@ def test_a_rollout_that_is_not_finite_is_skipped_counted_and_told_as_nan() -> No
     assert np.isnan([stats.loss, stats.grad_norm]).all()
     assert (stats.skipped_updates, learner.n_updates) == (1, 1)
     assert all((learner.weights[name] == array).all() for name, array in before.items())
-    assert (learner.state()["rmsprop.square"] == state["rmsprop.square"]).all()
+    assert (learner.state()["adam.exp_avg_sq"] == state["adam.exp_avg_sq"]).all()
 
 
 def test_what_is_never_finite_ends_the_run_with_the_arrays_name() -> None:

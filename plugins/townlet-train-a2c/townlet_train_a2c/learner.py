@@ -6,10 +6,10 @@ L = -mean A ln p(a) + vf_coef mean (V - R)^2 - ent_coef mean H
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from townlet_train.learners.advantages import compute_gae, explained_variance
 from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
 from townlet_train.learners.networks import NetworkSpec
+from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Played
 from townlet_train.learners.surrogate import Distribution, normalised
-from townlet_train_a2c.rmsprop import FlatRMSProp
 
 Float = NDArray[np.float32]
+DECAY = 0.99  # of the squared gradients' running mean, as in Stable-Baselines3 and torch
+LONG = 1e9  # steps, after which corrections for the start are 1
+UPDATES_BETWEEN_KEEPS = 16  # of the weights that come back when nothing is finite any more
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,7 @@ class A2CStats:
     skipped_updates: int  # since the run began
 
 
-@dataclass(frozen=True, slots=True)
-class A2CUpdate:
+class A2CUpdate(NamedTuple):
     """One update; what nobody may ask for is worked out when somebody does."""
 
     loss: float
@@ -89,7 +91,7 @@ class A2CUpdate:
 
     def line(self) -> dict[str, Any]:
         """What a line of metrics.jsonl says of it."""
-        return asdict(self.stats())
+        return vars(self.stats())
 
     def shown(self) -> dict[str, float]:
         """What is worth watching while training goes on."""
@@ -116,7 +118,9 @@ class A2CLearner(PolicyLearner):
     """One network that improves with every rollout; an equal `rng` gives equal weights, bit for bit."""
 
     def __init__(self, spec: NetworkSpec, settings: A2CSettings, rng: np.random.Generator) -> None:
-        super().__init__(spec, settings, rng, partial(FlatRMSProp, eps=settings.rms_prop_eps))
+        # RMSProp (Tieleman and Hinton 2012) is Adam without momentum, long after its start.
+        rms_prop = partial(FlatAdam, eps=settings.rms_prop_eps, betas=(0.0, DECAY), steps=LONG)
+        super().__init__(spec, settings, rng, rms_prop)
         self.settings = settings
 
     def learn(
@@ -145,7 +149,8 @@ class A2CLearner(PolicyLearner):
             of_outputs = distribution.gradient(actions, weights * np.float32(-1 / n), -s.ent_coef / n)
             backward(of_outputs, errors * np.float32(2 * s.vf_coef / n))
         grad_norm = self.descent.step(loss, rate, played)
-        self.descent.keep()
+        if self.descent.n_updates % UPDATES_BETWEEN_KEEPS == 0:
+            self.descent.keep()
         return A2CUpdate(
             loss,
             policy_loss,

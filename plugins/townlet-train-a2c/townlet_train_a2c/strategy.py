@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
@@ -53,6 +54,8 @@ class A2CStrategy:
             context,
             self.params,
             algorithm=self.name,
-            build_learner=lambda network, rng: A2CLearner(network, settings, rng),
+            build_learner=lambda network, rng, device: A2CLearner(
+                network, replace(settings, device=device), rng
+            ),
         )
         return A2CTrainingResultDTO(**trained.stats.telemetry(), **trained.facts)

@@ -1,4 +1,4 @@
-"""The other side of the ppo benchmark; runs in the environment where Stable-Baselines3 is, without townlet-train."""
+"""The other side; runs in the environment where Stable-Baselines3 is, without townlet-train."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 
-def main(env: str, seed: str, settings: str) -> None:
+def main(algorithm: str, env: str, seed: str, settings: str) -> None:
     """Train with params in JSON, whose names and other defaults are this library's own."""
     torch.set_num_threads(1)
     params = json.loads(settings)
@@ -23,13 +23,16 @@ def main(env: str, seed: str, settings: str) -> None:
         params.pop(name) for name in ("timesteps", "checkpoint_interval", "n_envs")
     )
     environments = make_vec_env(env, n_envs, seed=int(seed))
-    model = PPO("MlpPolicy", environments, seed=int(seed), device="cpu", stats_window_size=100, **params)
+    build = {"ppo": PPO, "a2c": A2C}[algorithm]
+    model = build("MlpPolicy", environments, seed=int(seed), device="cpu", stats_window_size=100, **params)
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         model.learn(timesteps, callback=CheckpointCallback(interval // n_envs, folder))
         rate = model.num_timesteps / (time.perf_counter() - started)
+        cpu_rate = model.num_timesteps / (time.process_time() - cpu_started)
     measured = {
         "rate": rate,
+        "cpu_rate": cpu_rate,
         "return": float(np.mean([episode["r"] for episode in model.ep_info_buffer])),
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
