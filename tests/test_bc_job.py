@@ -254,8 +254,10 @@ def test_a_killed_run_leaves_whole_checkpoints_and_a_free_directory(
 def test_a_foreign_strategy_called_bc_cannot_break_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = StrategyRecord("bc", "Not ours.", False, True, "", "elsewhere", "1")
-    foreign = Registry(Listing((record,), ()), {"bc": NotACloner})
+    records = tuple(
+        StrategyRecord(name, "Not ours.", False, True, "", "elsewhere", "1") for name in ("bc", "ppo")
+    )
+    foreign = Registry(Listing(records, ()), {"bc": NotACloner, "ppo": NotACloner})
     monkeypatch.setattr("townlet_train.cli.demo.session_registry", lambda context: foreign)
     monkeypatch.setenv("TOWNLET_TRAIN__ROLLOUT__TOWNS", "1")
     monkeypatch.setenv("TOWNLET_TRAIN__ROLLOUT__TICKS", "2")
@@ -292,7 +294,11 @@ def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert result["majority_share"] <= 0.5
     assert scores["clone, sampled"] >= 0.97
     assert scores["clone, greedy"] >= 0.95
-    assert [step["command"].split()[1] for step in result["steps"]] == ["rollout", "bc"]
+    improved, expert = (
+        row for row in result["policies"] if row["policy"] in ("ppo from the clone", "expert")
+    )
+    assert improved["ci_low"] > expert["mean_return"]
+    assert [step["command"].split()[1] for step in result["steps"]] == ["rollout", "bc", "ppo"]
     code, document = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"), "--seed", "4")
     assert code == 3
     assert "--overwrite" in document["error"]["message"]

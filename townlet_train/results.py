@@ -424,7 +424,7 @@ class DemoStepDTO(BaseModel):
 
 
 class DemoDTO(ResultDTO):
-    """From nothing to a cloned villager: what the clone reached on episodes nobody trained on."""
+    """From nothing to a cloned villager and past it: what they reached on episodes nobody trained on."""
 
     run_dir: str
     checkpoint: str

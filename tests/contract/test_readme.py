@@ -31,7 +31,13 @@ def test_the_readme_shows_the_keys_tables_and_commands_that_the_demo_prints(
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    for key, value in {"ROLLOUT__TOWNS": "8", "ROLLOUT__TICKS": "160", "EVALUATION__EPISODES": "4"}.items():
+    small = {
+        "ROLLOUT__TOWNS": "8",
+        "ROLLOUT__TICKS": "160",
+        "EVALUATION__EPISODES": "4",
+        "PPO__TIMESTEPS": "1000",
+    }
+    for key, value in small.items():
         monkeypatch.setenv(f"TOWNLET_TRAIN__{key}", value)
     main(["demo"])
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry(
-        "townlet_train.cli.demo", "Capture the expert, clone it, compare clone, expert and random."
+        "townlet_train.cli.demo", "Capture the expert, clone it, improve on the clone, compare them all."
     ),
     "rollout": Entry("townlet_train.cli.rollout", "Capture demonstrations."),
     "replay": Entry("townlet_train.cli.replay", "Inspect, validate and split captured demonstrations."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -83,18 +83,26 @@ def score_policies(
             f"The expert earned {one:.4g} and random {zero:.4g}, so nothing can be scored between them. "
             f"Evaluate longer or more episodes.",
         )
-    rows = tuple(
-        PolicyScoreDTO(
-            policy=name,
-            mean_return=evaluation.mean,
-            ci_low=evaluation.ci_low,
-            ci_high=evaluation.ci_high,
-            score=None if doubts else (evaluation.mean - zero) / (one - zero),
-            faints_per_10k=10 * evaluation.events["faint"],
-        )
-        for name, evaluation in evaluations.items()
+    return tuple(_scored(name, evaluation, zero, one) for name, evaluation in evaluations.items()), doubts
+
+
+def with_policy(
+    policies: Sequence[PolicyScoreDTO], name: str, evaluation: EvaluationDTO
+) -> tuple[PolicyScoreDTO, ...]:
+    """Scored policies, and one more before them, on the scale of their "random" and "expert"."""
+    means = {policy.policy: policy.mean_return for policy in policies}
+    return (_scored(name, evaluation, means["random"], means["expert"]), *policies)
+
+
+def _scored(name: str, evaluation: EvaluationDTO, zero: float, one: float) -> PolicyScoreDTO:
+    return PolicyScoreDTO(
+        policy=name,
+        mean_return=evaluation.mean,
+        ci_low=evaluation.ci_low,
+        ci_high=evaluation.ci_high,
+        score=(evaluation.mean - zero) / (one - zero) if one > zero else None,
+        faints_per_10k=10 * evaluation.events["faint"],
     )
-    return rows, doubts
 
 
 def _part(index: int, n_parts: int, report: Report) -> Report:
