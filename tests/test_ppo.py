@@ -24,7 +24,6 @@ from townlet_train.results import PPOTrainingResultDTO
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from townlet_train.learners.advantages import compute_gae  # noqa: E402
 from townlet_train.learners.descent import MOST_RESTORES, SKIPS_IN_A_ROW  # noqa: E402
 from townlet_train.learners.networks import network_for_env  # noqa: E402
 from townlet_train.learners.on_policy import CheckpointWriter, describe  # noqa: E402
@@ -142,20 +141,6 @@ def test_after_some_skips_in_a_row_good_weights_return_and_then_the_run_fails_by
     assert learner.update(rollout_of(learner), 0.0).learning_rate == pytest.approx(3e-4 / 2**MOST_RESTORES)
     with pytest.raises(TrainingError, match=r"after 3 returns to good weights; .* is 'values'"):
         learner.update(broken, 0.0)
-
-
-def test_what_the_next_life_earns_counts_only_where_it_is_asked_for() -> None:
-    rollout = rollout_of(learner_of())
-    rollout.terminated[7] = rollout.truncated[7] = True  # dead on the episode's last tick: an end either way
-    means = []
-    for goes_on, ends in ((False, rollout.terminated), (True, rollout.terminated & rollout.truncated)):
-        advantages, _ = compute_gae(
-            rollout.rewards, rollout.values, ends, rollout.truncated, rollout.final_values, 0.99, 0.95
-        )
-        stats = learner_of(continue_after_death=goes_on).update(rollout, 0.0)
-        assert stats.advantage_mean == pytest.approx(float(advantages.mean()))
-        means.append(stats.advantage_mean)
-    assert means[1] > means[0] + 1  # lives that pay are worth more when they go on
 
 
 def test_a_network_with_maps_is_refused_where_there_are_none() -> None:

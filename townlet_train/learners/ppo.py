@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from townlet_train.learners.advantages import compute_gae, explained_variance
 from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
@@ -46,7 +45,6 @@ class PPOSettings:
     learning_rate_schedule: Schedule = "constant"
     clip_range_schedule: Schedule = "constant"
     normalize_rewards: bool = False  # over the deviation of the discounted return so far
-    continue_after_death: bool = False  # what a slot's next life earns counts for the one that ended
     device: str = "cpu"
 
 
@@ -195,11 +193,12 @@ class PPOLearner(PolicyLearner):
 
     def _transitions(self, rollout: Rollout) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
-        terminated = self._terminated(rollout)
         advantages, returns = compute_gae(
-            self.scaled_rewards(rollout.rewards, terminated | rollout.truncated, on_policy=rollout.on_policy),
+            self.scaled_rewards(
+                rollout.rewards, rollout.terminated | rollout.truncated, on_policy=rollout.on_policy
+            ),
             rollout.values,
-            terminated,
+            rollout.terminated,
             rollout.truncated,
             rollout.final_values,
             self.settings.gamma,
@@ -215,14 +214,6 @@ class PPOLearner(PolicyLearner):
             values=rollout.values[:-1].reshape(n),
             advantages=advantages.reshape(n),
             returns=returns.reshape(n),
-        )
-
-    def _terminated(self, rollout: Rollout) -> NDArray[np.bool_]:
-        """Steps after which nothing counts; of an episode's last step nobody knows what the next life would see."""
-        return (
-            rollout.terminated & rollout.truncated
-            if self.settings.continue_after_death
-            else rollout.terminated
         )
 
     def _objective(self, progress: float) -> Objective:

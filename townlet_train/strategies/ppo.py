@@ -26,9 +26,6 @@ class PPOParams(OnPolicyParams):
         "constant", description="linear falls to 0 over the run"
     )
     clip_range_vf: float | None = Field(None, gt=0, description="how far a value may move; unset: any way")
-    continue_after_death: bool = Field(
-        False, description="a death costs its reward alone: the slot's next life counts on"
-    )
     target_kl: float | None = Field(None, gt=0, description="stop a rollout's epochs at 1.5 times this")
     telemetry_frequency: int = Field(
         1, ge=0, description="rollouts from record to record of ppo_log.jsonl; 0: none"
