@@ -7,12 +7,14 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import townlet_train.learners.on_policy  # noqa: F401  # what training imports is no part of its time
 from townlet_train.config import RunConfig
 from townlet_train.envs.build import build_env
 from townlet_train.orchestrator import run_strategy
+from townlet_train.registry import discover
 
 
 def main(algorithm: str, env: str, seed: str, settings: str) -> None:
@@ -22,7 +24,8 @@ def main(algorithm: str, env: str, seed: str, settings: str) -> None:
         config = RunConfig(env=env, seed=int(seed))
         build_env(config, 1)  # what making an environment imports is no part of training either
         started = time.process_time()
-        result = run_strategy(algorithm, params, config=config, run_dir=Path(folder) / "run")
+        quiet = replace(discover(), loggers=())  # what is installed beside must not count
+        result = run_strategy(algorithm, params, config=config, run_dir=Path(folder) / "run", registry=quiet)
         cpu_sec = time.process_time() - started
     measured = {
         "cpu_rate": params["timesteps"] / cpu_sec,

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from townlet_train.config import RunConfig
 from townlet_train.config.town import TownConfig
 from townlet_train.orchestrator import run_strategy
+from townlet_train.registry import discover
 from townlet_train.sim.layout import MAP_CHANNELS, MAP_SIZE, N_ACTIONS, N_FEATURES
 
 WIDTH, N_THREADS = 256, 2
@@ -139,7 +141,8 @@ def _train(batch_size: int, seed: int) -> float:
     }
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(env="town", seed=seed)
-        result = run_strategy("ppo", params, config=config, run_dir=Path(folder) / "run")
+        quiet = replace(discover(), loggers=())  # what is installed beside must not count
+        result = run_strategy("ppo", params, config=config, run_dir=Path(folder) / "run", registry=quiet)
     rate: float = result.steps_per_sec  # type: ignore[attr-defined]  # the result of ppo has it
     return rate
 

@@ -433,7 +433,7 @@ class TestEndings:
         message = json.loads(out)["error"]["message"]
         assert message.startswith(f"Strategy 'coin' of coin-dist 1.2 {what}.")
         assert "Traceback" not in err
-        (log,) = (tmp_path / "run/logs").iterdir()
+        (log,) = (tmp_path / "run/logs").glob("training_*.log")
         assert ("coin_dist.py" in log.read_text()) == body.startswith("raise")
 
     def test_an_unforeseen_exception_ends_with_2_and_tells_where_its_traceback_is(
