@@ -1,8 +1,8 @@
 """What it costs to write a run down: checkpoints, lines, logs and documents, within a run of the contract.
 
 Whatever writes is timed where the training loop calls it, in processor time of its thread, which other programs do not
-lengthen; a checkpoint is also timed by the clock, from its beginning to its end in the thread that writes it. Beside
-that, the same run is made with as little recording as there can be, alternating.
+lengthen; writing a checkpoint is also timed by the clock. Beside that, the same run is made with as little recording as
+there can be, alternating.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONTRACT = {"timesteps": STEPS, "checkpoint_interval": 1000, "log_interval": 100
 SILENT = CONTRACT | {"checkpoint_interval": STEPS, "log_interval": STEPS, "telemetry_frequency": 0}
 MOST_SHARE, MOST_MILLISECONDS = 0.01, 20
 PARTS: dict[str, tuple[Any, str]] = {  # what is timed: whose function
-    "checkpoints: copies, handing over": (on_policy.OnPolicyRun, "save"),
+    "checkpoints": (on_policy.OnPolicyRun, "save"),
     "metrics.jsonl": (Run, "record"),
     "ppo_log.jsonl": (TelemetryLog, "append"),
     "its fields": (on_policy.OnPolicyRun, "telemetry"),
@@ -39,11 +39,10 @@ PARTS: dict[str, tuple[Any, str]] = {  # what is timed: whose function
     "log: checkpoints": (on_policy, "log_save"),
     "log: setup": (on_policy, "log_setup"),
 }
-WAIT, WRITE, TRAINING = "waiting for the one before", "a checkpoint in its thread", "training"
+WRITE, TRAINING = "of which writing", "training"
 CLOSING = "at the end: documents, CSV"
 AROUND: dict[str, tuple[Any, str]] = {
     CLOSING: (orchestrator, "close_experiment"),
-    WAIT: (on_policy.CheckpointWriter, "settle"),
     WRITE: (on_policy, "save_checkpoint"),
     TRAINING: (on_policy.OnPolicyRun, "iterate"),
 }
@@ -75,7 +74,7 @@ def main() -> dict[str, float]:
         writes += [call.clock for call in calls[WRITE]]
     report(calls)
     share, rate, silent = (statistics.median(values) for values in (shares, *rates.values()))
-    write, wait = statistics.median(writes), sum(call.clock for call in calls[WAIT])
+    write = statistics.median(writes)
     closing = total(calls[CLOSING]) / total(calls[TRAINING])
     print(
         f"  while training {share:.2%} of it, median of {N_RUNS} runs, and {closing:.2%} once at the end "
@@ -83,7 +82,7 @@ def main() -> dict[str, float]:
     )
     print(
         f"  a checkpoint is on disk after {1e3 * write:.1f} ms by the clock, median, {1e3 * max(writes):.1f} at most "
-        f"(asked: under {MOST_MILLISECONDS}); a run waits {1e3 * wait:.1f} ms in all for that"
+        f"(asked: under {MOST_MILLISECONDS})"
     )
     print(f"  {rate:.0f} steps/s, {silent:.0f} with nothing recorded: {rate / silent:.3f}", flush=True)
     return {

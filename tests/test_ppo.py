@@ -14,7 +14,7 @@ from tests.policies import MLP, WITH_MAP
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
-from townlet_train.data.checkpoint import Checkpoint, Lineage, load_checkpoint
+from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import ConfigError, Interrupted, TrainingError
 from townlet_train.orchestrator import run_strategy
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.torch
 
 from townlet_train.learners.descent import MOST_RESTORES, SKIPS_IN_A_ROW  # noqa: E402
 from townlet_train.learners.networks import network_for_env  # noqa: E402
-from townlet_train.learners.on_policy import CheckpointWriter, describe  # noqa: E402
 from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats  # noqa: E402
 from townlet_train.learners.rollouts import Rollout  # noqa: E402
 
@@ -314,16 +313,3 @@ def test_the_preset_for_the_lander_is_one_that_can_run(tmp_path: Path) -> None:
     pytest.importorskip("Box2D")
     arguments = ["ppo", "--preset", "lunarlander", "--dry-run", "--output-dir", str(tmp_path / "run")]
     assert main(arguments) == 0
-
-
-def test_a_checkpoint_that_cannot_be_written_is_no_silent_loss(tmp_path: Path) -> None:
-    learner, env = learner_of(), EnvSpec("flat", tuple("abcde"), ("x", "y", "z"))
-    info = describe("ppo", learner.spec, env, Lineage(), config_hash="0")
-    (tmp_path / "file").write_text("not a folder")
-    with CheckpointWriter(info) as checkpoints:
-        checkpoints.save(tmp_path / "file/checkpoint_10.zip", Checkpoint(info, learner.weights))
-        with pytest.raises(OSError, match="file"):
-            checkpoints.settle()
-    with CheckpointWriter(info) as checkpoints:
-        checkpoints.save(tmp_path / "checkpoint_20.zip", Checkpoint(info, learner.weights, {"seed": 1}))
-    assert load_checkpoint(tmp_path / "checkpoint_20.zip").state == {"seed": 1}

@@ -108,6 +108,13 @@ def test_one_pass_hands_out_every_transition_once_and_then_begins_anew(capture: 
     assert again == rewards[: len(again)]
 
 
+def test_lives_of_a_store_with_many_slots_are_not_cut_into_slivers(tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"seed": 1, "rollout": {"towns": 30, "ticks": 70, "store": "memmap"}})
+    capture_as_configured(config, output=tmp_path / "capture", with_maps=False)
+    rollouts, _ = recorded(tmp_path / "capture", 100)
+    assert rollouts.missing == 63 * 30 * 6
+
+
 def load(path: Path) -> Any:
     with np.load(path) as archive:
         return {name: archive[name] for name in archive.files}

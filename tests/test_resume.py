@@ -351,7 +351,7 @@ def test_latest_passes_over_a_damaged_checkpoint_with_a_warning_and_exit_1(
     train(tmp_path / "run")
     straight = left_by(tmp_path / "run")
     truncated(tmp_path / "run/checkpoint_700.zip")
-    arguments = ["ppo", "--resume-from", "latest", "--output-dir", str(tmp_path / "run"), "--overwrite"]
+    arguments = ["ppo", "--resume-from", "latest", "--output-dir", str(tmp_path / "run")]
     assert main([*arguments, "--json"]) == 1
     [warning] = json.loads(capsys.readouterr().out)["warnings"]
     assert "checkpoint_700.zip is not a whole zip archive" in warning
@@ -388,6 +388,14 @@ def test_what_would_make_it_another_run_is_refused(
     train(tmp_path / "run", timesteps=300)
     with pytest.raises(UsageError, match=sentence):
         resume(tmp_path / "run/checkpoint_300.zip", tmp_path / "new", **given)
+
+
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    before = left_by(tmp_path / "run") | {"run.json": (tmp_path / "run/run.json").read_text()}
+    with pytest.raises(UsageError, match="Raise --timesteps"):
+        resume("latest", tmp_path / "run", timesteps=100)
+    assert left_by(tmp_path / "run") | {"run.json": (tmp_path / "run/run.json").read_text()} == before
 
 
 def test_another_environment_or_another_rule_of_the_town_is_refused(
@@ -447,6 +455,30 @@ def test_a_fork_is_a_new_run_with_the_old_policy_and_names_its_parent(tmp_path: 
     assert new.training is not None
     seen = [checkpoint["collector.moments.count"][0] for checkpoint in (old.training, new.training)]
     assert seen == [600, 600]
+
+
+@pytest.mark.parametrize("n_envs", [1, 2, 8])
+def test_a_fork_may_have_other_environments_and_another_discount(n_envs: int, tmp_path: Path) -> None:
+    train(tmp_path / "run", n_envs=4, n_steps=50, **NORMALISED)
+    config = RunConfig(env="CartPole-v1", seed=9)
+    params = {"n_envs": n_envs, "gamma": 0.9, "timesteps": 400, "checkpoint_interval": 400}
+    run_strategy(
+        "ppo",
+        params,
+        config=config,
+        run_dir=tmp_path / "fork",
+        resume_from=tmp_path / "run/checkpoint_500.zip",
+        fork=True,
+    )
+    parent, child = (
+        load_checkpoint(tmp_path / name) for name in ("run/checkpoint_500.zip", "fork/checkpoint_400.zip")
+    )
+    assert parent.optimizer is not None
+    assert child.optimizer is not None
+    if n_envs < 8:  # otherwise the first rollout is not over
+        assert child.optimizer["reward_scale.gamma"][0] == 0.9
+        assert child.optimizer["reward_scale.returns"].shape == (n_envs, 1)
+        assert child.optimizer["reward_scale.count"][0] > parent.optimizer["reward_scale.count"][0]
 
 
 def test_a_clone_is_forked_into_ppo_as_it_is(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import pytest
 
 from townlet_train.data.checkpoint import sorted_checkpoints
 from townlet_train.errors import Interrupted, UsageError
+from townlet_train.services import runs
 from townlet_train.services.experiment import recording_interval
-from townlet_train.services.runs import check_run_dir, default_run_dir, open_run
+from townlet_train.services.runs import check_run_dir, default_run_dir, open_run, recover_run_dir
 
 DETAILS = {"config": {"env": "town"}, "params": {}}
 
@@ -182,3 +185,54 @@ def test_a_recording_interval_is_only_claimed_when_it_is_one() -> None:
     assert recording_interval([{"timestep": 10}, {"timestep": 20}]) == 10
     assert recording_interval([{"timestep": 10}, {"timestep": 30}]) is None
     assert recording_interval([{"epoch": 1}]) is None
+
+
+def replaceable(path: Path) -> dict[str, str]:
+    """A finished run with a checkpoint; what its files hold."""
+    with opened(path) as run:
+        run.record({"epoch": 1})
+        (path / "checkpoint_5.zip").write_text("five")
+        (path / "bc_seed3_model.zip").write_text("model")
+    return contents(path)
+
+
+def contents(path: Path) -> dict[str, str]:
+    return {
+        str(found.relative_to(path)): found.read_text()
+        for found in path.rglob("*")
+        if found.is_file() and found.name != ".lock" and found.suffix != ".log"
+    }
+
+
+class Killed(BaseException):
+    """Stands for a signal that leaves a process no time for anything."""
+
+
+@pytest.mark.parametrize("moves", range(5))
+@pytest.mark.parametrize("again", [False, True], ids=["set aside", "and put back"])
+def test_a_run_that_was_to_be_replaced_comes_back_whenever_the_process_was_killed(
+    moves: int, again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = replaceable(tmp_path)
+    for name in ("rename", "replace") if again else ("rename",):
+        with monkeypatch.context() as patched:
+            killed_after(patched, name, moves)
+            with suppress(Killed):
+                if name == "rename":
+                    runs._set_aside(tmp_path)
+                else:
+                    runs._put_back(tmp_path)
+    recover_run_dir(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def killed_after(patched: pytest.MonkeyPatch, name: str, moves: int) -> None:
+    """Let a process die when it has moved so many files."""
+    move, done = getattr(os, name), iter(range(100))
+
+    def dying(*places: Any) -> None:
+        if next(done) == moves:
+            raise Killed
+        move(*places)
+
+    patched.setattr(os, name, dying)

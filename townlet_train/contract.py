@@ -72,6 +72,7 @@ class StartingPoint:
     """The checkpoint a run begins with: to go on as the same run, or, forked, as another one with its policy."""
 
     path: Path
+    sha256: str
     checkpoint: Checkpoint
     fork: bool
 

@@ -30,12 +30,21 @@ from townlet_train.services import TrainingServices
 from townlet_train.services.experiment import close_experiment
 from townlet_train.services.resume import (
     changed_keys,
+    check_budget,
     check_resumable,
     check_same_params,
     continued_config,
     find_checkpoint,
 )
-from townlet_train.services.runs import RUN, Resumed, Run, check_run_dir, default_run_dir, open_run
+from townlet_train.services.runs import (
+    RUN,
+    Resumed,
+    Run,
+    check_run_dir,
+    default_run_dir,
+    open_run,
+    recover_run_dir,
+)
 
 Report = Callable[[Progress], None]
 
@@ -149,6 +158,7 @@ class TrainingOrchestrator:
     ) -> _Plan:
         """What to run, where, and with which settings: those given, above a checkpoint's when there is one."""
         path = run_dir or default_run_dir(name, self.config.seed)
+        recover_run_dir(path)
         if resume_from is None:
             if fork:
                 raise UsageError("--fork begins with a checkpoint's policy. Name it with --resume-from.")
@@ -158,7 +168,7 @@ class TrainingOrchestrator:
         if may_change is None:
             raise UsageError(f"Runs of {name} cannot be resumed.")
         found = find_checkpoint(str(resume_from), path)
-        start = StartingPoint(found.path, found.checkpoint, fork)
+        start = StartingPoint(found.path, found.sha256, found.checkpoint, fork)
         if fork:
             same_method = found.checkpoint.info.algorithm == name
             saved = found.checkpoint.state.get("params", {}) if same_method else {}
@@ -167,9 +177,10 @@ class TrainingOrchestrator:
         given = dict(changed_keys(self.config, self.origin, DEFAULT))
         config, warnings = continued_config(found, given)
         together = {**found.checkpoint.state["params"], **params}
+        check_budget(found, together)
         check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
         run_dir = run_dir or (found.path.parent if (found.path.parent / RUN).exists() else path)
-        return _Plan(config, together, run_dir, start, (*found.warnings, *warnings))
+        return _Plan(config, together, run_dir, start, (*found.warnings, *warnings), found.damaged)
 
     def _run_guarded(
         self, name: str, strategy: TrainingStrategy, context: TrainingContext
@@ -203,6 +214,7 @@ class _Plan(NamedTuple):
     run_dir: Path
     start: StartingPoint | None = None
     warnings: tuple[str, ...] = ()
+    damaged: tuple[Path, ...] = ()  # checkpoints that were passed over
 
     @property
     def resumed(self) -> Resumed | None:
@@ -210,7 +222,7 @@ class _Plan(NamedTuple):
         if self.start is None or self.start.fork:
             return None
         state = self.start.checkpoint.state
-        return Resumed(self.start.path, state["timestep"], state["recorded"])
+        return Resumed(self.start.path, state["timestep"], state["recorded"], self.damaged)
 
     def describe(self, strategy: TrainingStrategy, origin: Mapping[str, str]) -> dict[str, Any]:
         """What run.json says about where a run comes from."""

@@ -92,9 +92,11 @@ class RewardScale:
     returns: Float64  # (n_envs, n_agents): returns so far
 
     @classmethod
-    def empty(cls, n_envs: int, n_agents: int, gamma: float) -> RewardScale:
-        """Nothing paid yet."""
-        return cls(gamma, RunningMoments.empty(1), np.zeros((n_envs, n_agents)))
+    def empty(
+        cls, n_envs: int, n_agents: int, gamma: float, moments: RunningMoments | None = None
+    ) -> RewardScale:
+        """Nothing paid yet; `moments` are of another run's returns, to go on counting from."""
+        return cls(gamma, moments or RunningMoments.empty(1), np.zeros((n_envs, n_agents)))
 
     def updated(self, rewards: NDArray[Any], ended: NDArray[np.bool_]) -> RewardScale:
         """With the steps of a rollout in addition: rewards and ends (n_steps, n_envs, n_agents), time first."""

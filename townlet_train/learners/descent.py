@@ -80,6 +80,12 @@ class GuardedDescent:
         self._good.copy_(torch.from_numpy(state["descent.good"]))
         self._optimiser.restore(state)
 
+    def adopt(self, state: Arrays | None) -> None:
+        """Begin anew with the weights as they are, which are good, and another run's knowledge of gradients."""
+        if state is not None:
+            self._optimiser.restore(state)
+        self.keep()
+
     def _skip(self, learning_rate: float, batch: Batch) -> None:
         """Leave the weights as they are; after some skips in a row, as they were, with half the step size."""
         self.skipped_updates += 1
@@ -91,7 +97,7 @@ class GuardedDescent:
             raise TrainingError(
                 f"{SKIPS_IN_A_ROW} updates in a row were not finite, after {self.restores} returns to good weights; "
                 f"the first array that is not finite is {culprit!r}. Lower the learning rate, it was "
-                f"{learning_rate:g}, or look at what the environment returns."
+                f"{learning_rate * self.rate_factor:g}, or look at what the environment returns."
             )
         self.restores += 1
         self._skipped_in_a_row = 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from townlet_train.data.checkpoint import Arrays, below, under
-from townlet_train.envs.normalise import RewardScale
+from townlet_train.envs.normalise import RewardScale, RunningMoments
 from townlet_train.learners.actor_critic import (
     ActorCritic,
     AutogradActorCritic,
@@ -72,6 +72,7 @@ class PolicyLearner:
         optimiser = build_optimiser(self._parameters.vector, self._parameters.gradient)
         self.descent = GuardedDescent(self._parameters, optimiser, settings.max_grad_norm)
         self._reward_scale: RewardScale | None = None
+        self._adopted_moments: RunningMoments | None = None  # of another run's returns, to begin a scale with
 
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
@@ -95,6 +96,13 @@ class PolicyLearner:
         scale = below("reward_scale", state)
         self._reward_scale = RewardScale.from_arrays(scale) if scale else None
 
+    def adopt(self, state: Arrays | None) -> None:
+        """Begin anew with the weights as they are, and what another run's `state` knows of gradients and rewards."""
+        self.descent.adopt(state)
+        moments = below("reward_scale", state or {})
+        if moments and self._common.normalize_rewards:
+            self._adopted_moments = RunningMoments.from_arrays(moments)
+
     @property
     def n_updates(self) -> int:
         """Optimiser steps made."""
@@ -116,7 +124,9 @@ class PolicyLearner:
             return rewards
         if on_policy or self._reward_scale is None:
             _, n_envs, n_agents = rewards.shape
-            scale = self._reward_scale or RewardScale.empty(n_envs, n_agents, self._common.gamma)
+            scale = self._reward_scale or RewardScale.empty(
+                n_envs, n_agents, self._common.gamma, self._adopted_moments
+            )
             self._reward_scale = scale.updated(rewards, ended)
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,7 +31,7 @@ from townlet_train.data.checkpoint import (
 )
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec
-from townlet_train.errors import CheckpointError, InexactStateError, Interrupted, UsageError
+from townlet_train.errors import CheckpointError, InexactStateError, Interrupted
 from townlet_train.files import sha256_of
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.learners.bc import limited_threads
@@ -103,6 +101,10 @@ class OnPolicyLearner(Protocol[StatsOut]):
 
     def restore(self, state: Arrays) -> None:
         """Continue from what `state` gave."""
+        ...
+
+    def adopt(self, state: Arrays | None) -> None:
+        """Begin anew with the weights as they are, and what another run's `state` knows of gradients and rewards."""
         ...
 
     @property
@@ -213,17 +215,16 @@ def train(
 
 def _iterate(run: OnPolicyRun[Stats]) -> tuple[Stats, Path]:
     """Iterate until the steps are used up; the last update's statistics and the model file."""
-    with run.writer:
-        try:
+    try:
+        stats = run.iterate()
+        while not run.over:
             stats = run.iterate()
-            while not run.over:
-                stats = run.iterate()
-        except Interrupted as stop:
-            checkpoint = run.save()
-            run.writer.settle()
-            logger.info("stopped at step %d, saved %s", run.timestep, checkpoint)
-            raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}") from stop
-        return stats, run.save_model()
+    except Interrupted as stop:
+        checkpoint = run.save()
+        logger.info("stopped at step %d, saved %s", run.timestep, checkpoint)
+        fork = "" if run.resumable else " --fork"
+        raise Interrupted(f"{stop} Go on with --resume-from {checkpoint}{fork}") from stop
+    return stats, run.save_model()
 
 
 OnRollout = Callable[["OnPolicyRun[Stats]", Stats], None]
@@ -268,7 +269,7 @@ class OnPolicyRun(Generic[Stats]):
                 recording.path,
                 self.env.spec,
                 network,
-                n_steps=params.n_steps * params.n_envs,
+                n_steps=params.n_steps * params.n_envs * self.env.n_agents,
                 normalize_observations=params.normalize_observations and recording.alone,
             )
             self._beside = None if recording.alone else recorded
@@ -287,16 +288,14 @@ class OnPolicyRun(Generic[Stats]):
         n_slots = self._collector.n_slots
         self._checkpoint_steps = params.checkpoint_steps(n_slots)
         self._curve = TrainingCurve(params.log_steps(n_slots))
-        parent = sha256_of(start.path) if start is not None and start.fork else None
+        parent = start.sha256 if start is not None and start.fork else None
         lineage = Lineage(
             demonstrations=None if recording is None else str(recording.path),
             demonstrations_sha256=None if recording is None else sha256_of(recording.path),
             training_seeds=seed_ranges([*(seeds if plays else ()), *(recorded.seeds if recording else ())]),
             parent_sha256=parent,
         )
-        self.writer = CheckpointWriter(
-            describe(algorithm, network, self.env.spec, lineage, config_hash=context.config_hash)
-        )
+        self._info = describe(algorithm, network, self.env.spec, lineage, config_hash=context.config_hash)
         self._said = {
             "seed": context.seed,
             "config": context.config.model_dump(mode="json"),
@@ -306,7 +305,7 @@ class OnPolicyRun(Generic[Stats]):
         self._events = EventTally(self.env.event_counts if plays else dict)
         self._played: Played | None = None  # the newest rollout
         self._shown: dict[str, float] = {}
-        self._resumable = True
+        self.resumable = True
         self.rollouts = self._unreported = 0
         self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         if start is not None and start.fork:
@@ -364,16 +363,15 @@ class OnPolicyRun(Generic[Stats]):
         return _Both(stats, self._learner.learn(recorded, progress, self._report_patiently))
 
     def save(self) -> Path:
-        """Write the run as it is to checkpoint_<timestep>.zip, in the background."""
+        """Write the run as it is to checkpoint_<timestep>.zip; a thread of its own would cost this one more."""
         path = self._context.run_dir / f"checkpoint_{self.timestep}.zip"
-        self.writer.save(path, self._checkpoint())
+        save_checkpoint(path, self._checkpoint())
         return path
 
     def save_model(self) -> Path:
-        """Write the policy, and nothing that training would need, to the run's model file; returns when it is there."""
+        """Write the policy, and nothing that training would need, to the run's model file."""
         path = model_path(self._context.run_dir, self._algorithm, self._context.seed)
-        self.writer.save(path, replace(self._checkpoint(), optimizer=None, training=None))
-        self.writer.settle()
+        save_checkpoint(path, replace(self._checkpoint(), optimizer=None, training=None))
         return path
 
     def facts(self) -> dict[str, Any]:
@@ -452,6 +450,8 @@ class OnPolicyRun(Generic[Stats]):
         """Copies of everything the rest of the run depends on."""
         state = {
             "timestep": self.timestep,
+            "slots": self._collector.n_slots,
+            "unlearned": self._collector.filled,
             "updates": self._learner.n_updates,
             "rollouts": self.rollouts,
             "recorded": self._curve.told,
@@ -459,17 +459,17 @@ class OnPolicyRun(Generic[Stats]):
             "rng": self._context.rng.bit_generator.state,
         }
         weights, learner = self._learner.weights, self._learner.state()
-        return Checkpoint(self.writer.info, weights, state | self._said, learner, self._training())
+        return Checkpoint(self._info, weights, state | self._said, learner, self._training())
 
     def _training(self) -> Arrays | None:
         """What only the same run can use; None where an environment does not give its state away."""
-        if not self._resumable:
+        if not self.resumable:
             return None
         try:
             training = under("collector", self._collector.state()) | under("curve", self._curve.state())
         except InexactStateError as error:
             logger.warning("This run cannot be resumed, its checkpoints hold the policy alone. %s", error)
-            self._resumable = False
+            self.resumable = False
             return None
         training |= under("events", self._events.state())
         return training if self._beside is None else training | under("beside", self._beside.state())
@@ -482,6 +482,11 @@ class OnPolicyRun(Generic[Stats]):
                 f"{start.path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, "
                 f"or begin a new run with its policy by --fork."
             )
+        if saved.info.lineage.demonstrations_sha256 != self._info.lineage.demonstrations_sha256:
+            raise CheckpointError(
+                f"{start.path} was learned from {saved.info.lineage.demonstrations}, which is another recording now. "
+                f"Begin a new run with its policy by --fork."
+            )
         self._learner.load_weights(saved.weights)
         self._learner.restore(saved.optimizer)
         self._collector.restore(below("collector", saved.training))
@@ -492,16 +497,12 @@ class OnPolicyRun(Generic[Stats]):
         self.rollouts = saved.state["rollouts"]
         self._context.rng.bit_generator.state = saved.state["rng"]
         logger.info("going on from %s, step %d", start.path, self.timestep)
-        if self.over or self._ticks_until(self._params.timesteps) < 0:
-            raise UsageError(
-                f"{start.path} is at step {self.timestep}, {self._params.timesteps} are asked for. Raise --timesteps."
-            )
 
     def _adopt(self, saved: Checkpoint) -> None:
         """Begin a new run with the checkpoint's policy, and with its optimiser where the method is the same."""
         self._learner.load_weights(saved.weights)
-        if saved.optimizer is not None and saved.info.algorithm == self._algorithm:
-            self._learner.restore(saved.optimizer)
+        same_method = saved.optimizer is not None and saved.info.algorithm == self._algorithm
+        self._learner.adopt(saved.optimizer if same_method else None)
         moments = below("collector.moments", saved.training or {})
         self._collector.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
 
@@ -521,39 +522,6 @@ class _Both:
         """Both, the recording's under names of its own."""
         recorded = {f"replay_{name}": value for name, value in self.recorded.line().items()}
         return {**self.rollout.line(), **recorded}
-
-
-class CheckpointWriter:
-    """Writes checkpoints while training goes on.
-
-    One file at a time: a failure to write is raised by the next `save` or by `settle`. Leaving the context settles.
-    """
-
-    def __init__(self, info: CheckpointInfo) -> None:
-        self.info = info
-        self._thread = ThreadPoolExecutor(1, "checkpoints")
-        self._pending: Future[str] | None = None
-
-    def save(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write it to `path`, at the latest when `settle` returns."""
-        self.settle()
-        self._pending = self._thread.submit(save_checkpoint, path, checkpoint)
-
-    def settle(self) -> None:
-        """Wait until what was saved is on disk."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.shutdown()
-        if error is None:
-            self.settle()
 
 
 def describe(

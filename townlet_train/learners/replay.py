@@ -6,6 +6,7 @@ chunk, not to what behaved: this is off-policy learning, biased towards what was
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from townlet_train.data.checkpoint import Arrays, below, under
 from townlet_train.data.dataset import check_frames, renumbered
+from townlet_train.data.memmap import Store
 from townlet_train.data.replay import Replay, open_replay
 from townlet_train.envs.normalise import RunningMoments
 from townlet_train.envs.protocol import EnvSpec
@@ -24,6 +26,7 @@ from townlet_train.learners.rollouts import Cut, Episode, Normaliser, Played
 from townlet_train.policies.network import NetworkSpec, normalise
 
 Float = NDArray[np.float32]
+FEWEST_TICKS = 64  # of a store's slots, which lie side by side: a life is cut where a chunk ends
 
 
 class Frames(NamedTuple):
@@ -67,7 +70,8 @@ def whole_transitions(frames: Frames) -> Chunk:
 class RecordedRollouts:
     """A recording as rollouts of about `n_steps` transitions in one slot; implements `RolloutSource`.
 
-    Chunks come in the order of the recording, pass after pass, read from disk when their turn comes.
+    Chunks come in the order of the recording, pass after pass, read from disk when their turn comes. A chunk of a store
+    spans at least `FEWEST_TICKS`.
 
     Raises:
         DataError: the recording has other features or actions than the environment, or no whole transition.
@@ -85,7 +89,8 @@ class RecordedRollouts:
         n_steps: int,
         normalize_observations: bool = False,
     ) -> None:
-        self._replay, self._spec, self._n_steps = replay, spec, n_steps
+        n_slots = math.prod(replay.shape[1:]) if isinstance(replay, Store) else 1
+        self._replay, self._spec, self._n_steps = replay, spec, max(n_steps, FEWEST_TICKS * n_slots)
         self._feature_names, self._action_names = tuple(feature_names), tuple(action_names)
         self._moments = RunningMoments.empty(spec.n_features) if normalize_observations else None
         self.normaliser: Normaliser | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from townlet_train.config import RunConfig, flatten, nest
 from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, sorted_checkpoints
 from townlet_train.errors import CheckpointError, UsageError
+from townlet_train.files import sha256_of
 
 LATEST = "latest"
 MAY_CHANGE = ("seed", "evaluation.")  # settings of the config; a strategy names those of its params
@@ -20,8 +22,10 @@ class Found(NamedTuple):
     """A checkpoint that can be read, and what was found on the way to it."""
 
     path: Path
+    sha256: str
     checkpoint: Checkpoint
     warnings: tuple[str, ...]
+    damaged: tuple[Path, ...] = ()  # newer ones, passed over
 
 
 def find_checkpoint(wanted: str, run_dir: Path) -> Found:
@@ -31,26 +35,37 @@ def find_checkpoint(wanted: str, run_dir: Path) -> Found:
         CheckpointError: there is none, or the one that was named cannot be read.
     """
     if wanted != LATEST:
-        return Found(Path(wanted), load_checkpoint(Path(wanted)), ())
-    passed: list[str] = []
+        return _read(Path(wanted))
+    passed: dict[Path, str] = {}
     for path in reversed(sorted_checkpoints(run_dir)):
         try:
-            return Found(path, load_checkpoint(path), tuple(passed))
+            return _read(path)._replace(warnings=tuple(passed.values()), damaged=tuple(passed))
         except CheckpointError as error:
-            passed.append(f"{error} An older one was taken.")
-    damaged = f" that can be read: {passed[0]}" if passed else ". Name the run's directory with --output-dir."
+            passed[path] = f"{error} An older one was taken."
+    damaged = (
+        f" that can be read: {next(iter(passed.values()))}"
+        if passed
+        else ". Name the run's directory with --output-dir."
+    )
     raise CheckpointError(f"{run_dir} holds no checkpoint to resume from{damaged}")
+
+
+def _read(path: Path) -> Found:
+    checkpoint = load_checkpoint(path)
+    return Found(path, sha256_of(path), checkpoint, ())
 
 
 def check_resumable(found: Found, algorithm: str) -> None:
     """Raise `CheckpointError` unless that algorithm trained the checkpoint and it holds the state of its training."""
-    path, checkpoint, _ = found
+    path, checkpoint = found.path, found.checkpoint
     if checkpoint.info.algorithm != algorithm:
         raise CheckpointError(
             f"{path} was trained by {checkpoint.info.algorithm!r}, not by {algorithm!r}. "
             f"Resume it with `townlet-train {checkpoint.info.algorithm}`, or begin a new run with its policy by --fork."
         )
-    if checkpoint.training is None or not {"config", "params"} <= set(checkpoint.state):
+    if checkpoint.training is None or not {"config", "params", "timestep", "recorded"} <= set(
+        checkpoint.state
+    ):
         raise CheckpointError(
             f"{path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, or begin a "
             f"new run with its policy by --fork."
@@ -85,6 +100,16 @@ def check_same_params(found: Found, params: Mapping[str, Any], may_change: froze
     for key, value in params.items():
         if key not in may_change and key in saved and value != saved[key]:
             raise _another_run(found.path, key, saved[key], value, sorted(may_change))
+
+
+def check_budget(found: Found, params: Mapping[str, Any]) -> None:
+    """Raise `UsageError` when the run had come to its end before the checkpoint, and learned from all of it."""
+    state = found.checkpoint.state
+    beyond = state["timestep"] - params.get("timesteps", math.inf)
+    if beyond >= (state.get("slots", 1) if state.get("unlearned") else 0):
+        raise UsageError(
+            f"{found.path} is at step {state['timestep']}, {params['timesteps']} are asked for. Raise --timesteps."
+        )
 
 
 def changed_keys(config: RunConfig, origin: Mapping[str, str], default: str) -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -36,6 +36,7 @@ from townlet_train.services.rolling import whole_lines
 
 RUN_SCHEMA = "1.0.0"
 LOCK, PREVIOUS, RUN, METRICS, MODEL = ".lock", ".previous", "run.json", "metrics.jsonl", "_model.zip"
+WHOLE, RETURNING = ".whole", ".returning"  # how far setting a run aside, and putting it back, have come
 KEPT = ("started_at", "resumed", "lineage")  # of run.json when a run is resumed where it was
 WRITTEN = (
     RUN,
@@ -60,6 +61,7 @@ class Resumed(NamedTuple):
     path: Path
     timestep: int
     recorded: int  # timestep of the last line in metrics.jsonl by then
+    damaged: tuple[Path, ...] = ()  # later checkpoints that cannot be read
 
     def continues(self, run_dir: Path) -> bool:
         """Whether the run goes on where it was."""
@@ -94,7 +96,8 @@ class Run:
     def close(self) -> None:
         """Close metrics.jsonl; another `record` opens it again."""
         if self._metrics is not None:
-            self._metrics.close()
+            with suppress(OSError):  # of what is flushed already, or was refused and told
+                self._metrics.close()
             self._metrics = None
 
     def lines(self) -> list[dict[str, Any]]:
@@ -142,7 +145,9 @@ def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None
     A run that failed before it saved any checkpoint is in nobody's way.
     """
     if resumed is not None and resumed.continues(path):
-        later = [found.name for found in checkpoints_after(path, resumed.timestep)]
+        later = [
+            found.name for found in checkpoints_after(path, resumed.timestep) if found not in resumed.damaged
+        ]
         if later and not overwrite:
             raise UsageError(
                 f"{path} holds checkpoints after step {resumed.timestep}, up to {later[-1]}, which going on from there "
@@ -227,7 +232,10 @@ def open_run(
         except BaseException as error:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
             described = {"type": type(error).__name__, "message": str(error)}
-            run.update(status="interrupted" if stopped else "failed", ended_at=now(), error=described)
+            with suppress(
+                OSError
+            ):  # on a full disk, what went wrong matters more than that it is not written down
+                run.update(status="interrupted" if stopped else "failed", ended_at=now(), error=described)
             _put_back(path)
             raise
         run.update(status="finished", ended_at=now())
@@ -270,7 +278,8 @@ def versions() -> dict[str, str]:
 def _locked(path: Path) -> Iterator[None]:
     lock = FileLock(path / LOCK)
     try:
-        lock.acquire(timeout=0)
+        with storing(path / LOCK):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
             f"Another run is at work in {path}. Wait for it or choose another --output-dir."
@@ -284,8 +293,9 @@ def _locked(path: Path) -> Iterator[None]:
 @contextmanager
 def _logged_to(folder: Path) -> Iterator[None]:
     """Everything the package logs meanwhile also goes to logs/training_<ts>.log."""
-    folder.mkdir(exist_ok=True)
-    handler = _RunLog(folder / f"training_{stamp()}.log", encoding="utf-8")
+    with storing(folder):
+        folder.mkdir(exist_ok=True)
+        handler = _RunLog(folder / f"training_{stamp()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("townlet_train")
     before = logger.level
@@ -312,30 +322,50 @@ class _RunLog(logging.FileHandler):
         if self._weighty:
             super().flush()
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A log that cannot be written stops nothing: a full disk is told by what matters more."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
 
 def _left_by_a_run(path: Path) -> list[Path]:
     """The files a run writes, by name; whatever else lies there is somebody else's."""
     return [found for pattern in WRITTEN for found in path.glob(pattern) if not found.is_dir()]
 
 
+def recover_run_dir(path: Path) -> None:
+    """Put back the run that a killed one was about to replace, unless somebody is at work there."""
+    if (path / PREVIOUS).exists():
+        with suppress(UsageError), _locked(path):
+            _put_back(path)
+
+
 def _set_aside(path: Path) -> None:
-    """Move what an earlier run left out of the way."""
-    for found in _left_by_a_run(path):
-        kept = path / PREVIOUS / found.relative_to(path)
+    """Move what an earlier run left out of the way; `WHOLE` says that all of it was."""
+    found = _left_by_a_run(path)
+    for each in found:
+        kept = path / PREVIOUS / each.relative_to(path)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(found, kept)
+        os.rename(each, kept)
+    if found:
+        (path / PREVIOUS / WHOLE).touch()
 
 
 def _put_back(path: Path) -> None:
     """Undo `_set_aside` when the run that followed saved no checkpoint; else what was set aside is gone for good.
 
-    The log of the run that failed stays.
+    Killed at any moment, the next call goes on with it. The log of the run that failed stays.
     """
     previous = path / PREVIOUS
-    if previous.exists() and not any(path.glob("*.zip")):
-        for found in _left_by_a_run(path):
+    whole, returning = previous / WHOLE, previous / RETURNING
+    replaced = whole.exists() and not returning.exists()  # what lies in `path` is the new run's
+    if previous.exists() and not (replaced and any(path.glob("*.zip"))):
+        for found in _left_by_a_run(path) if replaced else ():
             if found.suffix != ".log":
                 found.unlink()
+        returning.touch()
         for found in _left_by_a_run(previous):
-            os.rename(found, path / found.relative_to(previous))
+            os.replace(found, path / found.relative_to(previous))
     shutil.rmtree(previous, ignore_errors=True)
