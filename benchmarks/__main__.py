@@ -13,6 +13,7 @@ NAMES = (
     "environments",
     "ppo",
     "a2c",
+    "solved",
     "town_ppo",
     "town_scratch",
     "recording",
