@@ -481,6 +481,15 @@ def test_a_fork_may_have_other_environments_and_another_discount(n_envs: int, tm
         assert child.optimizer["reward_scale.count"][0] > parent.optimizer["reward_scale.count"][0]
 
 
+def test_a_fork_is_resumed_as_the_same_fork(tmp_path: Path) -> None:
+    train(tmp_path / "run", **NORMALISED)
+    config, parent = RunConfig(env="CartPole-v1", seed=9), tmp_path / "run/checkpoint_700.zip"
+    run_strategy("ppo", {}, config=config, run_dir=tmp_path / "fork", resume_from=parent, fork=True)
+    for step in (100, 400):  # before and after the first update
+        resume(tmp_path / f"fork/checkpoint_{step}.zip", tmp_path / f"resumed{step}")
+        assert left_by(tmp_path / f"resumed{step}") == left_by(tmp_path / "fork", after=step)
+
+
 def test_a_clone_is_forked_into_ppo_as_it_is(tmp_path: Path) -> None:
     train(tmp_path / "run", timesteps=100)
     loaded = load_checkpoint(tmp_path / "run/checkpoint_100.zip")

@@ -88,13 +88,16 @@ class PolicyLearner:
     def state(self) -> Arrays:
         """Copies of what learning depends on beside the weights: the optimiser, and what rewards are divided by."""
         scale = self._reward_scale.arrays() if self._reward_scale else {}
-        return {**self.descent.state(), **under("reward_scale", scale)}
+        adopted = self._adopted_moments.arrays() if self._adopted_moments else {}
+        return {**self.descent.state(), **under("reward_scale", scale), **under("adopted_returns", adopted)}
 
     def restore(self, state: Arrays) -> None:
         """Continue from what `state` gave."""
         self.descent.restore(state)
         scale = below("reward_scale", state)
         self._reward_scale = RewardScale.from_arrays(scale) if scale else None
+        adopted = below("adopted_returns", state)
+        self._adopted_moments = RunningMoments.from_arrays(adopted) if adopted else None
 
     def adopt(self, state: Arrays | None) -> None:
         """Begin anew with the weights as they are, and what another run's `state` knows of gradients and rewards."""

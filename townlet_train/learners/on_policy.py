@@ -288,7 +288,9 @@ class OnPolicyRun(Generic[Stats]):
         n_slots = self._collector.n_slots
         self._checkpoint_steps = params.checkpoint_steps(n_slots)
         self._curve = TrainingCurve(params.log_steps(n_slots))
-        parent = start.sha256 if start is not None and start.fork else None
+        parent = None
+        if start is not None:
+            parent = start.sha256 if start.fork else start.checkpoint.info.lineage.parent_sha256
         lineage = Lineage(
             demonstrations=None if recording is None else str(recording.path),
             demonstrations_sha256=None if recording is None else sha256_of(recording.path),

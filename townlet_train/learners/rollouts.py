@@ -228,7 +228,7 @@ class RolloutCollector:
         self._noise[self.n_steps - len(state["noise"]) :] = state["noise"]
         self.timestep = int(state["timestep"][0])
         self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()
-        n_cuts = sum(name.endswith(".step") for name in state)
+        n_cuts = sum(name.startswith("cut") and name.endswith(".step") for name in state)
         self._cuts = [Cut.from_arrays(below(f"cut{i}", state)) for i in range(n_cuts)]
         if self._moments is not None:
             self._moments = RunningMoments.from_arrays(below("moments", state))
