@@ -247,6 +247,15 @@ def test_an_unknown_environment_ends_with_5_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_device_that_does_not_work_ends_with_2_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ppo", "--env", "CartPole-v1", "--device", "warp", "--output-dir", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert "Device 'warp' does not work here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_it_balances_a_pole(tmp_path: Path) -> None:
     params = {

@@ -11,7 +11,7 @@ import pytest
 
 from townlet_train.cli import main
 from townlet_train.services.experiment import metrics_table
-from townlet_train.services.runs import read_lines
+from townlet_train.services.rolling import read_log
 
 TRAIN = [
     "ppo", "--env", "CartPole-v1", "--timesteps", "600", "--n-steps", "30", "--batch-size", "30", "--n-epochs", "1",
@@ -50,7 +50,7 @@ def test_the_log_has_every_episode_and_the_end(tmp_path: Path, capsys: pytest.Ca
     results = json.loads((tmp_path / "run/ppo_seed3_results.json").read_text())["experiment_results"]
     assert len(episodes) == results["metrics"]["total_episodes"] > 10
     assert all(reward == ticks for _, _, reward, ticks in episodes)  # a pole earns 1 a tick
-    for line in read_lines(tmp_path / "run/metrics.jsonl"):
+    for line in read_log(tmp_path / "run/metrics.jsonl"):
         ended = [episode for episode in episodes if episode[0] <= line["timestep"]]
         assert line["episode"] == len(ended)
         assert line["reward"] == (ended[-1][2] if ended else None)
@@ -64,7 +64,7 @@ def test_the_log_has_every_episode_and_the_end(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.torch
 def test_the_series_has_a_line_at_every_interval_and_is_the_same_in_every_file(tmp_path: Path) -> None:
     train(tmp_path / "run", "--timesteps", "650")
-    lines = read_lines(tmp_path / "run/metrics.jsonl")
+    lines = read_log(tmp_path / "run/metrics.jsonl")
     assert [line["timestep"] for line in lines] == [100, 200, 300, 400, 500, 600]
     assert ["policy_loss" in line for line in lines] == [True] * 6  # a rollout of 30 ends between any two
     document = json.loads((tmp_path / "run/ppo_seed3_metrics.json").read_text())["training_metrics"]

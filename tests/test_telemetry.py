@@ -16,7 +16,6 @@ from townlet_train.errors import Interrupted
 from townlet_train.orchestrator import run_strategy
 from townlet_train.results import PPOTrainingResultDTO
 from townlet_train.services.rolling import read_log
-from townlet_train.services.runs import read_lines
 from townlet_train.sim.layout import EVENTS
 
 pytest.importorskip("torch")
@@ -165,9 +164,9 @@ def test_a_resumed_run_ends_with_the_numbers_of_one_that_was_never_stopped(tmp_p
         train(tmp_path / "resumed", 3, report=stop)
     resumed = train(tmp_path / "resumed", 3, resume_from="latest")
     assert timeless(resumed.model_dump()) == timeless(straight.model_dump())
-    for lines_of, name in ((read_lines, "metrics.jsonl"), (read_log, "ppo_log.jsonl")):
+    for name in ("metrics.jsonl", "ppo_log.jsonl"):
         first, second = (
-            [timeless(line) for line in lines_of(tmp_path / folder / name)]
+            [timeless(line) for line in read_log(tmp_path / folder / name)]
             for folder in ("straight", "resumed")
         )
         assert len(first) > 1

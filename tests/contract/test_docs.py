@@ -23,7 +23,7 @@ from townlet_train.errors import ExitCode, TownletTrainError
 from townlet_train.orchestrator import run_strategy
 from townlet_train.registry import PluginStatus
 from townlet_train.services.replay import ReplayDatasetService
-from townlet_train.services.runs import read_lines
+from townlet_train.services.rolling import read_log
 from townlet_train.sim.layout import EVENTS
 
 METRICS_PAGE = DOCS / "metrics.md"
@@ -68,9 +68,9 @@ def test_every_key_that_a_run_records_is_explained_and_nothing_else(tmp_path: Pa
     pytest.importorskip("torch")
     params = {"timesteps": 600, "n_steps": 50, "batch_size": 50, "n_epochs": 1, "evaluation_episodes": 0}
     run_strategy("ppo", params, config=RunConfig(), run_dir=tmp_path / "run")
-    recorded = {name for line in read_lines(tmp_path / "run/metrics.jsonl") for name in line}
+    recorded = {name for line in read_log(tmp_path / "run/metrics.jsonl") for name in line}
     assert recorded - {"non_finite"} == section("every method that acts") | section("PPOStats")
-    told = {name for line in read_lines(tmp_path / "run/ppo_log.jsonl") for name in line} - {"non_finite"}
+    told = {name for line in read_log(tmp_path / "run/ppo_log.jsonl") for name in line} - {"non_finite"}
     fields = section("OnPolicyResultDTO") | section("PPOTrainingResultDTO")
     assert {name.partition(".")[0] for name in told} <= fields
 

@@ -34,7 +34,7 @@ class RollingLog:
 
 def rewind(source: Path, target: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Leave in the log `target` the records of the log `source`, which may be the same, that are to be kept."""
-    for index, path in enumerate(log_files(source)):
+    for index, path in reversed([*enumerate(log_files(source))]):  # killed in between, no hole is left
         kept = [line for line in whole_lines(path) if keep(json.loads(line))]
         if kept:
             write_bytes(rolled(target, index), "".join(kept).encode())

@@ -31,8 +31,8 @@ from filelock import FileLock, Timeout
 
 from townlet_train.data.checkpoint import checkpoints_after
 from townlet_train.errors import Interrupted, UsageError
-from townlet_train.files import PARTIAL, atomic_path, storing, to_json, write_bytes, write_json
-from townlet_train.services.rolling import whole_lines
+from townlet_train.files import PARTIAL, atomic_path, storing, to_json, write_json
+from townlet_train.services.rolling import read_log, rewind
 
 RUN_SCHEMA = "1.0.0"
 LOCK, PREVIOUS, RUN, METRICS, MODEL = ".lock", ".previous", "run.json", "metrics.jsonl", "_model.zip"
@@ -102,7 +102,7 @@ class Run:
 
     def lines(self) -> list[dict[str, Any]]:
         """Every line recorded so far."""
-        return read_lines(self._metrics_path) if self._metrics_path.exists() else []
+        return read_log(self._metrics_path) if self._metrics_path.exists() else []
 
     def publish_model(self, checkpoint: Path) -> None:
         """Copy a checkpoint of this run to `model_path`."""
@@ -117,11 +117,6 @@ class Run:
 
     def __getitem__(self, field: str) -> Any:
         return self._document[field]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, without a last one that a power cut left unfinished."""
-    return [json.loads(line) for line in whole_lines(path)]
 
 
 def run_id(strategy: str, seed: int) -> str:
@@ -249,8 +244,7 @@ def _rewind(resumed: Resumed, target: Path) -> None:
         if resumed.recorded:
             logger.warning("%s is missing; the metrics begin after step %d", source, resumed.recorded)
         return
-    kept = [line for line in read_lines(source) if line["timestep"] <= resumed.recorded]
-    write_bytes(target, "".join(to_json(line) + "\n" for line in kept).encode())
+    rewind(source, target, lambda line: bool(line["timestep"] <= resumed.recorded))
 
 
 def now() -> str:

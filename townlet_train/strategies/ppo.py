@@ -83,8 +83,12 @@ class PPOStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse an environment that cannot be built, and a recording that cannot be read or is of another one."""
+        """Refuse an environment, a device or a recording that cannot be used, or a recording of another environment."""
+        from townlet_train.learners.devices import AUTO, checked_device
+
         build_env(context.config, 1)
+        if self.params.device != AUTO:
+            checked_device(self.params.device)
         if self.params.recording is not None:
             context.services.replay.check(self.params.recording)
             context.services.replay.check_env(self.params.recording, context.config.env)

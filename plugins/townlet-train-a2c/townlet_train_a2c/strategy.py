@@ -39,8 +39,12 @@ class A2CStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse an environment that cannot be built."""
+        """Refuse an environment that cannot be built, and a device that does not work."""
+        from townlet_train.learners.devices import AUTO, checked_device
+
         build_env(context.config, 1)
+        if self.params.device != AUTO:
+            checked_device(self.params.device)
 
     def run(self, context: TrainingContext) -> A2CTrainingResultDTO:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the model."""

@@ -18,7 +18,7 @@ from townlet_train.contract import Progress
 from townlet_train.errors import Interrupted
 from townlet_train.orchestrator import run_strategy
 from townlet_train.registry import discover
-from townlet_train.services.runs import read_lines
+from townlet_train.services.rolling import read_log
 from townlet_train_tensorboard.scalars import FOLDER, ScalarLogger, numbers, tag_of
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -40,7 +40,7 @@ def shown(run_dir: Path) -> Curves:
 def recorded(run_dir: Path) -> Curves:
     """What it should draw: the lines of metrics.jsonl."""
     curves: Curves = {}
-    for line in read_lines(run_dir / "metrics.jsonl"):
+    for line in read_log(run_dir / "metrics.jsonl"):
         for name, value in numbers(line):
             curves.setdefault(tag_of(name), []).append((line["timestep"], pytest.approx(value, rel=1e-6)))
     return curves
