@@ -31,6 +31,7 @@ OBJECTIVES = [
     PLAIN,
     PLAIN._replace(ent_coef=0.02, normalize_advantage=False),
     PLAIN._replace(clip_range_vf=0.3, vf_coef=1.5),
+    PLAIN._replace(kl_coef=0.7),
 ]
 
 
@@ -73,6 +74,7 @@ class Pair:
             features,
             maps if spec.kind == "conflict_aware" else None,
             shown,
+            self.reference(outputs, shown, rng),
             actions,
             log_probs=distribution.log_probs(actions) + noise(0.3),
             values=values + noise(0.4),
@@ -80,8 +82,16 @@ class Pair:
             returns=values + noise(1.0),
         )
 
+    def reference(self, outputs: Any, illegal: Any, rng: np.random.Generator) -> Any:
+        """Distributions not far from these outputs."""
+        noise = rng.normal(scale=0.5, size=outputs.shape).astype(np.float32)
+        other = self.by_autograd.distribution(outputs + noise, illegal).parameters().copy()
+        if self.spec.distribution == "gaussian":
+            other[len(outputs) :] += np.float32(0.2)
+        return other
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip"])
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip", "near a reference"])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("n", [2, 64])
 @pytest.mark.parametrize(
@@ -104,7 +114,7 @@ def test_the_written_out_gradient_is_autograds(
     np.testing.assert_allclose(written_out, by_autograd, atol=1e-5 * max(1.0, largest))
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip"])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip", "near a reference"])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_two_threads_find_the_gradient_of_a_large_batch(
@@ -137,7 +147,7 @@ def test_both_ways_put_out_the_same_and_what_the_checkpoint_will(spec: NetworkSp
     np.testing.assert_allclose(compute_logits(spec, weights, features, maps), expected.T, atol=1e-4)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip"])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip", "near a reference"])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("n", [2, 64, 777, 2500], ids=["two rows", "one piece", "two pieces", "four pieces"])
 @pytest.mark.parametrize("spec", [WITH_MAP, TOWN_SIZED], ids=["small", "as wide as the town's"])

@@ -75,6 +75,7 @@ class StartingPoint:
     sha256: str
     checkpoint: Checkpoint
     fork: bool
+    optimiser: bool = True  # whether a fork by the same method takes over what its optimiser knows
 
 
 @dataclass(frozen=True)

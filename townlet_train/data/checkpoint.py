@@ -95,6 +95,7 @@ class Lineage(_Document):
         (), description="environment seeds seen, (first, last) each"
     )
     parent_sha256: str | None = Field(None, description="sha256 of the checkpoint this one started from")
+    reference_sha256: str | None = Field(None, description="sha256 of the checkpoint training stayed near to")
 
     def trained_on(self, seeds: Sequence[int]) -> tuple[int, ...]:
         """Those of `seeds` that training saw."""
@@ -107,13 +108,22 @@ def seed_ranges(seeds: Iterable[int]) -> tuple[tuple[int, int], ...]:
     >>> seed_ranges([3, 1, 2, 9])
     ((1, 3), (9, 9))
     """
-    ranges: list[tuple[int, int]] = []
-    for seed in sorted(set(seeds)):
-        if ranges and ranges[-1][1] == seed - 1:
-            ranges[-1] = (ranges[-1][0], seed)
+    return merged_ranges([(seed, seed) for seed in seeds])
+
+
+def merged_ranges(*several: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The seeds of several lists of (first, last) runs as one such list, in order.
+
+    >>> merged_ranges([(1, 3), (9, 9)], [(4, 5), (8, 12)])
+    ((1, 5), (8, 12))
+    """
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(pair for ranges in several for pair in ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         else:
-            ranges.append((seed, seed))
-    return tuple(ranges)
+            merged.append((first, last))
+    return tuple(merged)
 
 
 class CheckpointInfo(_Document):

@@ -280,7 +280,7 @@ class AutogradActorCritic:
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
         outputs, values = self._heads(batch.features, batch.maps)
         log_probs, entropy = self._log_probs_and_entropy(outputs, batch)
-        old = _Old(*(self._tensor(array) for array in batch[4:]))
+        old = _Old(*(self._tensor(array) for array in batch[5:]))
         advantages = old.advantages
         if objective.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -293,11 +293,13 @@ class AutogradActorCritic:
             values = old.values + (values - old.values).clamp(-limit, limit)
         value_loss = (values - old.returns).square().mean()
         loss = policy_loss + objective.vf_coef * value_loss - objective.ent_coef * entropy.mean()
+        reference_kl = loss.new_zeros(()) if batch.reference is None else self._kl_from(outputs, batch).mean()
+        loss = loss + objective.kl_coef * reference_kl
         self._gradient.zero_()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         approx_kl = (ratio - 1 - log_ratio).mean()
         clip_fraction = ((ratio - 1).abs() > objective.clip_range).float().mean()
-        measured = (loss, policy_loss, value_loss, entropy.mean(), approx_kl, clip_fraction)
+        measured = (loss, policy_loss, value_loss, entropy.mean(), approx_kl, clip_fraction, reference_kl)
         return Losses(*torch.stack(measured).detach().tolist())
 
     def _heads(self, features: Float, maps: Maps) -> tuple[Tensor, Tensor]:
@@ -309,10 +311,24 @@ class AutogradActorCritic:
         if log_std is not None:
             normal = torch.distributions.Normal(outputs, log_std.exp(), validate_args=False)
             return normal.log_prob(actions).sum(dim=1), normal.entropy().sum(dim=1)  # type: ignore[no-untyped-call]  # untyped in torch
-        if batch.illegal is not None:
-            outputs = outputs.masked_fill(self._tensor(batch.illegal).T, ILLEGAL_LOGIT)
-        logs = outputs.log_softmax(dim=1)
+        logs = self._logs(outputs, batch.illegal)
         return logs.gather(1, actions[:, None]).squeeze(1), -(logs.exp() * logs).sum(dim=1)
+
+    def _kl_from(self, outputs: Tensor, batch: Transitions) -> Tensor:
+        """KL(reference || policy), (n,)."""
+        assert batch.reference is not None
+        reference = self._tensor(batch.reference).T
+        log_std: Tensor | None = getattr(self._network, LOG_STD, None)
+        if log_std is None:
+            return (reference.exp() * (reference - self._logs(outputs, batch.illegal))).sum(dim=1)
+        mean, ref_log_std = reference.chunk(2, dim=1)
+        squares = ((2 * ref_log_std).exp() + (mean - outputs).square()) / (2 * log_std).exp()
+        return (log_std - ref_log_std + squares / 2 - 0.5).sum(dim=1)
+
+    def _logs(self, outputs: Tensor, illegal: NDArray[np.bool_] | None) -> Tensor:
+        if illegal is not None:
+            outputs = outputs.masked_fill(self._tensor(illegal).T, ILLEGAL_LOGIT)
+        return outputs.log_softmax(dim=1)
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._gradient.device)

@@ -10,7 +10,7 @@ from typing import Generic
 import numpy as np
 
 from townlet_train.contract import StartingPoint, TrainingContext
-from townlet_train.data.checkpoint import CheckpointInfo, Lineage, bounds_of, seed_ranges
+from townlet_train.data.checkpoint import CheckpointInfo, Lineage, bounds_of, merged_ranges, seed_ranges
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, VectorEnv
 from townlet_train.errors import CheckpointError
@@ -58,6 +58,7 @@ def assemble(
     algorithm: str,
     build_learner: BuildLearner[Stats],
     recording: Recording | None,
+    reference: Path | None = None,
 ) -> Parts[Stats]:
     """The parts of a run; first weights and all that is random in rollouts are drawn from `context.rng`.
 
@@ -84,12 +85,13 @@ def assemble(
         )
     seeds = range(context.seed, context.seed + (0 if alone else params.n_envs))
     source = recorded if alone and recorded else _collector(env, network, params, seeds, context.rng)
-    lineage = Lineage(
+    own = Lineage(
         demonstrations=None if recording is None else str(recording.path),
         demonstrations_sha256=None if recording is None else sha256_of(recording.path),
         training_seeds=seed_ranges([*seeds, *(recorded.seeds if recorded else ())]),
-        parent_sha256=_parent(context.start),
+        reference_sha256=None if reference is None else sha256_of(reference),
     )
+    lineage = own if context.start is None else _continued_lineage(own, context.start)
     info = describe(algorithm, network, env.spec, lineage, config_hash=context.config_hash)
     return Parts(env, network, device, learner, source, None if alone else recorded, info)
 
@@ -107,11 +109,22 @@ def _collector(
     )
 
 
-def _parent(start: StartingPoint | None) -> str | None:
-    """The hash of the checkpoint that this run's first weights are from; a run that goes on keeps its own."""
-    if start is None:
-        return None
-    return start.sha256 if start.fork else start.checkpoint.info.lineage.parent_sha256
+def _continued_lineage(own: Lineage, start: StartingPoint) -> Lineage:
+    """What this run learns from, on top of what the checkpoint it begins with had learned from.
+
+    A run that goes on keeps its own parent.
+    """
+    before = start.checkpoint.info.lineage
+    inherited = (
+        {} if own.demonstrations else before.model_dump(include={"demonstrations", "demonstrations_sha256"})
+    )
+    return own.model_copy(
+        update={
+            **inherited,
+            "training_seeds": merged_ranges(before.training_seeds, own.training_seeds),
+            "parent_sha256": start.sha256 if start.fork else before.parent_sha256,
+        }
+    )
 
 
 def describe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,15 +28,25 @@ class Batch(Protocol):
 
 
 class GuardedDescent:
-    """Steps of an optimiser over one flat vector, each gradient cut to a longest norm and refused if not finite."""
+    """Steps of an optimiser over one flat vector, each gradient cut to a longest norm and refused if not finite.
 
-    def __init__(self, parameters: FlatParameters, optimiser: FlatOptimiser, max_grad_norm: float) -> None:
+    Arrays that are `frozen` stay as they are, as long as the optimiser has never seen them move.
+    """
+
+    def __init__(
+        self,
+        parameters: FlatParameters,
+        optimiser: FlatOptimiser,
+        max_grad_norm: float,
+        frozen: Iterable[str] = (),
+    ) -> None:
         self.n_updates = self.skipped_updates = self.restores = 0
         self._parameters, self._optimiser, self._max_grad_norm = parameters, optimiser, max_grad_norm
         on_cpu = parameters.gradient.device.type == "cpu"
         self._gradient: Any = (
             parameters.gradient.numpy() if on_cpu else parameters.gradient
         )  # NumPy costs less
+        self._frozen = [parameters.gradients[name] for name in frozen]
         self._skipped_in_a_row = 0
         self._good = parameters.vector.clone()
 
@@ -51,6 +62,8 @@ class GuardedDescent:
             TrainingError: nothing is finite although weights were restored; names the first array that is not.
         """
         gradient = self._gradient
+        for frozen in self._frozen:
+            frozen.zero_()
         norm = math.sqrt(float(gradient.dot(gradient)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._skip(learning_rate, batch)

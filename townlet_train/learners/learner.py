@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, Protocol
 
@@ -61,6 +61,7 @@ class PolicyLearner:
         settings: CommonSettings,
         rng: np.random.Generator,
         build_optimiser: Callable[[Tensor, Tensor], FlatOptimiser],
+        frozen: Iterable[str] = (),
     ) -> None:
         self.spec, self._common = spec, settings
         self._network = build_network(spec, rng).to(settings.device)
@@ -70,7 +71,7 @@ class PolicyLearner:
         self._arrays = {name: tensor.numpy() for name, tensor in arrays.items()} if on_host else None
         self.actor_critic = build_actor_critic(spec, self._network, self._parameters)
         optimiser = build_optimiser(self._parameters.vector, self._parameters.gradient)
-        self.descent = GuardedDescent(self._parameters, optimiser, settings.max_grad_norm)
+        self.descent = GuardedDescent(self._parameters, optimiser, settings.max_grad_norm, frozen)
         self._reward_scale: RewardScale | None = None
         self._adopted_moments: RunningMoments | None = None  # of another run's returns, to begin a scale with
 
@@ -99,9 +100,12 @@ class PolicyLearner:
         adopted = below("adopted_returns", state)
         self._adopted_moments = RunningMoments.from_arrays(adopted) if adopted else None
 
-    def adopt(self, state: Arrays | None) -> None:
-        """Begin anew with the weights as they are, and what another run's `state` knows of gradients and rewards."""
-        self.descent.adopt(state)
+    def adopt(self, state: Arrays | None, *, optimiser: bool = True) -> None:
+        """Begin anew with the weights as they are, and what another run's `state` knows of rewards and gradients.
+
+        Without its `optimiser`, gradients are unknown.
+        """
+        self.descent.adopt(state if optimiser else None)
         moments = below("reward_scale", state or {})
         if moments and self._common.normalize_rewards:
             self._adopted_moments = RunningMoments.from_arrays(moments)
@@ -157,6 +161,7 @@ def gradient_trial(spec: NetworkSpec, n_rows: int, device: str) -> Callable[[], 
         features=rng.standard_normal((n_rows, spec.n_features), np.float32),
         maps=np.zeros((n_rows, *spec.map_shape), np.uint8) if spec.kind == "conflict_aware" else None,
         illegal=None,
+        reference=None,
         actions=np.zeros(n_rows, np.int64) if categorical else vectors,
         log_probs=rows,
         values=rows,

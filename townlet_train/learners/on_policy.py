@@ -51,11 +51,14 @@ def train(
     algorithm: str,
     build_learner: BuildLearner[Stats],
     recording: Recording | None = None,
+    reference: Path | None = None,
+    enough: Callable[[Stats], bool] = lambda stats: False,
     on_rollout: OnRollout[Stats] = lambda run, stats: None,
 ) -> Trained[Stats]:
     """Collect, update, log, repeat until `params.timesteps`, then evaluate; a checkpoint handed in is gone on from.
 
-    `on_rollout` is called after every rollout's updates, when the run can be asked for its `telemetry`.
+    `on_rollout` is called after every rollout's updates, when the run can be asked for its `telemetry`. The run ends
+    before its time after updates that were `enough`. `reference` is the file of a policy that the learner asks.
 
     Raises:
         Interrupted: the user asked to stop; a checkpoint to resume from is saved, and named.
@@ -63,7 +66,7 @@ def train(
     """
     started = time.perf_counter()
     with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on their number, too
-        parts = assemble(context, params, algorithm, build_learner, recording)
+        parts = assemble(context, params, algorithm, build_learner, recording, reference)
         settings = {
             "seed": context.seed,
             "config": context.config.model_dump(mode="json"),
@@ -74,7 +77,7 @@ def train(
         state.begin(context.start)
         log_setup(parts.env, parts.network, parts.learner.weights, params)
         run = OnPolicyRun(context, params, state, on_rollout)
-        stats, model = _iterate(run)
+        stats, model = _iterate(run, enough)
     try:
         evaluation = _evaluate(model, params.evaluation_episodes, context)
     except Interrupted as stop:
@@ -92,11 +95,11 @@ def train(
     return Trained(stats, facts, run.telemetry())
 
 
-def _iterate(run: OnPolicyRun[Stats]) -> tuple[Stats, Path]:
-    """Iterate until the steps are used up; the last update's statistics and the model file."""
+def _iterate(run: OnPolicyRun[Stats], enough: Callable[[Stats], bool]) -> tuple[Stats, Path]:
+    """Iterate until the steps are used up, or an update was enough; the last update's statistics and the model file."""
     try:
         stats = run.iterate()
-        while not run.over:
+        while not (run.over or enough(stats)):
             stats = run.iterate()
     except Interrupted as stop:
         checkpoint = run.save()

@@ -13,10 +13,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from townlet_train.data.checkpoint import Arrays
 from townlet_train.learners.advantages import compute_gae, explained_variance
 from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
 from townlet_train.learners.optimisers import FlatAdam
+from townlet_train.learners.reference import ReferencePolicy
 from townlet_train.learners.rollouts import Played, Rollout, evaluated
 from townlet_train.learners.surrogate import Losses, Objective, Transitions
 from townlet_train.learners.telemetry import batch_deviations, correlation
@@ -44,8 +47,19 @@ class PPOSettings:
     normalize_advantage: bool = True
     learning_rate_schedule: Schedule = "constant"
     clip_range_schedule: Schedule = "constant"
+    learning_rate_warmup: int = 0  # updates in which it rises from 0
     normalize_rewards: bool = False  # over the deviation of the discounted return so far
+    kl_coef: float = 0.0  # of the distance to a reference
+    kl_half_life: float | None = None  # share of the run in which it halves; None: it stays
+    kl_floor: float = 0.0  # that it does not fall below
+    critic_only: bool = False  # the actor, and all it shares with the critic, stay as they are
     device: str = "cpu"
+
+    def kl_coef_at(self, progress: float) -> float:
+        """max(kl_floor, kl_coef 2^(-progress / kl_half_life))."""
+        if self.kl_half_life is None:
+            return self.kl_coef
+        return max(self.kl_floor, self.kl_coef * 2 ** (-progress / self.kl_half_life))
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,8 @@ class PPOStats:
     flat_batches: int  # with no spread among their advantages
     reward_advantage_corr: float  # NaN when either is constant
     log_prob_mean: float  # of the actions when they were taken, nats
+    reference_kl: float | None  # KL(reference || policy), nats; null without a reference
+    kl_coef: float
     learning_rate: float
     clip_range: float
     n_updates: int
@@ -116,26 +132,39 @@ class PPOStats:
 class PPOLearner(PolicyLearner):
     """One network that improves by what its actions brought; an equal `rng` gives equal weights, bit for bit."""
 
-    def __init__(self, spec: NetworkSpec, settings: PPOSettings, rng: np.random.Generator) -> None:
-        super().__init__(spec, settings, rng, partial(FlatAdam, eps=ADAM_EPS))
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: PPOSettings,
+        rng: np.random.Generator,
+        reference: ReferencePolicy | None = None,
+    ) -> None:
+        frozen = spec.actor_shapes() if settings.critic_only else ()
+        super().__init__(spec, settings, rng, partial(FlatAdam, eps=ADAM_EPS), frozen)
         self.settings = settings
-        self._rng = rng
+        self._rng, self._reference = rng, reference
 
     def learn(self, played: Played, progress: float, on_epoch: Callable[[], None] = lambda: None) -> PPOStats:
         """Learn from what this learner's actor played; as `update`."""
-        return self.update(evaluated(played, self.actor_critic), progress, on_epoch)
+        reference = None if self._reference is None else self._reference.parameters(played)
+        return self.update(evaluated(played, self.actor_critic), progress, on_epoch, reference)
 
     def update(
-        self, rollout: Rollout, progress: float, on_epoch: Callable[[], None] = lambda: None
+        self,
+        rollout: Rollout,
+        progress: float,
+        on_epoch: Callable[[], None] = lambda: None,
+        reference: NDArray[np.float32] | None = None,
     ) -> PPOStats:
         """Learn from one rollout; `progress` is the share of the run done before it, 0 to 1.
 
-        `on_epoch` is called after every epoch and may raise.
+        `on_epoch` is called after every epoch and may raise. `reference` are the distributions to stay near,
+        (n_parameters, n).
 
         Raises:
             TrainingError: losses or gradients stay non-finite although weights were restored; names the first array.
         """
-        transitions, shaped_like = self._transitions(rollout), rollout.values[:-1].ravel()
+        transitions, shaped_like = self._transitions(rollout, reference), rollout.values[:-1].ravel()
         rate = scheduled(self.settings.learning_rate, self.settings.learning_rate_schedule, progress)
         started_at, objective = rate * self.descent.rate_factor, self._objective(progress)
         measured: list[_Update] = []
@@ -146,7 +175,7 @@ class PPOLearner(PolicyLearner):
             epoch += 1
             on_epoch()
         self.descent.keep()
-        table = np.array([[*losses, *rest] for losses, *rest in measured] or [[math.nan] * 8])
+        table = np.array([[*losses, *rest] for losses, *rest in measured] or [[math.nan] * 9])
         mean, most = table.mean(axis=0).tolist(), table.max(axis=0).tolist()
         return PPOStats(
             loss=mean[0],
@@ -159,15 +188,17 @@ class PPOLearner(PolicyLearner):
             clip_fraction=mean[5],
             clip_fraction_max=most[5],
             clipped_batches=int(np.count_nonzero(table[:, 5] > 0)),
-            grad_norm=mean[6],
-            grad_norm_max=most[6],
+            grad_norm=mean[7],
+            grad_norm_max=most[7],
             explained_variance=explained_variance(shaped_like, transitions.returns),
             advantage_mean=float(transitions.advantages.mean()),
             advantage_std=float(transitions.advantages.std()),
-            advantage_std_min=float(table[:, 7].min()),
-            flat_batches=int(np.count_nonzero(table[:, 7] < FLAT)),
+            advantage_std_min=float(table[:, 8].min()),
+            flat_batches=int(np.count_nonzero(table[:, 8] < FLAT)),
             reward_advantage_corr=correlation(rollout.rewards, transitions.advantages),
             log_prob_mean=float(transitions.log_probs.mean(dtype=np.float64)),
+            reference_kl=None if reference is None else mean[6],
+            kl_coef=objective.kl_coef,
             learning_rate=started_at,
             clip_range=objective.clip_range,
             n_updates=len(measured),
@@ -186,12 +217,16 @@ class PPOLearner(PolicyLearner):
             losses = self.actor_critic.gradient(batch, objective)
             if target_kl is not None and losses.approx_kl > 1.5 * target_kl:
                 return False
-            grad_norm = self.descent.step(losses.loss, rate, batch)
+            grad_norm = self.descent.step(losses.loss, rate * self._warmth(), batch)
             if grad_norm is not None:
                 measured.append(_Update(losses, grad_norm, deviation))
         return True
 
-    def _transitions(self, rollout: Rollout) -> Transitions:
+    def _warmth(self) -> float:
+        """What the next update's learning rate is multiplied with, at the start of a run."""
+        return min(1.0, (self.n_updates + 1) / max(1, self.settings.learning_rate_warmup))
+
+    def _transitions(self, rollout: Rollout, reference: NDArray[np.float32] | None) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
         advantages, returns = compute_gae(
             self.scaled_rewards(
@@ -209,6 +244,7 @@ class PPOLearner(PolicyLearner):
             features=rollout.features.reshape(n, -1),
             maps=None if maps is None else maps.reshape(n, *maps.shape[3:]),
             illegal=None if illegal is None else illegal.reshape(n, -1).T,
+            reference=reference,
             actions=rollout.actions.reshape(n, *rollout.actions.shape[3:]),
             log_probs=rollout.log_probs.reshape(n),
             values=rollout.values[:-1].reshape(n),
@@ -219,7 +255,12 @@ class PPOLearner(PolicyLearner):
     def _objective(self, progress: float) -> Objective:
         s = self.settings
         clip_range = scheduled(s.clip_range, s.clip_range_schedule, progress)
-        return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage)
+        kl_coef = s.kl_coef_at(progress) if self._reference is not None else 0.0
+        return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage, kl_coef)
+
+    def adopt(self, state: Arrays | None, *, optimiser: bool = True) -> None:
+        """Begin anew with the weights as they are; a critic that learns alone never knows another run's optimiser."""
+        super().adopt(state, optimiser=optimiser and not self.settings.critic_only)
 
 
 def _defined(value: float) -> float | None:

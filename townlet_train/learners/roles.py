@@ -59,8 +59,11 @@ class OnPolicyLearner(Protocol[StatsOut]):
         """Continue from what `state` gave."""
         ...
 
-    def adopt(self, state: Arrays | None) -> None:
-        """Begin anew with the weights as they are, and what another run's `state` knows of gradients and rewards."""
+    def adopt(self, state: Arrays | None, *, optimiser: bool = True) -> None:
+        """Begin anew with the weights as they are, and what another run's `state` knows of rewards and gradients.
+
+        Without its `optimiser`, gradients are unknown.
+        """
         ...
 
     @property

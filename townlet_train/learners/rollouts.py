@@ -58,7 +58,7 @@ class Played(NamedTuple):
         values = np.zeros(self.rewards.shape, np.float32)
         for cut in self.cuts:
             if len(cut.slots):
-                values[cut.step].reshape(-1)[cut.slots] = _evaluate(actor, cut.features, cut.maps)[1]
+                values[cut.step].reshape(-1)[cut.slots] = evaluate_pieces(actor, cut.features, cut.maps)[1]
         return values
 
 
@@ -83,9 +83,9 @@ def evaluated(played: Played, actor: ActorCritic) -> Rollout:
     """What was played, with the log-probabilities and values of the actor and critic that played it."""
     features, maps = played.features[:-1], None if played.maps is None else played.maps[:-1]
     rewards, illegal, actions = played.rewards, played.illegal, played.actions
-    outputs, values = played.heads or _evaluate(actor, features, maps)
+    outputs, values = played.heads or evaluate_pieces(actor, features, maps)
     last_maps = None if played.maps is None else played.maps[-1]
-    _, last_values = _evaluate(actor, played.features[-1], last_maps)
+    _, last_values = evaluate_pieces(actor, played.features[-1], last_maps)
     flat_illegal = None if illegal is None else illegal.reshape(-1, illegal.shape[-1]).T
     distribution = actor.distribution(outputs, flat_illegal)
     log_probs = distribution.log_probs(actions.reshape(rewards.size, *actions.shape[3:]))
@@ -396,7 +396,9 @@ def _flat(maps: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
     return None if maps is None else maps.reshape(-1, *maps.shape[-3:])
 
 
-def _evaluate(actor: ActorCritic, features: Float, maps: NDArray[np.uint8] | None) -> tuple[Float, Float]:
+def evaluate_pieces(
+    actor: ActorCritic, features: Float, maps: NDArray[np.uint8] | None
+) -> tuple[Float, Float]:
     """Outputs (n_outputs, n) and values (n,) of all rows, whatever their axes."""
     flat_features, flat_maps = features.reshape(-1, features.shape[-1]), _flat(maps)
     if len(flat_features) <= CHUNK:

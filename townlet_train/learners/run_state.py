@@ -44,7 +44,7 @@ class RunState(Generic[Stats]):
     def begin(self, start: StartingPoint | None) -> None:
         """Go on where a checkpoint was saved, or begin with its policy, if there is one."""
         if start is not None and start.fork:
-            self._adopt(start.checkpoint)
+            self._adopt(start)
         elif start is not None:
             self._restore(start)
 
@@ -90,6 +90,11 @@ class RunState(Generic[Stats]):
                 f"{start.path} was learned from {saved.info.lineage.demonstrations}, which is another recording now. "
                 f"Begin a new run with its policy by --fork."
             )
+        if saved.info.lineage.reference_sha256 != parts.info.lineage.reference_sha256:
+            raise CheckpointError(
+                f"{start.path} stayed near a policy whose file holds another one now. Put that one back, or begin a new "
+                f"run by --fork."
+            )
         parts.learner.load_weights(saved.weights)
         parts.learner.restore(saved.optimizer)
         parts.source.restore(below("collector", saved.training))
@@ -101,11 +106,11 @@ class RunState(Generic[Stats]):
         self._rng.bit_generator.state = saved.state["rng"]
         logger.info("going on from %s, step %d", start.path, self.timestep)
 
-    def _adopt(self, saved: Checkpoint) -> None:
-        """Take over the policy, and what its optimiser knows where the method is the same."""
-        parts = self.parts
+    def _adopt(self, start: StartingPoint) -> None:
+        """Take over the policy, and what its learner knows where the method is the same."""
+        parts, saved = self.parts, start.checkpoint
         parts.learner.load_weights(saved.weights)
         same_method = saved.optimizer is not None and saved.info.algorithm == parts.info.algorithm
-        parts.learner.adopt(saved.optimizer if same_method else None)
+        parts.learner.adopt(saved.optimizer if same_method else None, optimiser=start.optimiser)
         moments = below("collector.moments", saved.training or {})
         parts.source.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)

@@ -1,9 +1,10 @@
 """PPO's objective for one batch, and its slope with respect to what the network put out.
 
-    L = -mean min(r A, clip(r, 1 - e, 1 + e) A) + vf_coef mean (V - R)^2 - ent_coef mean H
+    L = -mean min(r A, clip(r, 1 - e, 1 + e) A) + vf_coef mean (V - R)^2 - ent_coef mean H + kl_coef mean KL(p_ref || p)
 
-(Schulman et al. 2017, equations 7 and 9), r the ratio of the action's probability now to when it was taken. Arrays of
-outputs are (n_outputs, n), outputs first, so that reductions over a few outputs run along memory.
+(Schulman et al. 2017, equations 7 and 9; the last term: Schmitt et al. 2018, section 3), r the ratio of the action's
+probability now to when it was taken. Arrays of outputs are (n_outputs, n), outputs first, so that reductions over a few
+outputs run along memory.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Transitions(NamedTuple):
     features: Float  # (n, n_features)
     maps: NDArray[np.uint8] | None  # (n, channels, height, width)
     illegal: NDArray[np.bool_] | None  # (n_actions, n); None when every action of every row is legal
+    reference: Float | None  # (n_parameters, n): the distributions to stay near, where there are such
     actions: Actions
     log_probs: Float  # (n,) of the actions, when they were taken
     values: Float  # (n,) expected when they were taken
@@ -38,8 +40,9 @@ class Transitions(NamedTuple):
         """Copies of some rows."""
         maps = None if self.maps is None else self.maps[rows]
         illegal = None if self.illegal is None else np.ascontiguousarray(self.illegal[:, rows])
-        rest = (array[rows] for array in self[3:])
-        return Transitions(self.features[rows], maps, illegal, *rest)
+        reference = None if self.reference is None else np.ascontiguousarray(self.reference[:, rows])
+        rest = (array[rows] for array in self[4:])
+        return Transitions(self.features[rows], maps, illegal, reference, *rest)
 
     def batches(self, batch_size: int) -> Iterator[Transitions]:
         """Views of consecutive rows; the last may be shorter."""
@@ -47,7 +50,9 @@ class Transitions(NamedTuple):
             rows = slice(start, start + batch_size)
             maps = None if self.maps is None else self.maps[rows]
             illegal = None if self.illegal is None else self.illegal[:, rows]
-            yield Transitions(self.features[rows], maps, illegal, *(array[rows] for array in self[3:]))
+            reference = None if self.reference is None else self.reference[:, rows]
+            rest = (array[rows] for array in self[4:])
+            yield Transitions(self.features[rows], maps, illegal, reference, *rest)
 
 
 class Objective(NamedTuple):
@@ -58,6 +63,7 @@ class Objective(NamedTuple):
     ent_coef: float
     vf_coef: float
     normalize_advantage: bool
+    kl_coef: float = 0.0  # of the distance to the reference
 
 
 class Losses(NamedTuple):
@@ -69,6 +75,7 @@ class Losses(NamedTuple):
     entropy: float  # nats
     approx_kl: float  # k3: mean of (r - 1) - ln r
     clip_fraction: float
+    reference_kl: float = 0.0  # KL(p_ref || p), nats; 0 without a reference
 
 
 class Distribution(Protocol):
@@ -82,8 +89,20 @@ class Distribution(Protocol):
         """(n,), nats"""
         ...
 
+    def parameters(self) -> Float:
+        """What another distribution needs to know of this one to tell how far it is, (n_parameters, n)."""
+        ...
+
+    def kl_from(self, reference: Float) -> Float:
+        """KL(reference || self), (n,), nats; of the `parameters` of a reference."""
+        ...
+
     def gradient(self, actions: Actions, of_log_prob: Float, of_entropy: float) -> Float:
         """Slope of `sum(of_log_prob * log_probs) + of_entropy * sum(entropy)` in the outputs, (n_outputs, n)."""
+        ...
+
+    def kl_gradient(self, reference: Float, of_kl: float) -> Float:
+        """Slope of `of_kl * sum(kl_from(reference))` in the outputs, (n_outputs, n); to be asked after `gradient`."""
         ...
 
 
@@ -117,6 +136,17 @@ class Categorical:
         gradient[actions, self._rows] += of_log_prob
         return gradient
 
+    def parameters(self) -> Float:
+        return self._logs
+
+    def kl_from(self, reference: Float) -> Float:
+        return np.asarray((np.exp(reference) * (reference - self._logs)).sum(axis=0), np.float32)
+
+    def kl_gradient(self, reference: Float, of_kl: float) -> Float:
+        """dKL / dz = p - p_ref."""
+        gradient: Float = (self._probabilities - np.exp(reference)) * np.float32(of_kl)
+        return gradient
+
 
 class DiagonalGaussian:
     """Real-valued actions around a mean, one deviation per dimension; also finds the slope in `log_std`."""
@@ -143,6 +173,27 @@ class DiagonalGaussian:
         gradient: Float = standardised * self._inverse_std * of_log_prob
         return gradient
 
+    def parameters(self) -> Float:
+        spread = np.broadcast_to(self._log_std[:, None], self._mean.shape)
+        return np.concatenate([self._mean, spread])
+
+    def kl_from(self, reference: Float) -> Float:
+        """sum ln(std / std_ref) + (std_ref^2 + (mean_ref - mean)^2) / (2 std^2) - 1 / 2."""
+        mean, log_std = np.split(reference, 2)
+        squares = self._squares_from(mean, log_std)
+        return np.asarray((self._log_std[:, None] - log_std + squares / 2 - 0.5).sum(axis=0), np.float32)
+
+    def kl_gradient(self, reference: Float, of_kl: float) -> Float:
+        """dKL / d mean = (mean - mean_ref) / std^2; dKL / d log_std = 1 - (std_ref^2 + (mean_ref - mean)^2) / std^2."""
+        mean, log_std = np.split(reference, 2)
+        self._log_std_gradient += np.float32(of_kl) * (1 - self._squares_from(mean, log_std)).sum(axis=1)
+        gradient: Float = (self._mean - mean) * np.square(self._inverse_std) * np.float32(of_kl)
+        return gradient
+
+    def _squares_from(self, mean: Float, log_std: Float) -> Float:
+        squares: Float = (np.exp(2 * log_std) + np.square(mean - self._mean)) * np.square(self._inverse_std)
+        return squares
+
 
 def differentiate(
     distribution: Distribution, values: Float, batch: Transitions, objective: Objective
@@ -166,15 +217,24 @@ def differentiate(
         of_values *= np.abs(change) <= limit
 
     entropy = distribution.entropy().sum() / n
+    reference_kl = 0.0 if batch.reference is None else distribution.kl_from(batch.reference).sum() / n
     losses = Losses(
-        loss=float(policy_loss + objective.vf_coef * value_loss - objective.ent_coef * entropy),
+        loss=float(
+            policy_loss
+            + objective.vf_coef * value_loss
+            - objective.ent_coef * entropy
+            + objective.kl_coef * reference_kl
+        ),
         policy_loss=float(policy_loss),
         value_loss=float(value_loss),
         entropy=float(entropy),
         approx_kl=float((ratio - 1 - log_ratio).sum() / n),
         clip_fraction=float(np.count_nonzero(np.abs(ratio - 1) > objective.clip_range) / n),
+        reference_kl=float(reference_kl),
     )
     of_outputs = distribution.gradient(batch.actions, of_log_prob, -objective.ent_coef / n)
+    if batch.reference is not None and objective.kl_coef:
+        of_outputs += distribution.kl_gradient(batch.reference, objective.kl_coef / n)
     return losses, of_outputs, of_values
 
 

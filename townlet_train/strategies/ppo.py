@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from townlet_train.api import PPOTrainingResultDTO, StrategyParams, TrainingContext, build_env
 from townlet_train.learners.params import OnPolicyParams
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from townlet_train.learners.networks import NetworkSpec
 
 
 class PPOParams(OnPolicyParams):
@@ -27,6 +32,19 @@ class PPOParams(OnPolicyParams):
     )
     clip_range_vf: float | None = Field(None, gt=0, description="how far a value may move; unset: any way")
     target_kl: float | None = Field(None, gt=0, description="stop a rollout's epochs at 1.5 times this")
+    learning_rate_warmup: int = Field(0, ge=0, description="updates in which the learning rate rises from 0")
+    reference: Path | None = Field(None, description="checkpoint with the policy to stay near")
+    kl_coef: float = Field(0.0, ge=0, description="weight of the distance KL(reference || policy)")
+    kl_half_life: float | None = Field(
+        None, gt=0, description="share of the run in which kl_coef halves; unset: it stays"
+    )
+    kl_floor: float = Field(0.0, ge=0, description="what kl_coef does not fall below")
+    critic_only: bool = Field(
+        False, description="the actor, and all that it shares with the critic, stay as they are"
+    )
+    until_explained_variance: float | None = Field(
+        None, lt=1, description="stop after the rollout whose returns the critic explains that well"
+    )
     telemetry_frequency: int = Field(
         1, ge=0, description="rollouts from record to record of ppo_log.jsonl; 0: none"
     )
@@ -54,6 +72,16 @@ class PPOParams(OnPolicyParams):
     def data_mode(self) -> str:
         """Where transitions come from: the mode that was named, or the one that what is named means."""
         return self.mode or ("replay" if self.recording else "rollout")
+
+    @model_validator(mode="after")
+    def _a_reference_where_one_is_needed(self) -> PPOParams:
+        if self.kl_coef and self.reference is None:
+            raise ValueError("kl_coef weighs the distance to a policy: name its checkpoint as reference")
+        if self.reference is not None and not self.kl_coef:
+            raise ValueError("a reference without kl_coef has no effect: give kl_coef too")
+        if self.reference is not None and self.recording is not None:
+            raise ValueError("a reference reads what is played, and a recording is named: name one of them")
+        return self
 
     @model_validator(mode="after")
     def _one_recording_where_one_is_needed(self) -> PPOParams:
@@ -97,6 +125,7 @@ class PPOStrategy:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the model."""
         from townlet_train.learners.on_policy import OnPolicyRun, Recording, train
         from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats
+        from townlet_train.learners.reference import load_reference
         from townlet_train.learners.telemetry import TelemetryLog
 
         p = self.params
@@ -108,6 +137,14 @@ class PPOStrategy:
             if log.due(run.rollouts):
                 log.append({**run.telemetry(), **stats.telemetry(), "data_mode": p.data_mode})
 
+        def build(network: NetworkSpec, rng: np.random.Generator, device: str) -> PPOLearner:
+            reference = None if p.reference is None else load_reference(p.reference, network, device)
+            return PPOLearner(network, replace(settings, device=device), rng, reference)
+
+        def enough(stats: PPOStats) -> bool:
+            wanted = p.until_explained_variance
+            return wanted is not None and stats.explained_variance >= wanted
+
         settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
         path = p.recording
         source = None if path is None else context.services.replay.resolve_manifest(path)
@@ -115,9 +152,9 @@ class PPOStrategy:
             context,
             self.params,
             algorithm=self.name,
-            build_learner=lambda network, rng, device: PPOLearner(
-                network, replace(settings, device=device), rng
-            ),
+            build_learner=build,
+            reference=p.reference,
+            enough=enough,
             recording=None if source is None else Recording(source, alone=p.data_mode == "replay"),
             on_rollout=tell,
         )
