@@ -28,6 +28,8 @@ from townlet_train.errors import (
 from townlet_train.files import sha256_of
 from townlet_train.hookspecs import API_VERSION, hookimpl
 from townlet_train.results import (
+    AnnealStageResultDTO,
+    AnnealSummaryDTO,
     BCTrainingResultDTO,
     Comparison,
     EvaluationDTO,
@@ -39,11 +41,19 @@ from townlet_train.results import (
 )
 
 if TYPE_CHECKING:
+    from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env
+    from townlet_train.envs.streams import stream
+    from townlet_train.services.rolling import EventLog
     from townlet_train.services.rollout import capture_as_configured
 
 _LATER = {
+    "Checkpoint": "townlet_train.data.checkpoint",
+    "load_checkpoint": "townlet_train.data.checkpoint",
+    "save_checkpoint": "townlet_train.data.checkpoint",
+    "stream": "townlet_train.envs.streams",
+    "EventLog": "townlet_train.services.rolling",
     "Demonstrations": "townlet_train.data.dataset",
     "build_env": "townlet_train.envs.build",
     "capture_as_configured": "townlet_train.services.rollout",
@@ -52,13 +62,17 @@ _LATER = {
 __all__ = [
     "API_VERSION",
     "AnnealContext",
+    "AnnealStageResultDTO",
+    "AnnealSummaryDTO",
     "BCTrainingResultDTO",
+    "Checkpoint",
     "CheckpointError",
     "Comparison",
     "ConfigError",
     "DataError",
     "Demonstrations",
     "EvaluationDTO",
+    "EventLog",
     "Interrupted",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
@@ -78,7 +92,10 @@ __all__ = [
     "build_env",
     "capture_as_configured",
     "hookimpl",
+    "load_checkpoint",
+    "save_checkpoint",
     "sha256_of",
+    "stream",
 ]
 
 

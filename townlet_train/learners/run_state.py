@@ -92,8 +92,8 @@ class RunState(Generic[Stats]):
             )
         if saved.info.lineage.reference_sha256 != parts.info.lineage.reference_sha256:
             raise CheckpointError(
-                f"{start.path} stayed near a policy whose file holds another one now. Put that one back, or begin a new "
-                f"run by --fork."
+                f"{start.path} stayed near a policy whose file holds another one now. Put that one back, "
+                f"or begin a new run by --fork."
             )
         parts.learner.load_weights(saved.weights)
         parts.learner.restore(saved.optimizer)

@@ -1,5 +1,6 @@
 """What a command found out, as frozen pydantic models: Rich shows them as tables, `--json` prints them whole."""
 
+from townlet_train.results.anneal import AnnealStageResultDTO, AnnealSummaryDTO
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
@@ -20,6 +21,8 @@ from townlet_train.results.town import (
 from townlet_train.results.training import BCTrainingResultDTO, OnPolicyResultDTO, PPOTrainingResultDTO
 
 __all__ = [
+    "AnnealStageResultDTO",
+    "AnnealSummaryDTO",
     "BCTrainingResultDTO",
     "Comparison",
     "DemoDTO",

@@ -19,7 +19,8 @@ import numpy as np
 from townlet_train.data.checkpoint import CheckpointInfo, load_checkpoint, sorted_checkpoints
 from townlet_train.files import to_json, write_bytes, write_json
 from townlet_train.results import TrainingResultDTO
-from townlet_train.services.runs import Run, now, stamp
+from townlet_train.services.clock import now, stamp
+from townlet_train.services.runs import Run
 
 logger = logging.getLogger(__name__)
 Line = Mapping[str, Any]

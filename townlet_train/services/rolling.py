@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from townlet_train.files import storing, to_json, write_bytes
+from townlet_train.services.clock import now
 
 
 class RollingLog:
@@ -30,6 +31,21 @@ class RollingLog:
     @property
     def _current(self) -> Path:
         return rolled(self._path, self._index)
+
+
+class EventLog:
+    """A log of JSON lines that a run can be taken back in; each is stamped with the time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._log = path, RollingLog(path)
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Write one event behind the others."""
+        self._log.append({**event, "timestamp": now()})
+
+    def rewind(self, source: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Leave the events of `source`, which may be this log, that are to be kept."""
+        rewind(source, self._path, keep)
 
 
 def rewind(source: Path, target: Path, keep: Callable[[dict[str, Any]], bool]) -> None:

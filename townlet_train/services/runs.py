@@ -20,7 +20,6 @@ import logging
 import os
 import platform
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +31,7 @@ from filelock import FileLock, Timeout
 from townlet_train.data.checkpoint import checkpoints_after
 from townlet_train.errors import Interrupted, UsageError
 from townlet_train.files import PARTIAL, atomic_path, storing, to_json, write_json
+from townlet_train.services.clock import now, stamp
 from townlet_train.services.rolling import read_log, rewind
 
 RUN_SCHEMA = "1.0.0"
@@ -48,6 +48,7 @@ WRITTEN = (
     "*_metrics.json",
     "logs/training_*.log",
     "logs/metrics_*.csv",
+    "stages/*/*",
     "logs/*/*",  # of loggers that plugins add
 )
 logger = logging.getLogger(__name__)
@@ -245,16 +246,6 @@ def _rewind(resumed: Resumed, target: Path) -> None:
             logger.warning("%s is missing; the metrics begin after step %d", source, resumed.recorded)
         return
     rewind(source, target, lambda line: bool(line["timestep"] <= resumed.recorded))
-
-
-def now() -> str:
-    """This moment in UTC, ISO 8601 with seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())  # a third of what datetime takes
-
-
-def stamp() -> str:
-    """This moment in UTC as part of a file's name."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from townlet_train.api import TrainingStrategy, hookimpl
+from townlet_train.strategies.anneal.strategy import AnnealStrategy
 from townlet_train.strategies.bc import BCStrategy
 from townlet_train.strategies.ppo import PPOStrategy
 
@@ -12,4 +13,4 @@ TOWNLET_TRAIN_API = 1
 @hookimpl
 def townlet_train_strategies() -> list[type[TrainingStrategy]]:
     """The strategies of this distribution."""
-    return [BCStrategy, PPOStrategy]
+    return [AnnealStrategy, BCStrategy, PPOStrategy]

@@ -1,0 +1,1 @@
+"""Anneal: from a clone to a better policy in stages, under guardrails that act."""

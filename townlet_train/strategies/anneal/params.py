@@ -1,0 +1,77 @@
+"""What an anneal can be told; what is left unset is what suits the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from townlet_train.api import StrategyParams
+
+BC, CRITIC_WARMUP, PPO, EVAL = "bc", "critic_warmup", "ppo", "eval"
+
+
+class StageParams(BaseModel):
+    """One stage of a schedule."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cycle: int = Field(ge=0, description="which cycle it belongs to; stages run in the order of their cycles")
+    mode: str = Field(min_length=1, description="bc, critic_warmup, ppo, eval, or the name of a strategy")
+    params: dict[str, Any] = Field(default_factory=dict, description="of its strategy, over what anneal says")
+
+
+class Guardrails(BaseModel):
+    """Where a stage has gone too far, measured on held-out seeds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    return_tolerance: float = Field(
+        0.05, ge=0, description="share of the way from random to the reference that the return may fall"
+    )
+    max_faints_per_10k: float = Field(1.0, ge=0, description="faints per 10 000 agent-ticks, lower is better")
+    queue_fall: float = Field(0.15, ge=0, description="share that conflicts may fall below the reference's")
+    queue_rise: float = Field(2.0, ge=0, description="share that conflicts may rise above the reference's")
+    loss_tolerance: float = Field(
+        1.0, ge=0, description="how far the loss may rise, in units of its baseline, at least of 1"
+    )
+
+
+class AnnealParams(StrategyParams):
+    """What an anneal can be told."""
+
+    may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset()
+
+    bc_manifest: Path | None = Field(None, description="demonstrations; unset: the expert's are captured")
+    replay_manifest: Path | None = Field(None, description="recorded transitions that PPO learns from beside")
+    capture_dir: Path | None = Field(None, description="capture that PPO learns from beside")
+    dataset_label: str | None = Field(None, description="what baselines are kept under; unset: their folder")
+    timesteps: int | None = Field(
+        None, gt=0, description="steps of all PPO stages; unset: what the environment is worth"
+    )
+    n_cycles: int | None = Field(None, gt=0, description="PPO stages they are divided into")
+    critic_warmup: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of the steps in which the critic may learn alone; 0: no such stage",
+    )
+    critic_explains: float = Field(0.5, lt=1, description="explained variance that ends it sooner")
+    kl_coef: float | None = Field(None, ge=0, description="weight of the distance to the clone")
+    kl_half_life: float | None = Field(None, gt=0, description="share of all steps in which it halves")
+    kl_floor: float | None = Field(None, ge=0, description="what it does not fall below")
+    bc_threshold: float | None = Field(None, ge=0, le=1, description="held-out accuracy that a clone needs")
+    bc: dict[str, Any] = Field(default_factory=dict, description="params of bc, over what suits")
+    ppo: dict[str, Any] = Field(default_factory=dict, description="params of ppo, over what suits")
+    schedule: tuple[StageParams, ...] = Field(
+        (), description="stages; unset: bc, critic_warmup, ppo again and again"
+    )
+    guardrails: Guardrails = Field(Guardrails(), description="what a stage is held to")
+    stage_episodes: int = Field(64, gt=1, description="held-out episodes after every stage")
+
+    @model_validator(mode="after")
+    def _one_recording(self) -> AnnealParams:
+        if self.replay_manifest is not None and self.capture_dir is not None:
+            raise ValueError("one of replay_manifest and capture_dir can be named, not both")
+        return self

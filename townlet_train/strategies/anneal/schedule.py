@@ -1,0 +1,82 @@
+"""Which stages an anneal goes through, and what each is told."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, PPO, AnnealParams, StageParams
+
+
+class Suits(NamedTuple):
+    """What suits an environment."""
+
+    timesteps: int
+    n_cycles: int
+    kl_coef: float
+    kl_half_life: float | None
+    kl_floor: float
+    bc_threshold: float
+    bc: dict[str, Any]
+    ppo: dict[str, Any]
+
+
+TOWN = Suits(
+    timesteps=2_949_120,
+    n_cycles=6,
+    kl_coef=0.02,
+    kl_half_life=None,
+    kl_floor=0.0,
+    bc_threshold=0.95,
+    bc={},
+    ppo={
+        "n_envs": 128,
+        "n_steps": 32,
+        "batch_size": 2048,
+        "n_epochs": 4,
+        "learning_rate": 2e-3,
+        "gamma": 0.995,
+        "normalize_rewards": True,
+    },
+)
+GYMNASIUM = Suits(
+    timesteps=98_304,
+    n_cycles=3,
+    kl_coef=0.0,
+    kl_half_life=None,
+    kl_floor=0.0,
+    bc_threshold=0.7,
+    bc={},
+    ppo={
+        "n_envs": 16,
+        "n_steps": 256,
+        "batch_size": 256,
+        "n_epochs": 6,
+        "learning_rate": 3e-4,
+        "gamma": 0.999,
+        "gae_lambda": 0.98,
+        "normalize_rewards": True,
+    },
+)
+
+
+def what_suits(env_id: str, params: AnnealParams) -> Suits:
+    """What the environment is worth, with what was said instead."""
+    usual = TOWN if env_id == "town" else GYMNASIUM
+    said = {name: value for name in Suits._fields if (value := getattr(params, name)) not in (None, {})}
+    said |= {name: {**getattr(usual, name), **getattr(params, name)} for name in ("bc", "ppo")}
+    return usual._replace(**said)
+
+
+def stages_of(params: AnnealParams, suits: Suits) -> tuple[StageParams, ...]:
+    """The schedule in the order of its cycles; without one: a clone, its critic, and PPO cycle by cycle."""
+    if params.schedule:
+        return tuple(sorted(params.schedule, key=lambda stage: stage.cycle))
+    first = [StageParams(cycle=0, mode=BC)]
+    if params.critic_warmup:
+        first.append(StageParams(cycle=0, mode=CRITIC_WARMUP))
+    return (*first, *(StageParams(cycle=cycle, mode=PPO) for cycle in range(1, suits.n_cycles + 1)))
+
+
+def ppo_stage_steps(stages: tuple[StageParams, ...], suits: Suits) -> int:
+    """Steps of one PPO stage, where it does not say."""
+    return suits.timesteps // max(1, sum(stage.mode == PPO for stage in stages))

@@ -1,0 +1,66 @@
+"""What the strategy of a stage is told: what suits the environment, what the anneal decides, what the stage says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from townlet_train.strategies.anneal.journey import Journey
+from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, EVAL, PPO, StageParams
+
+if TYPE_CHECKING:
+    from townlet_train.strategies.anneal.strategy import Anneal
+
+SLOWEST = 0.1  # share of the learning rate that the last stages keep
+
+
+def stage_strategy(stage: StageParams, journey: Journey, anneal: Anneal) -> dict[str, Any]:
+    """The strategy's name and its params."""
+    builders = {BC: _bc, CRITIC_WARMUP: _critic_warmup, PPO: _ppo}
+    if stage.mode == EVAL:
+        return {"strategy": EVAL, "params": {}}
+    name = PPO if stage.mode == CRITIC_WARMUP else stage.mode
+    decided = builders[stage.mode](journey, anneal) if stage.mode in builders else {}
+    return {"strategy": name, "params": {**decided, **stage.params}}
+
+
+def _bc(journey: Journey, anneal: Anneal) -> dict[str, Any]:
+    return {"manifest": anneal.manifest, "evaluate": False, **anneal.suits.bc}
+
+
+def _critic_warmup(journey: Journey, anneal: Anneal) -> dict[str, Any]:
+    steps = int(anneal.suits.timesteps * anneal.params.critic_warmup)
+    return {
+        **_common(anneal),
+        "timesteps": max(1, steps),
+        "critic_only": True,
+        "until_explained_variance": anneal.params.critic_explains,
+        "kl_coef": 0.0,
+    }
+
+
+def _ppo(journey: Journey, anneal: Anneal) -> dict[str, Any]:
+    suits, params = anneal.suits, anneal.params
+    steps = suits.timesteps // max(1, sum(stage.mode == PPO for stage in anneal.stages))
+    done = min(1.0, journey.steps / suits.timesteps)
+    common = _common(anneal)
+    common["learning_rate"] *= journey.rate_scale * max(SLOWEST, 1 - done)
+    kl_coef = (
+        suits.kl_coef if suits.kl_half_life is None else suits.kl_coef * 2 ** (-done / suits.kl_half_life)
+    )
+    kl_coef = max(suits.kl_floor, kl_coef) * journey.kl_scale
+    kl_coef = max(kl_coef, journey.kl_least) if journey.kl_scale > 1 else kl_coef
+    near = {"kl_coef": kl_coef, "reference": anneal.context.run_dir / str(journey.clone)} if kl_coef else {}
+    recorded = {
+        name: path
+        for name in ("replay_manifest", "capture_dir")
+        if (path := getattr(params, name)) is not None
+    }
+    return {**common, "timesteps": steps, **near, **({"mode": "mixed", **recorded} if recorded else {})}
+
+
+def _common(anneal: Anneal) -> dict[str, Any]:
+    """What all stages of PPO are told; their network is the clone's."""
+    network: dict[str, Any] = {
+        name: anneal.suits.bc[name] for name in ("network", "hidden_sizes") if name in anneal.suits.bc
+    }
+    return {"evaluation_episodes": 0, "telemetry_frequency": 0, **network, **anneal.suits.ppo}

@@ -1,0 +1,384 @@
+"""Anneal: clone, warm the critic up, improve cycle by cycle; every stage is measured, and guardrails act."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import pstdev
+from typing import Any, ClassVar
+
+from townlet_train.api import (
+    AnnealContext,
+    AnnealStageResultDTO,
+    AnnealSummaryDTO,
+    Checkpoint,
+    EvaluationDTO,
+    EventLog,
+    Progress,
+    StartingPoint,
+    StrategyParams,
+    TrainingContext,
+    TrainingError,
+    TrainingResultDTO,
+    UsageError,
+    capture_as_configured,
+    load_checkpoint,
+    save_checkpoint,
+    sha256_of,
+    stream,
+)
+from townlet_train.strategies.anneal.guardrails import (
+    INTENSITY,
+    LOSS,
+    QUEUE,
+    Flag,
+    Yardstick,
+    faints_per_10k,
+    flags_of,
+)
+from townlet_train.strategies.anneal.journey import ACTIONS, Journey
+from townlet_train.strategies.anneal.params import BC, EVAL, PPO, AnnealParams, StageParams
+from townlet_train.strategies.anneal.schedule import Suits, stages_of, what_suits
+from townlet_train.strategies.anneal.stage_params import stage_strategy
+
+FIRST_STAGE_SEED, LAST_STAGE_SEED = 1_000_000, 20_000_000
+DEMONSTRATIONS, STAGES, LOG = "demonstrations", "stages", "anneal_log.jsonl"
+
+
+class AnnealStrategy:
+    """From demonstrations to a policy that is better and no less safe."""
+
+    name: ClassVar[str] = "anneal"
+    summary: ClassVar[str] = "Anneal from a clone to PPO in stages, under guardrails that act."
+    requires_torch: ClassVar[bool] = True
+    Params: ClassVar[type[StrategyParams]] = AnnealParams
+
+    def __init__(self, params: AnnealParams) -> None:
+        self.params = params
+
+    def prepare(self, context: TrainingContext) -> None:
+        """Refuse demonstrations that are not there, and a schedule that begins with nothing to improve."""
+        if self.params.bc_manifest is not None:
+            manifest = context.services.replay.check(self.params.bc_manifest)
+            context.services.replay.check_env(manifest, context.config.env)
+        stages = stages_of(self.params, what_suits(context.config.env, self.params))
+        if stages[0].mode != BC:
+            raise UsageError(
+                f"A schedule begins with bc, which leaves what is improved; this one with {stages[0].mode}."
+            )
+
+    def run(self, context: TrainingContext) -> AnnealSummaryDTO:
+        """Stage after stage until all are done or the guardrails end it; the best policy is what it leaves."""
+        return Anneal(self.params, context).run()
+
+
+class Anneal:
+    """One anneal: its schedule, and what every stage is told."""
+
+    def __init__(self, params: AnnealParams, context: TrainingContext) -> None:
+        self.params, self.context = params, context
+        self.suits: Suits = what_suits(context.config.env, params)
+        self.stages = stages_of(params, self.suits)
+        self.manifest = self._demonstrations()
+        self.label = params.dataset_label or self.manifest.parent.name
+        self.log = EventLog(context.run_dir / LOG)
+
+    def run(self) -> AnnealSummaryDTO:
+        started = time.perf_counter()
+        journey = self._begin()
+        for index in range(len(journey.stages), len(self.stages)):
+            if journey.status is not None:
+                break
+            journey = self._advance(journey, index)
+            self._save(journey)
+        return self._summary(journey, time.perf_counter() - started)
+
+    def _begin(self) -> Journey:
+        """The journey so far, from the checkpoint to go on from; what was logged after it is forgotten."""
+        start = self.context.start
+        if start is None or start.fork:
+            return Journey()
+        journey = Journey.model_validate(start.checkpoint.state["journey"])
+        self.log.rewind(start.path.parent / LOG, lambda event: event["stage"] < len(journey.stages))
+        return journey
+
+    def _demonstrations(self) -> Path:
+        """The manifest that was named, or that of the expert's rollouts, captured unless that was done before."""
+        replay = self.context.services.replay
+        if self.params.bc_manifest is not None:
+            return replay.resolve_manifest(self.params.bc_manifest)
+        folder = self.context.run_dir / DEMONSTRATIONS
+        if not folder.exists():
+
+            def report(done: int, total: int) -> None:
+                self.context.report(Progress("capture", done, total, {}))
+
+            capture_as_configured(self.context.config, output=folder, report=report)
+        return replay.resolve_manifest(folder)
+
+    def _advance(self, journey: Journey, index: int) -> Journey:
+        """One stage: train, measure, compare, act."""
+        stage, started = self.stages[index], time.perf_counter()
+        folder = self.context.run_dir / STAGES / f"{index:02d}_{stage.mode}"
+        told = stage_strategy(stage, journey, self)
+        try:
+            result = None if stage.mode == EVAL else self._train(stage, journey, index, folder, told)
+        except TrainingError as error:
+            return journey.fail(f"Stage {index} ({stage.mode}) failed: {error}")
+        journey = self._moved(journey, stage, result)
+        measured = self._measure(journey)
+        journey = self._pinned(journey, stage, measured, result)
+        flags = self._flags(journey, stage, measured, result)
+        described = self._describe(stage, journey, result, measured, flags, told)
+        if stage.mode == BC and described.passed is False:
+            after = journey.fail(
+                f"The clone's held-out accuracy is {described.accuracy:.3f}, below {described.threshold:g}."
+            )
+            action: str | None = "fail"
+        elif flags:
+            after, action = journey.object(tuple(flag.reason for flag in flags)), ACTIONS[journey.strikes]
+        else:
+            after, action = journey.accept(measured), None
+        described = described.model_copy(
+            update={
+                "action": action,
+                "rolled_back": action in ("restore", "hold", "fail"),
+                "best": after.best == journey.current and action is None,
+                "duration_sec": time.perf_counter() - started,
+            }
+        )
+        self._tell(index, described, flags, after)
+        return after.model_copy(update={"stages": (*journey.stages, described)})
+
+    def _train(
+        self, stage: StageParams, journey: Journey, index: int, folder: Path, told: Mapping[str, Any]
+    ) -> TrainingResultDTO:
+        """Run a stage's strategy in a folder of its own, from where the journey is."""
+        shutil.rmtree(folder, ignore_errors=True)  # of a life that was killed
+        folder.mkdir(parents=True)
+        rng = stream(self.context.seed, f"stage {index}")
+        strategy = self.context.build_strategy(told["strategy"], told["params"])
+        context = replace(
+            self.context,
+            config=self._config(stage),
+            seed=int(rng.integers(FIRST_STAGE_SEED, LAST_STAGE_SEED)),
+            rng=rng,
+            run_dir=folder,
+            record=partial(self._record, stage, index, journey.steps),
+            anneal_context=self._anneal_context(stage, journey),
+            start=self._start(stage, journey),
+        )
+        strategy.prepare(context)
+        return strategy.run(context)
+
+    def _config(self, stage: StageParams) -> Any:
+        """The run's config with the social rewards of the stage's cycle."""
+        config = self.context.config
+        return config.model_copy(update={"town": config.town_in_cycle(stage.cycle)})
+
+    def _start(self, stage: StageParams, journey: Journey) -> StartingPoint | None:
+        """The policy to go on with; the optimiser goes on only from a stage of the same kind."""
+        if journey.current is None or stage.mode == BC:
+            return None
+        path = self.context.run_dir / journey.current
+        return StartingPoint(
+            path, sha256_of(path), load_checkpoint(path), fork=True, optimiser=journey.continues == stage.mode
+        )
+
+    def _record(self, stage: StageParams, index: int, before: int, line: Mapping[str, Any]) -> None:
+        """A line of a stage in the run's metrics, its steps counted on from the stages before."""
+        steps = before if stage.mode == BC else before + line.get("timestep", 0)
+        named = {"stage": index, "mode": stage.mode, "cycle": stage.cycle}
+        self.context.record({**line, "timestep": steps, **named, "social_stage": self._social_stage(stage)})
+
+    def _social_stage(self, stage: StageParams) -> str | None:
+        return self.context.config.social_stage(stage.cycle) if self.context.config.env == "town" else None
+
+    def _anneal_context(self, stage: StageParams, journey: Journey) -> AnnealContext:
+        clone = next((done for done in journey.stages if done.mode == BC), None)
+        reference, limits = journey.reference, self.params.guardrails
+        events = {} if reference is None else reference.events
+        return AnnealContext(
+            cycle=stage.cycle,
+            stage=stage.mode,
+            dataset_label=self.label,
+            bc_accuracy=None if clone is None else clone.accuracy,
+            bc_threshold=self.suits.bc_threshold,
+            bc_passed=clone is not None and bool(clone.passed),
+            loss_baseline=journey.loss,
+            queue_events_baseline=events.get("queue_conflict"),
+            queue_intensity_baseline=events.get("queue_conflict_intensity"),
+            loss_tolerance=limits.loss_tolerance,
+            queue_tolerance=limits.queue_fall,
+        )
+
+    def _moved(self, journey: Journey, stage: StageParams, result: TrainingResultDTO | None) -> Journey:
+        """The journey with what a stage left."""
+        if result is None or result.checkpoint is None:
+            return journey
+        left = str(_newest(Path(result.checkpoint)).relative_to(self.context.run_dir))
+        steps = 0 if stage.mode == BC else int(getattr(result, "steps", 0))
+        return journey.model_copy(
+            update={
+                "current": left,
+                "continues": stage.mode,
+                "clone": left if stage.mode == BC else journey.clone,
+                "steps": journey.steps + steps,
+            }
+        )
+
+    def _measure(self, journey: Journey) -> EvaluationDTO:
+        """What the policy at hand earns on the held-out seeds."""
+        assert journey.current is not None  # `prepare` saw to a first stage that leaves one
+        return self._evaluate(checkpoint=self.context.run_dir / journey.current)
+
+    def _evaluate(self, **whom: Any) -> EvaluationDTO:
+        def report(done: int, total: int) -> None:
+            self.context.report(Progress("evaluate", done, total, {}, live=True))
+
+        return self.context.services.evaluation.evaluate(
+            **whom, episodes=self.params.stage_episodes, deterministic=False, report=report
+        )
+
+    def _pinned(
+        self, journey: Journey, stage: StageParams, measured: EvaluationDTO, result: TrainingResultDTO | None
+    ) -> Journey:
+        """The clone is the reference that everything after it is compared with."""
+        if stage.mode != BC or journey.reference is not None:
+            return journey
+        random = self._evaluate(scripted="random")
+        return journey.model_copy(
+            update={"reference": measured, "previous": measured, "random_mean": random.mean}
+        )
+
+    def _flags(
+        self, journey: Journey, stage: StageParams, measured: EvaluationDTO, result: TrainingResultDTO | None
+    ) -> tuple[Flag, ...]:
+        if stage.mode == BC or journey.reference is None or journey.previous is None:
+            return ()
+        loss = getattr(result, "loss_total", None) if stage.mode == PPO else None
+        yardstick = Yardstick(journey.reference, journey.previous, journey.random_mean or 0.0, journey.loss)
+        return flags_of(measured, loss, yardstick, self.params.guardrails)
+
+    def _describe(
+        self,
+        stage: StageParams,
+        journey: Journey,
+        result: TrainingResultDTO | None,
+        measured: EvaluationDTO,
+        flags: tuple[Flag, ...],
+        told: Mapping[str, Any],
+    ) -> AnnealStageResultDTO:
+        found = {} if result is None else result.model_dump()
+        is_clone, raised = stage.mode == BC, {flag.guardrail for flag in flags}
+        accuracy = found.get("val_accuracy") if is_clone else None
+        threshold = self.suits.bc_threshold if is_clone else None
+        return AnnealStageResultDTO(
+            cycle=stage.cycle,
+            mode=stage.mode,
+            steps=journey.steps - sum(done.steps for done in journey.stages),
+            total_steps=journey.steps,
+            social_stage=self._social_stage(stage),
+            checkpoint=journey.current,
+            accuracy=accuracy,
+            threshold=threshold,
+            passed=None if accuracy is None or threshold is None else accuracy >= threshold,
+            loss=found.get("loss") if is_clone else None,
+            **{
+                name: found.get(name)
+                for name in ("loss_total", "loss_policy", "loss_value", "explained_variance")
+            },
+            reference_kl=found.get("reference_kl"),
+            kl_coef=told["params"].get("kl_coef"),
+            learning_rate=told["params"].get("learning_rate"),
+            return_mean=measured.mean,
+            return_low=measured.ci_low,
+            return_high=measured.ci_high,
+            faints_per_10k=faints_per_10k(measured),
+            queue_conflict_events=measured.events.get("queue_conflict"),
+            queue_conflict_intensity_sum=measured.events.get("queue_conflict_intensity"),
+            anneal_loss_flag=None if is_clone else LOSS in raised,
+            anneal_queue_flag=None if is_clone else QUEUE in raised,
+            anneal_intensity_flag=None if is_clone else INTENSITY in raised,
+            flags=tuple(flag.reason for flag in flags),
+            duration_sec=0.0,
+        )
+
+    def _tell(self, index: int, done: AnnealStageResultDTO, flags: tuple[Flag, ...], after: Journey) -> None:
+        """The stage as an event, and what was done about it as another."""
+        self.log.append({"event": "stage", "stage": index, **done.model_dump(mode="json")})
+        if done.action is not None:
+            self.log.append(
+                {
+                    "event": done.action,
+                    "stage": index,
+                    "cycle": done.cycle,
+                    "reasons": list(done.flags or after.reasons),
+                    "kl_scale": after.kl_scale,
+                    "rate_scale": after.rate_scale,
+                    "policy": after.current,
+                }
+            )
+        shown = {"return": done.return_mean, "faints_per_10k": done.faints_per_10k, "kl_coef": done.kl_coef}
+        numbers = {name: float(value) for name, value in shown.items() if value is not None}
+        self.context.report(Progress(f"stage {done.mode}", index + 1, len(self.stages), numbers))
+
+    def _save(self, journey: Journey) -> None:
+        """The policy so far, and all that the stages to come depend on."""
+        if journey.current is None:
+            return
+        policy = load_checkpoint(self.context.run_dir / journey.current)
+        state = {
+            "seed": self.context.seed,
+            "config": self.context.config.model_dump(mode="json"),
+            "params": self.params.model_dump(mode="json"),
+            "timestep": journey.steps,
+            "recorded": journey.steps,
+            "journey": journey.model_dump(mode="json"),
+        }
+        path = self.context.run_dir / f"checkpoint_{journey.steps}.zip"
+        info = policy.info.model_copy(update={"algorithm": AnnealStrategy.name})
+        save_checkpoint(path, Checkpoint(info, policy.weights, state, training={}))
+
+    def _summary(self, journey: Journey, seconds: float) -> AnnealSummaryDTO:
+        best, measured = journey.best or journey.current, journey.best_measured
+        path = None if best is None else self.context.run_dir / best
+        return AnnealSummaryDTO(
+            status=journey.status or "PASS",
+            reasons=journey.reasons,
+            stages=journey.stages,
+            dataset_label=self.label,
+            baselines={self.label: _baselines(journey)},
+            steps=journey.steps,
+            demonstrations=str(self.manifest),
+            bc_checkpoint=None if journey.clone is None else str(self.context.run_dir / journey.clone),
+            checkpoint=None if path is None else str(path),
+            checkpoint_sha256=None if path is None else sha256_of(path),
+            final_reward_mean=None if measured is None else measured.mean,
+            final_reward_std=None if measured is None else pstdev(measured.episode_returns),
+            total_episodes=None if measured is None else len(measured.episode_returns),
+            duration_sec=seconds,
+        )
+
+
+def _newest(model: Path) -> Path:
+    """The checkpoint with its optimiser, where a stage left one beside the file that is only its policy."""
+    steps = {path: path.stem.removeprefix("checkpoint_") for path in model.parent.glob("checkpoint_*.zip")}
+    numbered = [path for path, step in steps.items() if step.isdigit()]
+    return model if model in numbered or not numbered else max(numbered, key=lambda path: int(steps[path]))
+
+
+def _baselines(journey: Journey) -> dict[str, float]:
+    """What later stages are compared with, under upstream's names."""
+    events = {} if journey.reference is None else journey.reference.events
+    found = {
+        "loss_total": journey.loss,
+        "queue_conflict_events": events.get("queue_conflict"),
+        "queue_conflict_intensity": events.get("queue_conflict_intensity"),
+        "return_mean": None if journey.reference is None else journey.reference.mean,
+    }
+    return {name: value for name, value in found.items() if value is not None}
