@@ -27,6 +27,7 @@ from townlet_train.errors import (
 )
 from townlet_train.files import sha256_of
 from townlet_train.hookspecs import API_VERSION, hookimpl
+from townlet_train.policies.experts import EXPERTS, Experts
 from townlet_train.results import (
     BCTrainingResultDTO,
     Comparison,
@@ -41,16 +42,22 @@ from townlet_train.results import (
 if TYPE_CHECKING:
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env
+    from townlet_train.envs.protocol import EnvSpec, Observation
+    from townlet_train.policies.protocol import Policy
     from townlet_train.services.rollout import capture_as_configured
 
 _LATER = {
     "Demonstrations": "townlet_train.data.dataset",
+    "EnvSpec": "townlet_train.envs.protocol",
+    "Observation": "townlet_train.envs.protocol",
+    "Policy": "townlet_train.policies.protocol",
     "build_env": "townlet_train.envs.build",
     "capture_as_configured": "townlet_train.services.rollout",
 }
 
 __all__ = [
     "API_VERSION",
+    "EXPERTS",
     "AnnealContext",
     "BCTrainingResultDTO",
     "CheckpointError",
@@ -58,10 +65,14 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Demonstrations",
+    "EnvSpec",
     "EvaluationDTO",
+    "Experts",
     "Interrupted",
+    "Observation",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
+    "Policy",
     "PolicyScoreDTO",
     "Progress",
     "RolloutCaptureDTO",
