@@ -30,13 +30,13 @@ A plugin that wants every number of every run, to draw it or to send it somewher
 
 A plugin that knows how an environment is played has the third, which names a function that builds who plays it:
 
-    class Downhill:
+    class WithTheSwing:
         name = "expert"
         def act(self, observation, uniforms): return (observation.features[..., 1] > 0) * 2
 
     @hookimpl
     def townlet_train_experts():
-        return {"MountainCar-v0": lambda spec: Downhill()}
+        return {"MountainCar-v0": lambda spec: WithTheSwing()}
 
 A plugin may say which version of this door it was written for: `TOWNLET_TRAIN_API = 1`.
 """
