@@ -81,9 +81,14 @@ def test_any_gymnasium_id_is_evaluated_from_the_command_line(
     assert capsys.readouterr().out == first
 
 
-def test_the_towns_expert_does_not_play_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "--env", "CartPole-v1", "--policy", "expert"]) == 3
-    assert "'expert' plays the town, the environment is 'CartPole-v1'" in capsys.readouterr().err
+def test_where_no_expert_plays_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--env", "Acrobot-v1", "--policy", "expert"]) == 3
+    assert "No expert plays 'Acrobot-v1'; there is one for CartPole-v1," in capsys.readouterr().err
+
+
+def test_the_fasting_expert_plays_the_town_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--env", "CartPole-v1", "--policy", "fasting"]) == 3
+    assert "'fasting' plays the town, the environment is 'CartPole-v1'" in capsys.readouterr().err
 
 
 def test_a_random_policy_needs_bounds_to_draw_within() -> None:

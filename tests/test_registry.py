@@ -3,13 +3,18 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
 import pytest
 from plugin_distributions import COIN, install
 
+from townlet_train.cli import main
+from townlet_train.config import RunConfig
+from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
+from townlet_train.orchestrator import run_strategy
+from townlet_train.policies.experts import EXPERTS, build_expert
 from townlet_train.registry import (
     Listing,
     PluginPolicy,
@@ -97,6 +102,16 @@ BROKEN = {
         textwrap.dedent(COIN).replace("strategies():", "strategies(app):"),
         PluginStatus.FAILED,
         "PluginValidationError",
+    ),
+    "experts without environments": (
+        textwrap.dedent(COIN) + "\n@hookimpl\ndef townlet_train_experts():\n    return [Coin]\n",
+        PluginStatus.FAILED,
+        "townlet_train_experts returned a list, expected builders by environment id",
+    ),
+    "an expert that nobody builds": (
+        textwrap.dedent(COIN) + "\n@hookimpl\ndef townlet_train_experts():\n    return {'town': 3}\n",
+        PluginStatus.FAILED,
+        "returned 3 for 'town', expected a function that builds an expert",
     ),
     "misspelt hook": (
         textwrap.dedent(COIN).replace("townlet_train_strategies", "townlet_train_stratgies"),
@@ -259,6 +274,7 @@ class TestCatalogue:
 
     def test_it_is_the_listing_itself(self, site: Path, ask, loads) -> None:
         install(site, "coin-dist", COIN)
+        install(site, "player-dist", PLAYER)
         assert ask() == ask() == discover().listing
         assert len(loads) == 1
 
@@ -300,6 +316,84 @@ class TestCatalogue:
         (tmp_path / "file").write_text("")
         listing = catalogue(PluginPolicy(), path=tmp_path / "file" / "strategies.json")
         assert listing == discover().listing
+
+
+PLAYER = """
+    from townlet_train.api import hookimpl
+
+    class Fair:
+        name = "fair"
+        def act(self, observation, uniforms): return (uniforms * 0).astype(int)
+
+    @hookimpl
+    def townlet_train_experts():
+        return {"Acrobot-v1": lambda spec: Fair()}
+"""
+SPEC = EnvSpec("Acrobot-v1", ("x",), ("a", "b"))
+
+
+def test_a_plugin_may_bring_an_expert_and_no_strategy(site: Path) -> None:
+    install(site, "player-dist", PLAYER)
+    registry = discover()
+    assert plugin(registry, "player-dist").status is PluginStatus.OK
+    assert registry.experts.keys() >= {"Acrobot-v1", *EXPERTS}
+    assert build_expert(SPEC, registry.experts).name == "fair"
+    assert ("Acrobot-v1", "player-dist", "1.2") in {
+        (expert.env, expert.distribution, expert.version) for expert in registry.listing.experts
+    }
+
+
+def test_an_experts_plugin_is_heard_by_the_commands_that_act(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "player-dist", PLAYER)
+    arguments = ["--env", "Acrobot-v1", "--policy", "expert", "--json"]
+    assert main(["evaluate", *arguments, "--episodes", "1"]) == 0
+    assert '"policy": "fair"' in capsys.readouterr().out
+    capture = ["--envs", "2", "--ticks", "5", "--output", str(tmp_path / "capture")]
+    assert main(["rollout", "capture", *arguments, *capture]) == 0
+    assert '"policy": "fair"' in capsys.readouterr().out
+
+
+def test_a_run_is_handed_the_experts_of_plugins(site: Path, tmp_path: Path) -> None:
+    install(site, "player-dist", PLAYER)
+    teller = COIN.replace(
+        'TrainingResultDTO(strategy="coin")',
+        'TrainingResultDTO(strategy=context.services.experts["Acrobot-v1"](None).name)',
+    )
+    install(site, "teller-dist", teller)
+    result = run_strategy("coin", {}, config=RunConfig(), run_dir=tmp_path / "run")
+    assert result.strategy == "fair"
+
+
+def test_an_environment_keeps_its_first_expert_and_the_reason_names_both(site: Path) -> None:
+    install(site, "aa-player", PLAYER)
+    install(site, "zz-player", PLAYER.replace("Fair", "Other").replace('"fair"', '"other"'))
+    install(site, "town-player", PLAYER.replace("Acrobot-v1", "town"))
+    registry = discover()
+    assert build_expert(SPEC, registry.experts).name == "fair"
+    own = version("townlet-train")
+    assert [problem for problem in registry.listing.problems if problem.startswith("The expert")] == [
+        f"The expert for 'town' of town-player 1.2: the environment already has one of townlet-train {own}, which is "
+        f"used",
+        "The expert for 'Acrobot-v1' of zz-player 1.2: the environment already has one of aa-player 1.2, which is used",
+    ]
+    with pytest.raises(PluginError, match="aa-player"):
+        discover(PluginPolicy(strict=True))
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        ("1 / 0", "of player-dist 1.2 cannot be built: ZeroDivisionError: division by zero"),
+        ("'fair'", "of player-dist 1.2 is a str, expected a policy: a name, and `act`"),
+    ],
+)
+def test_an_expert_that_cannot_act_is_named_with_its_plugin(site: Path, build: str, reason: str) -> None:
+    install(site, "player-dist", PLAYER.replace("lambda spec: Fair()", f"lambda spec: {build}"))
+    with pytest.raises(PluginError) as failure:
+        build_expert(SPEC, discover().experts)
+    assert reason in str(failure.value)
 
 
 LISTENER = """

@@ -15,7 +15,7 @@ from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.errors import EnvironmentCreationError
 from townlet_train.policies.network import NetworkSpec
-from townlet_train.results import EvaluationDTO
+from townlet_train.results import Comparison, EvaluationDTO
 from townlet_train.services.scoring import EvaluationService, score_policies
 
 SHORT = RunConfig(
@@ -78,8 +78,15 @@ def test_a_checkpoint_is_compared_sampled_and_greedy_on_the_configured_seeds(str
 
 
 def test_where_no_expert_plays_nothing_is_compared(stranger: Path) -> None:
-    elsewhere = RunConfig(env="counting")
-    assert EvaluationService(elsewhere).compare(stranger, name="clone").policies == ()
+    elsewhere = RunConfig(env="Acrobot-v1")
+    assert EvaluationService(elsewhere).compare(stranger, name="clone") == Comparison()
+    assert EvaluationService(SHORT, experts={}).compare(stranger, name="clone") == Comparison()
+
+
+def test_who_faints_is_counted_where_there_are_faints() -> None:
+    counted, elsewhere = earned(1), earned(2).model_copy(update={"events": {}})
+    rows, _ = score_policies({"expert": elsewhere, "random": counted})
+    assert [row.faints_per_10k for row in rows] == [None, 5]
 
 
 def test_a_checkpoint_of_another_layout_is_not_evaluated_and_that_is_said(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from townlet_train.errors import (
 )
 from townlet_train.files import sha256_of
 from townlet_train.hookspecs import API_VERSION, hookimpl
+from townlet_train.policies.experts import EXPERTS, Experts
 from townlet_train.results import (
     AnnealStageResultDTO,
     AnnealSummaryDTO,
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env
+    from townlet_train.envs.protocol import EnvSpec, Observation
     from townlet_train.envs.streams import stream
+    from townlet_train.policies.protocol import Policy
     from townlet_train.services.rolling import EventLog
     from townlet_train.services.rollout import capture_as_configured
 
@@ -55,12 +58,16 @@ _LATER = {
     "stream": "townlet_train.envs.streams",
     "EventLog": "townlet_train.services.rolling",
     "Demonstrations": "townlet_train.data.dataset",
+    "EnvSpec": "townlet_train.envs.protocol",
+    "Observation": "townlet_train.envs.protocol",
+    "Policy": "townlet_train.policies.protocol",
     "build_env": "townlet_train.envs.build",
     "capture_as_configured": "townlet_train.services.rollout",
 }
 
 __all__ = [
     "API_VERSION",
+    "EXPERTS",
     "AnnealContext",
     "AnnealStageResultDTO",
     "AnnealSummaryDTO",
@@ -71,11 +78,15 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Demonstrations",
+    "EnvSpec",
     "EvaluationDTO",
     "EventLog",
+    "Experts",
     "Interrupted",
+    "Observation",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
+    "Policy",
     "PolicyScoreDTO",
     "Progress",
     "RolloutCaptureDTO",

@@ -1,4 +1,4 @@
-"""The door plugins come through: two hooks, of which a plugin has at least one.
+"""The door plugins come through: three hooks, of which a plugin has at least one.
 
 A whole plugin is a module like this, named in the entry-point group `townlet_train` of its distribution:
 
@@ -28,6 +28,16 @@ A plugin that wants every number of every run, to draw it or to send it somewher
     def townlet_train_logger(run_dir):
         return Printer()
 
+A plugin that knows how an environment is played has the third, which names a function that builds who plays it:
+
+    class WithTheSwing:
+        name = "expert"
+        def act(self, observation, uniforms): return (observation.features[..., 1] > 0) * 2
+
+    @hookimpl
+    def townlet_train_experts():
+        return {"MountainCar-v0": lambda spec: WithTheSwing()}
+
 A plugin may say which version of this door it was written for: `TOWNLET_TRAIN_API = 1`.
 """
 
@@ -42,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from townlet_train.contract import RunLogger, TrainingStrategy
+    from townlet_train.policies.experts import Experts
 
 PROJECT = "townlet_train"
 API_VERSION = 1
@@ -62,4 +73,13 @@ def townlet_train_logger(run_dir: Path, recorded: int | None) -> RunLogger | Non
     `run_dir` is locked and belongs to the run; what goes into `logs/<name of the plugin>/` is set aside with the run's
     other files when it is replaced. `recorded` is None for a run from nothing. For one that is resumed it is the
     timestep of the last line in its `metrics.jsonl`, which is cut back to that: lines with a larger one come anew.
+    """
+
+
+@hookspec
+def townlet_train_experts() -> Experts:  # type: ignore[empty-body]  # a hook specification has no body
+    """Who plays which environment: environment ids, and for each what builds its expert from an `EnvSpec`.
+
+    An expert is a `Policy` without chance: the same observation, the same action, whatever else is in the batch and
+    whatever draws come with it. Import what it needs when it is built; this is called for every command that acts.
     """

@@ -113,7 +113,8 @@ class TrainingOrchestrator:
         details = plan.describe(strategy, self.origin)
         context = TrainingContext(
             config=plan.config,
-            services=self._given_services or TrainingServices.from_config(plan.config),
+            services=self._given_services
+            or TrainingServices.from_config(plan.config, experts=self.registry.experts),
             config_hash=details["config_hash"],
             seed=plan.config.seed,
             rng=stream(plan.config.seed, "training"),

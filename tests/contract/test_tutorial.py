@@ -106,3 +106,12 @@ def test_the_plugin_in_the_hooks_docstring_is_one(tmp_path: Path) -> None:
     done = run(tmp_path, "townlet-train coin --json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["strategy"] == "coin"
+
+
+def test_the_expert_on_the_page_drives_up_the_mountain(tmp_path: Path) -> None:
+    [example] = [block.text for block in blocks(PAGE) if "def townlet_train_experts" in block.text]
+    install(tmp_path, "swing-dist", f"from townlet_train.api import hookimpl\n{example}")
+    arguments = "--env MountainCar-v0 --policy expert --episodes 20 --json"
+    done = run(tmp_path, f"townlet-train evaluate {arguments}")
+    assert done.returncode == 0, done.stderr
+    assert max(json.loads(done.stdout)["episode_lengths"]) < 200

@@ -48,7 +48,7 @@ def command(
 
     Seeds are consecutive from --seed, one episode each. Seeds the checkpoint was trained on are warned of.
     """
-    from townlet_train.cli.session import load_settings
+    from townlet_train.cli.session import experts_for, load_settings
 
     if (checkpoint is None) == (policy is None):
         raise UsageError("Name one thing to evaluate: a CHECKPOINT, or a scripted one with --policy expert.")
@@ -68,6 +68,7 @@ def command(
             settings.config,
             checkpoint=checkpoint,
             scripted=policy,
+            experts=experts_for(context, policy),
             report=lambda done, total: report(Progress("evaluating", done, total, {})),
         )
     return emit(result, json_output=json_output)

@@ -23,9 +23,12 @@ def capture(
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", help="Directory to leave the capture in.")],
     policy: Annotated[str, typer.Option("--policy", help="Who acts: expert, random or idle.")] = "expert",
-    ticks: Annotated[int | None, typer.Option("--ticks", help="Ticks in every town.")] = None,
+    ticks: Annotated[
+        int | None, typer.Option("--ticks", help="Ticks in every town or other environment.")
+    ] = None,
     towns: Annotated[
-        int | None, typer.Option("--towns", help="Towns, their seeds counting up from --seed.")
+        int | None,
+        typer.Option("--towns", "--envs", help="Towns or other environments, seeds counting up from --seed."),
     ] = None,
     store: Annotated[
         str | None, typer.Option("--store", help="npz: one file per life; memmap: arrays for large captures.")
@@ -46,8 +49,8 @@ def capture(
     overwrite: Overwrite = False,
     json_output: JsonOutput = False,
 ) -> int:
-    """Let a policy act in towns and keep what it saw, did and got; the capture lands whole or not at all."""
-    from townlet_train.cli.session import load_settings
+    """Let a policy act and keep what it saw, did and got; the capture lands whole or not at all."""
+    from townlet_train.cli.session import experts_for, load_settings
     from townlet_train.contract import Progress
     from townlet_train.services.rollout import capture_as_configured
 
@@ -69,6 +72,7 @@ def capture(
             output=output,
             with_maps=maps,
             overwrite=overwrite,
+            experts=experts_for(context, policy),
             report=lambda done, total: report(Progress("capture", done, total, {})),
         )
     return emit(result, json_output=json_output)

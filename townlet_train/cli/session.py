@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from townlet_train.cli.commands import COMMANDS
+from townlet_train.policies.experts import EXPERT, EXPERTS, Experts
 from townlet_train.registry import Listing, PluginPolicy, Registry, catalogue, discover
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def session_listing(context: typer.Context) -> Listing:
         context.meta[_LISTING] = catalogue(plugin_policy(context))
     listing: Listing = context.meta[_LISTING]
     return listing
+
+
+def experts_for(context: typer.Context, policy: str | None) -> Experts:
+    """The experts to choose from; plugins are loaded for them only where the expert is to act."""
+    return session_registry(context).experts if policy == EXPERT else EXPERTS
 
 
 def load_settings(

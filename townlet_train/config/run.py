@@ -42,8 +42,8 @@ class SocialConfig(ConfigModel):
 class RolloutConfig(ConfigModel):
     """How demonstrations are captured."""
 
-    ticks: int = Field(640, gt=0, description="ticks captured in every town")
-    towns: int = Field(96, gt=0, description="towns captured, seeds counting up from the run's seed")
+    ticks: int = Field(640, gt=0, description="ticks captured in every town or other environment")
+    towns: int = Field(96, gt=0, description="environments captured, seeds counting up from the run's seed")
     store: Literal["npz", "memmap"] = Field(
         "npz", description="npz: one file per agent; memmap: arrays for large captures"
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from townlet_train.envs.protocol import Actions, EnvSpec, Observation
 from townlet_train.errors import UnknownNameError, UsageError
+from townlet_train.policies.experts import EXPERT, EXPERTS, Experts, build_expert
 from townlet_train.policies.protocol import Policy
 from townlet_train.sim.expert import expert_actions
 from townlet_train.sim.layout import ACTIONS, FEATURE_INDEX, FEATURES
@@ -17,9 +18,12 @@ HUNGER_FLAGS = tuple(FEATURE_INDEX[name] for name in ("low_hunger", "critical_hu
 
 
 class ExpertPolicy:
-    """The town's scripted expert."""
+    """The town's scripted expert; `UsageError` for an environment with other features or actions."""
 
     name = "expert"
+
+    def __init__(self, spec: EnvSpec) -> None:
+        _check_town(self.name, spec)
 
     def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
         """The expert's action for every agent; `uniforms` are ignored."""
@@ -30,6 +34,9 @@ class FastingPolicy:
     """The expert with its hunger hidden from it: what never eating is worth."""
 
     name = "fasting"
+
+    def __init__(self, spec: EnvSpec) -> None:
+        _check_town(self.name, spec)
 
     def act(self, observation: Observation, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
         """The expert's action for an agent that never feels hungry; `uniforms` are ignored."""
@@ -73,28 +80,31 @@ class IdlePolicy:
 
 
 SCRIPTED: dict[str, Callable[[EnvSpec], Policy]] = {
-    "expert": lambda spec: ExpertPolicy(),
-    "fasting": lambda spec: FastingPolicy(),
+    "fasting": FastingPolicy,
     "idle": IdlePolicy,
     "random": RandomPolicy,
 }
-TOWN_ONLY = ("expert", "fasting")
 
 
-def scripted_policy(name: str, spec: EnvSpec) -> Policy:
-    """The scripted policy of that name for an environment.
+def scripted_policy(name: str, spec: EnvSpec, experts: Experts = EXPERTS) -> Policy:
+    """The scripted policy of that name for an environment, "expert" being the environment's own among `experts`.
 
     Raises:
         UnknownNameError: no scripted policy has that name.
-        UsageError: the policy reads the town's features and the environment has others, or cannot draw its actions.
+        UsageError: the environment has no expert, the policy plays the town alone, or cannot draw its actions.
     """
+    if name == EXPERT:
+        return build_expert(spec, experts)
     if name not in SCRIPTED:
-        raise UnknownNameError("scripted policy", name, SCRIPTED)
-    if name in TOWN_ONLY and (spec.feature_names, spec.action_names) != (FEATURES, ACTIONS):
+        raise UnknownNameError("scripted policy", name, [EXPERT, *SCRIPTED])
+    return SCRIPTED[name](spec)
+
+
+def _check_town(name: str, spec: EnvSpec) -> None:
+    if (spec.feature_names, spec.action_names) != (FEATURES, ACTIONS):
         raise UsageError(
             f"Policy {name!r} plays the town, the environment is {spec.env_id!r}. Use random or idle."
         )
-    return SCRIPTED[name](spec)
 
 
 def _expert(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -3,9 +3,17 @@
 from townlet_train.registry.catalogue import catalogue
 from townlet_train.registry.discovery import PluginPolicy, discover
 from townlet_train.registry.loggers import LoggerSource, RunLoggers
-from townlet_train.registry.records import Listing, PluginRecord, PluginStatus, Registry, StrategyRecord
+from townlet_train.registry.records import (
+    ExpertRecord,
+    Listing,
+    PluginRecord,
+    PluginStatus,
+    Registry,
+    StrategyRecord,
+)
 
 __all__ = [
+    "ExpertRecord",
     "Listing",
     "LoggerSource",
     "PluginPolicy",

@@ -16,9 +16,16 @@ from pathlib import Path
 
 from townlet_train import __version__
 from townlet_train.registry.discovery import PluginPolicy, discover
-from townlet_train.registry.records import Listing, PluginRecord, PluginStatus, Registry, StrategyRecord
+from townlet_train.registry.records import (
+    ExpertRecord,
+    Listing,
+    PluginRecord,
+    PluginStatus,
+    Registry,
+    StrategyRecord,
+)
 
-FORMAT = 1
+FORMAT = 2
 
 
 def catalogue(
@@ -58,7 +65,8 @@ def _read(path: Path, policy: PluginPolicy) -> Listing | None:
             PluginRecord(**{**record, "status": PluginStatus(record["status"])})
             for record in document["plugins"]
         )
-        return Listing(tuple(strategies), tuple(plugins))
+        experts = (ExpertRecord(**record) for record in document["experts"])
+        return Listing(tuple(strategies), tuple(plugins), tuple(experts))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -8,14 +8,23 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from townlet_train.errors import TORCH_INSTALL, PluginError
+from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError
 from townlet_train.registry.loggers import LoggerSource
-from townlet_train.registry.records import Listing, PluginRecord, PluginStatus, Registry, StrategyRecord
+from townlet_train.registry.records import (
+    ExpertRecord,
+    Listing,
+    PluginRecord,
+    PluginStatus,
+    Registry,
+    StrategyRecord,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -24,6 +33,9 @@ if TYPE_CHECKING:
     import pluggy
 
     from townlet_train.contract import RunLogger, TrainingStrategy
+    from townlet_train.envs.protocol import EnvSpec
+    from townlet_train.policies.experts import ExpertBuilder
+    from townlet_train.policies.protocol import Policy
 
     OpenLogger = Callable[[Path, int | None], RunLogger | None]
 
@@ -73,7 +85,15 @@ class _Incompatible(Exception):
 
 
 class _Nonsense(Exception):
-    """A plugin's hook did not return strategies."""
+    """A plugin's hook did not return what it is asked for."""
+
+
+class _Contribution(NamedTuple):
+    """What a plugin brings when all is well with it."""
+
+    strategies: Sequence[type[TrainingStrategy]] = ()
+    logger: OpenLogger | None = None
+    experts: Mapping[str, ExpertBuilder] = MappingProxyType({})
 
 
 def discover(
@@ -98,18 +118,23 @@ def discover(
     plugins: list[PluginRecord] = []
     classes: dict[str, type[TrainingStrategy]] = {}
     loggers: list[LoggerSource] = []
+    experts: dict[str, ExpertBuilder] = {}
+    players: list[ExpertRecord] = []
     for entry_point in sorted(found, key=_ours_first):
-        plugin, strategies, logger = _load(manager, entry_point, policy)
+        plugin, brought = _load(manager, entry_point, policy)
         plugins.append(plugin)
-        loggers += [] if logger is None else [LoggerSource(plugin, logger)]
-        for strategy in strategies:
+        loggers += [] if brought.logger is None else [LoggerSource(plugin, brought.logger)]
+        for strategy in brought.strategies:
             holder = next((record for record in records if record.name == strategy.name), None)
             records.append(_record(strategy, plugin, holder))
             classes.setdefault(strategy.name, strategy)
-    listing = Listing(tuple(records), tuple(plugins))
+        for env_id, build in brought.experts.items():
+            players.append(_expert_record(env_id, plugin, players))
+            experts.setdefault(env_id, partial(_build_guarded, plugin, env_id, build))
+    listing = Listing(tuple(records), tuple(plugins), tuple(players))
     if policy.strict and listing.problems:
         raise PluginError(" ".join(listing.problems))
-    return Registry(listing, classes, tuple(loggers))
+    return Registry(listing, classes, tuple(loggers), experts)
 
 
 def torch_installed() -> bool:
@@ -121,8 +146,8 @@ def torch_installed() -> bool:
 
 def _load(
     manager: pluggy.PluginManager, entry_point: EntryPoint, policy: PluginPolicy
-) -> tuple[PluginRecord, list[type[TrainingStrategy]], OpenLogger | None]:
-    """One entry point's record, and its strategies and how to open its logger when all is well with it."""
+) -> tuple[PluginRecord, _Contribution]:
+    """One entry point's record and what it brings."""
     distribution, version = _origin(entry_point)
 
     def record(status: PluginStatus, reason: str = "", trace: str = "") -> PluginRecord:
@@ -130,23 +155,23 @@ def _load(
 
     objection = policy.objection(entry_point.name, distribution)
     if objection:
-        return record(PluginStatus.DISABLED, objection), [], None
+        return record(PluginStatus.DISABLED, objection), _Contribution()
     try:
         with redirect_stdout(sys.stderr):
-            return record(PluginStatus.OK), *_contributed(manager, entry_point, policy.reserved)
+            return record(PluginStatus.OK), _contributed(manager, entry_point, policy.reserved)
     except _Incompatible as error:
-        return record(PluginStatus.INCOMPATIBLE, str(error)), [], None
+        return record(PluginStatus.INCOMPATIBLE, str(error)), _Contribution()
     except _Nonsense as error:
-        return record(PluginStatus.FAILED, str(error)), [], None
+        return record(PluginStatus.FAILED, str(error)), _Contribution()
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return record(PluginStatus.FAILED, _one_line(error), traceback.format_exc()), [], None
+        return record(PluginStatus.FAILED, _one_line(error), traceback.format_exc()), _Contribution()
 
 
 def _contributed(
     manager: pluggy.PluginManager, entry_point: EntryPoint, reserved: frozenset[str]
-) -> tuple[list[type[TrainingStrategy]], OpenLogger | None]:
+) -> _Contribution:
     """Import a plugin, register it and ask its hooks; when anything is raised it is unregistered."""
     from townlet_train.hookspecs import API_VERSION
 
@@ -162,12 +187,15 @@ def _contributed(
         manager.check_pending()
         others = [other for other in manager.get_plugins() if other is not plugin]
         answers = manager.subset_hook_caller("townlet_train_strategies", others)()
+        players = manager.subset_hook_caller("townlet_train_experts", others)()
         logger = _logger_of(manager, plugin)
-        if not answers and logger is None:
+        if not answers and not players and logger is None:
             raise _Nonsense(
-                "it has no function townlet_train_strategies and no townlet_train_logger marked with @hookimpl"
+                "it has no function townlet_train_strategies, townlet_train_logger or townlet_train_experts "
+                "marked with @hookimpl"
             )
         strategies = _listed(answers[0]) if answers else []
+        experts = _experts(players[0]) if players else {}
         for strategy in strategies:
             broken_rule = contract_violation(strategy)
             if broken_rule:
@@ -177,7 +205,7 @@ def _contributed(
     except BaseException:
         manager.unregister(plugin)
         raise
-    return strategies, logger
+    return _Contribution(strategies, logger, experts)
 
 
 def _logger_of(manager: pluggy.PluginManager, plugin: object) -> OpenLogger | None:
@@ -206,6 +234,33 @@ def _listed(answer: object) -> list[type[TrainingStrategy]]:
         kind = type(answer).__name__
         raise _Nonsense(f"townlet_train_strategies returned a {kind}, expected a list of strategy classes")
     return list(answer)
+
+
+def _experts(answer: object) -> dict[str, ExpertBuilder]:
+    if not isinstance(answer, Mapping):
+        kind = type(answer).__name__
+        raise _Nonsense(f"townlet_train_experts returned a {kind}, expected builders by environment id")
+    for env_id, build in answer.items():
+        if not isinstance(env_id, str) or not callable(build):
+            raise _Nonsense(
+                f"townlet_train_experts returned {build!r} for {env_id!r}, expected a function that builds an "
+                f"expert, for an environment id"
+            )
+    return dict(answer)
+
+
+def _build_guarded(plugin: PluginRecord, env_id: str, build: ExpertBuilder, spec: EnvSpec) -> Policy:
+    """An expert; `PluginError` names the plugin whose expert cannot be built or does not act."""
+    whose = f"The expert for {env_id!r} of {plugin.distribution} {plugin.version}"
+    try:
+        expert = build(spec)
+    except TownletTrainError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{whose} cannot be built: {_one_line(error)}.") from error
+    if not isinstance(getattr(expert, "name", None), str) or not callable(getattr(expert, "act", None)):
+        raise PluginError(f"{whose} is a {type(expert).__name__}, expected a policy: a name, and `act`.")
+    return expert
 
 
 def contract_violation(strategy: object) -> str:
@@ -254,6 +309,16 @@ def _record(
         distribution=plugin.distribution,
         version=plugin.version,
     )
+
+
+def _expert_record(env_id: str, plugin: PluginRecord, players: Iterable[ExpertRecord]) -> ExpertRecord:
+    holder = next((player for player in players if player.env == env_id), None)
+    reason = (
+        f"the environment already has one of {holder.distribution} {holder.version}, which is used"
+        if holder
+        else ""
+    )
+    return ExpertRecord(env_id, plugin.distribution, plugin.version, reason)
 
 
 def _origin(entry_point: EntryPoint) -> tuple[str, str]:

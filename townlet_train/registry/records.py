@@ -6,11 +6,12 @@ Imports nothing heavy, so that a listing costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
+from townlet_train.policies.experts import EXPERTS, Experts
 
 if TYPE_CHECKING:
     from townlet_train.contract import StrategyParams, TrainingStrategy
@@ -63,17 +64,32 @@ class StrategyRecord:
 
 
 @dataclass(frozen=True)
+class ExpertRecord:
+    """The environment an expert plays, who brought it, and why it is not used where there is a reason."""
+
+    env: str
+    distribution: str
+    version: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"The expert for {self.env!r} of {self.distribution} {self.version}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Listing:
     """Everything that was found, without the classes."""
 
     strategies: tuple[StrategyRecord, ...]
     plugins: tuple[PluginRecord, ...]
+    experts: tuple[ExpertRecord, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A sentence for each broken plugin and each name claimed twice."""
+        """A sentence for each broken plugin, each name claimed twice and each environment with a second expert."""
         broken = [str(plugin) for plugin in self.plugins if plugin.broken]
-        return (*broken, *(str(strategy) for strategy in self.clashes))
+        unused = [str(expert) for expert in self.experts if expert.reason]
+        return (*broken, *(str(strategy) for strategy in self.clashes), *unused)
 
     @property
     def clashes(self) -> tuple[StrategyRecord, ...]:
@@ -86,11 +102,12 @@ class Listing:
 
 @dataclass(frozen=True)
 class Registry:
-    """The strategies that can be chosen, and the listing they come from."""
+    """The strategies, loggers and experts that can be used, and the listing they come from."""
 
     listing: Listing
     classes: Mapping[str, type[TrainingStrategy]]
     loggers: tuple[LoggerSource, ...] = ()
+    experts: Experts = field(default_factory=lambda: EXPERTS)
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:

@@ -41,7 +41,7 @@ class PolicyScoreDTO(BaseModel):
     score: float | None = Field(
         description="(mean - random) / (expert - random): random is 0, the expert is 1; null if they earn the same"
     )
-    faints_per_10k: float = Field(description="per 10 000 agent-ticks")
+    faints_per_10k: float | None = Field(None, description="per 10 000 agent-ticks; null where nobody faints")
 
 
 class Comparison(NamedTuple):

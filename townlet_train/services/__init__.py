@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from townlet_train.policies.experts import EXPERTS, Experts
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
@@ -21,10 +23,13 @@ class TrainingServices:
     replay: ReplayDatasetService
     evaluation: EvaluationService
     promotion: PromotionServiceAdapter | None = None  # None: nothing here promotes checkpoints
+    experts: Experts = field(
+        default_factory=lambda: EXPERTS
+    )  # by environment id, those of plugins among them
 
     @classmethod
-    def from_config(cls, config: RunConfig) -> TrainingServices:
-        """The services for a run."""
+    def from_config(cls, config: RunConfig, experts: Experts = EXPERTS) -> TrainingServices:
+        """The services for a run in which `experts` demonstrate and are compared with."""
         from townlet_train.config import config_hash
         from townlet_train.services.replay import ReplayDatasetService
         from townlet_train.services.rollout import RolloutCaptureService
@@ -33,5 +38,6 @@ class TrainingServices:
         return cls(
             RolloutCaptureService(config_sha256=config_hash(config)),
             ReplayDatasetService(),
-            EvaluationService(config),
+            EvaluationService(config, experts),
+            experts=experts,
         )

@@ -16,6 +16,7 @@ from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import Pausable, VectorEnv, episodes_over
 from townlet_train.envs.streams import policy_uniforms, stream
 from townlet_train.errors import UsageError
+from townlet_train.policies.experts import EXPERTS, Experts
 from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
 from townlet_train.policies.scripted import RandomPolicy, scripted_policy
@@ -66,11 +67,12 @@ def evaluate_as_configured(
     checkpoint: Path | None = None,
     scripted: str | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
+    experts: Experts = EXPERTS,
 ) -> EvaluationDTO:
     """Evaluate one checkpoint or one scripted policy in `config.env` on the seeds of `config.evaluation`.
 
-    Seeds the checkpoint was trained on give a warning. Raises `CheckpointError` when it was trained on other features
-    or actions than the environment has.
+    The scripted policy "expert" is the environment's own among `experts`. Seeds the checkpoint was trained on give a
+    warning. Raises `CheckpointError` when it was trained on other features or actions than the environment has.
     """
     wanted = config.evaluation
     seeds = range(wanted.seed, wanted.seed + wanted.episodes)
@@ -83,7 +85,7 @@ def evaluate_as_configured(
         policy = NetworkPolicy(loaded, deterministic=deterministic, name=str(checkpoint))
         warnings = warn_of_seen_seeds(loaded.info.lineage, seeds)
     elif scripted is not None:
-        policy, warnings = scripted_policy(scripted, env.spec), ()
+        policy, warnings = scripted_policy(scripted, env.spec, experts), ()
         deterministic = not isinstance(policy, RandomPolicy)
     else:
         raise UsageError("Name one thing to evaluate: a checkpoint or a scripted policy.")

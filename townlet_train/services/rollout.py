@@ -25,6 +25,7 @@ from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv
 from townlet_train.envs.streams import policy_uniforms
 from townlet_train.errors import DataError, UsageError
 from townlet_train.files import atomic_directory
+from townlet_train.policies.experts import EXPERTS, Experts
 from townlet_train.policies.protocol import Policy
 from townlet_train.results import RolloutCaptureDTO
 
@@ -173,8 +174,12 @@ def capture_as_configured(
     with_maps: bool = True,
     overwrite: bool = False,
     report: Report | None = None,
+    experts: Experts = EXPERTS,
 ) -> RolloutCaptureDTO:
-    """Capture a scripted policy in `config.env` as `config.rollout` says, seeds counting up from `config.seed`."""
+    """Capture a scripted policy in `config.env` as `config.rollout` says, seeds counting up from `config.seed`.
+
+    Policy "expert" is the environment's own among `experts`.
+    """
     from townlet_train.policies.scripted import (
         scripted_policy,  # compiled rules, which no other run need load
     )
@@ -185,7 +190,7 @@ def capture_as_configured(
     env = build_env(run, wanted.towns)
     return RolloutCaptureService(config_sha256=config_hash(run)).capture(
         env,
-        scripted_policy(policy, env.spec),
+        scripted_policy(policy, env.spec, experts),
         ticks=wanted.ticks,
         seeds=range(run.seed, run.seed + wanted.towns),
         output=output,

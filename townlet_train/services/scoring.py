@@ -10,18 +10,19 @@ from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.build import build_env
 from townlet_train.errors import CheckpointError
+from townlet_train.policies.experts import EXPERTS, Experts, find_expert
 from townlet_train.results import Comparison, EvaluationDTO, PolicyScoreDTO
 from townlet_train.services.evaluation import evaluate_as_configured
 
-EXPERT_ENVS = ("town",)
 Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interrupted` to stop
 
 
 class EvaluationService:
     """Episode returns in the run's environment on the seeds of `config.evaluation`."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, experts: Experts = EXPERTS) -> None:
         self._config = config
+        self._experts = experts
 
     def check_env(self, env_id: str) -> None:
         """Raise `UnknownNameError` or `EnvironmentCreationError` when that environment cannot be built."""
@@ -41,16 +42,20 @@ class EvaluationService:
         asked = {name: value for name, value in given.items() if value is not None}
         wanted = self._config.evaluation.model_copy(update=asked)
         config = self._config.model_copy(update={"evaluation": wanted})
-        return evaluate_as_configured(config, checkpoint=checkpoint, scripted=scripted, report=report)
+        return evaluate_as_configured(
+            config, checkpoint=checkpoint, scripted=scripted, report=report, experts=self._experts
+        )
 
     def compare(
         self, checkpoint: Path, *, name: str, report: Report = lambda done, total: None
     ) -> Comparison:
         """Score a checkpoint, sampled and greedy, on the scale where random is 0 and the expert 1.
 
-        A checkpoint that knows other features or actions than this release's environment gives a warning alone.
+        Where no expert plays nothing is compared. A checkpoint that knows other features or actions than this release's
+        environment gives a warning alone.
         """
-        if self._config.env not in EXPERT_ENVS:
+        spec = build_env(self._config, 1).spec
+        if find_expert(spec.env_id, self._experts) is None:
             return Comparison()
         runs = {
             "expert": partial(self.evaluate, scripted="expert"),
@@ -59,7 +64,7 @@ class EvaluationService:
             "random": partial(self.evaluate, scripted="random"),
         }
         try:
-            load_checkpoint(checkpoint).info.check_matches(build_env(self._config, 1).spec)
+            load_checkpoint(checkpoint).info.check_matches(spec)
         except CheckpointError as error:
             return Comparison(warnings=(f"The {name} was not evaluated. {error}",))
         evaluations = {
@@ -101,7 +106,7 @@ def _scored(name: str, evaluation: EvaluationDTO, zero: float, one: float) -> Po
         ci_low=evaluation.ci_low,
         ci_high=evaluation.ci_high,
         score=(evaluation.mean - zero) / (one - zero) if one > zero else None,
-        faints_per_10k=10 * evaluation.events["faint"],
+        faints_per_10k=10 * evaluation.events["faint"] if "faint" in evaluation.events else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from townlet_train.api import TrainingStrategy, hookimpl
+from townlet_train.api import EXPERTS, Experts, TrainingStrategy, hookimpl
 from townlet_train.strategies.anneal.strategy import AnnealStrategy
 from townlet_train.strategies.bc import BCStrategy
 from townlet_train.strategies.ppo import PPOStrategy
@@ -14,3 +14,9 @@ TOWNLET_TRAIN_API = 1
 def townlet_train_strategies() -> list[type[TrainingStrategy]]:
     """The strategies of this distribution."""
     return [AnnealStrategy, BCStrategy, PPOStrategy]
+
+
+@hookimpl
+def townlet_train_experts() -> Experts:
+    """The experts of this distribution."""
+    return EXPERTS

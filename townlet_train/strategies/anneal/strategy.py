@@ -117,7 +117,9 @@ class Anneal:
             def report(done: int, total: int) -> None:
                 self.context.report(Progress("capture", done, total, {}))
 
-            capture_as_configured(self.context.config, output=folder, report=report)
+            capture_as_configured(
+                self.context.config, output=folder, report=report, experts=self.context.services.experts
+            )
         return replay.resolve_manifest(folder)
 
     def _advance(self, journey: Journey, index: int) -> Journey:
