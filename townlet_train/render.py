@@ -45,6 +45,8 @@ def render(result: Any, stream: TextIO) -> None:
     On a terminal tables fit its width. Elsewhere a row is one line, unless COLUMNS sets a width.
     """
     single, tables = _split(as_document(result))
+    for field, columns in getattr(result, "columns", {}).items():
+        tables[field] = [{name: row[name] for name in columns} for row in tables.get(field, ())]
     shown = [_pairs(single)] if single else []
     shown += [_grid(title, rows) for title, rows in tables.items()]
     console = _console(stream)

@@ -123,6 +123,8 @@ class PPOStats:
             "grad_norm_max": self.grad_norm_max,
             "kl_divergence": self.approx_kl,
             "kl_divergence_max": self.approx_kl_max,
+            "reference_kl": self.reference_kl,
+            "kl_coef": self.kl_coef,
             "explained_variance": _defined(self.explained_variance),
             "lr": self.learning_rate,
             "skipped_updates": self.skipped_updates,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,6 +58,13 @@ class AnnealStageResultDTO(BaseModel):
 
 class AnnealSummaryDTO(TrainingResultDTO):
     """From a clone to the best policy that kept within the guardrails."""
+
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "stages": (
+            *("cycle", "mode", "total_steps", "return_mean", "return_low", "return_high", "faints_per_10k"),
+            *("queue_conflict_events", "reference_kl", "kl_coef", "learning_rate", "best", "action"),
+        )
+    }
 
     strategy: str = "anneal"
     status: AnnealStatus

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -9,6 +12,9 @@ class ResultDTO(BaseModel):
     """Base of everything a command reports."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """What a person is shown of each record in a field that lists some; of other fields, everything."""
 
     schema_version: str = Field("1.0.0", description="version of this document's schema")
     warnings: tuple[str, ...] = Field((), description="what the user should know although the work was done")

@@ -125,6 +125,10 @@ class PPOTrainingResultDTO(OnPolicyResultDTO):
     grad_norm_max: float = Field(description="largest of a batch")
     kl_divergence: float = Field(description="approx_kl: k3 estimate of KL(old, new), nats")
     kl_divergence_max: float = Field(description="largest of a batch")
+    reference_kl: float | None = Field(
+        None, description="KL(reference, policy), nats; null without a reference"
+    )
+    kl_coef: float = Field(0.0, ge=0, description="what it was weighed with")
     queue_conflict_events: float | None = Field(
         None, ge=0, description="queue conflicts; null outside of a town"
     )

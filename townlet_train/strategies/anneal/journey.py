@@ -33,11 +33,11 @@ class Journey(BaseModel):
     reasons: tuple[str, ...] = ()
     status: str | None = None  # once it is decided: HOLD or FAIL
 
-    def accept(self, measured: EvaluationDTO) -> Journey:
+    def accept(self, measured: EvaluationDTO, loss: float | None) -> Journey:
         """A stage kept within the guardrails: strikes are forgotten, and the best may be a new one."""
         better = self.best_measured is None or measured.mean > self.best_measured.mean
         best = {"best": self.current, "best_measured": measured} if better else {}
-        return self.model_copy(update={**best, "strikes": 0, "previous": measured})
+        return self.model_copy(update={**best, "strikes": 0, "previous": measured, "loss": loss})
 
     def object(self, reasons: tuple[str, ...]) -> Journey:
         """A stage went through a guardrail: first more KL and smaller steps, then back to the best, then an end."""

@@ -68,6 +68,7 @@ class AnnealParams(StrategyParams):
         (), description="stages; unset: bc, critic_warmup, ppo again and again"
     )
     guardrails: Guardrails = Field(Guardrails(), description="what a stage is held to")
+    gate: bool = Field(True, description="judge the best policy beside the release, or beside the clone")
     stage_episodes: int = Field(64, gt=1, description="held-out episodes after every stage")
 
     @model_validator(mode="after")

@@ -133,8 +133,9 @@ class Anneal:
             return journey.fail(f"Stage {index} ({stage.mode}) failed: {error}")
         journey = self._moved(journey, stage, result)
         measured = self._measure(journey)
-        journey = self._pinned(journey, stage, measured, result)
-        flags = self._flags(journey, stage, measured, result)
+        journey = self._pinned(journey, stage, measured)
+        loss = getattr(result, "loss_total", None) if stage.mode == PPO else None
+        flags = self._flags(journey, stage, measured, loss)
         described = self._describe(stage, journey, result, measured, flags, told)
         if stage.mode == BC and described.passed is False:
             after = journey.fail(
@@ -144,7 +145,7 @@ class Anneal:
         elif flags:
             after, action = journey.object(tuple(flag.reason for flag in flags)), ACTIONS[journey.strikes]
         else:
-            after, action = journey.accept(measured), None
+            after, action = journey.accept(measured, journey.loss if loss is None else loss), None
         described = described.model_copy(
             update={
                 "action": action,
@@ -246,9 +247,7 @@ class Anneal:
             **whom, episodes=self.params.stage_episodes, deterministic=False, report=report
         )
 
-    def _pinned(
-        self, journey: Journey, stage: StageParams, measured: EvaluationDTO, result: TrainingResultDTO | None
-    ) -> Journey:
+    def _pinned(self, journey: Journey, stage: StageParams, measured: EvaluationDTO) -> Journey:
         """The clone is the reference that everything after it is compared with."""
         if stage.mode != BC or journey.reference is not None:
             return journey
@@ -258,11 +257,10 @@ class Anneal:
         )
 
     def _flags(
-        self, journey: Journey, stage: StageParams, measured: EvaluationDTO, result: TrainingResultDTO | None
+        self, journey: Journey, stage: StageParams, measured: EvaluationDTO, loss: float | None
     ) -> tuple[Flag, ...]:
         if stage.mode == BC or journey.reference is None or journey.previous is None:
             return ()
-        loss = getattr(result, "loss_total", None) if stage.mode == PPO else None
         yardstick = Yardstick(journey.reference, journey.previous, journey.random_mean or 0.0, journey.loss)
         return flags_of(measured, loss, yardstick, self.params.guardrails)
 

@@ -1,0 +1,179 @@
+"""Anneal: stages that build on one another, guardrails that act, a run that a stop does not change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.annealing import Reached, anneal
+from townlet_train.config import RunConfig
+from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.errors import UsageError
+
+CLONE, WARM = Reached(30.0), Reached(30.0)
+
+
+def stage_of(path: str | None) -> int:
+    return int(load_checkpoint(Path(str(path))).state["stage"])
+
+
+def test_every_stage_begins_with_what_the_one_before_left(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50)])
+    assert [(told["stage"], told["from"]) for told in made.told] == [(0, None), (1, 0), (2, 1), (3, 2)]
+    assert [told["optimiser"] for told in made.told] == [None, False, False, True]
+    assert made.result.status == "PASS"
+    assert [stage.mode for stage in made.result.stages] == ["bc", "critic_warmup", "ppo", "ppo"]
+    assert stage_of(made.result.checkpoint) == 3
+
+
+def test_the_critic_learns_alone_first_and_the_clone_is_what_ppo_stays_near(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40)], {"kl_coef": 0.3})
+    _, warmup, ppo = made.told
+    assert warmup["critic_only"]
+    assert "reference" not in warmup
+    assert ppo["kl_coef"] == 0.3
+    assert load_checkpoint(ppo["reference"]).state["stage"] == 0
+
+
+def test_the_best_policy_within_the_guardrails_is_released_not_the_last(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(60), Reached(55), Reached(90, faint=0.5)])
+    assert stage_of(made.result.checkpoint) == 2
+    assert made.result.final_reward_mean == pytest.approx(60)
+
+
+def test_a_guardrail_first_softens_then_restores_the_best_then_holds(tmp_path: Path) -> None:
+    fainting = Reached(80, faint=0.5)
+    made = anneal(
+        tmp_path / "run",
+        [CLONE, WARM, Reached(40), fainting, fainting, fainting, Reached(99)],
+        {"kl_coef": 0.1},
+    )
+    assert [stage.action for stage in made.result.stages] == [None, None, None, "soften", "restore", "hold"]
+    rates = [told["learning_rate"] for told in made.told[3:]]
+    assert [told["kl_coef"] for told in made.told[3:]] == pytest.approx([0.1, 0.2, 0.2])
+    assert rates[1] < rates[0] / 1.9
+    assert [told["from"] for told in made.told[3:]] == [2, 3, 2]
+    assert made.result.status == "HOLD"
+    assert "5.00 faints per 10 000 agent-ticks are more than 1" in made.result.reasons[0]
+    assert stage_of(made.result.checkpoint) == 2
+    events = [event["event"] for event in made.events]
+    assert events == ["stage"] * 4 + ["soften", "stage", "restore", "stage", "hold"]
+
+
+def test_strikes_are_forgotten_after_a_stage_that_keeps_within_the_guardrails(tmp_path: Path) -> None:
+    fainting = Reached(50, faint=0.5)
+    made = anneal(tmp_path / "run", [CLONE, WARM, fainting, Reached(45), fainting, Reached(60)])
+    assert [stage.action for stage in made.result.stages] == [None, None, "soften", None, "soften", None]
+    assert made.result.status == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("reached", "reason"),
+    [
+        (Reached(10), "The return fell from 30 (reference) to 10"),
+        (Reached(40, queue_conflict=5), "5 of queue_conflict per 1 000 agent-ticks are not between"),
+        (Reached(40, queue_conflict=50), "50 of queue_conflict per 1 000 agent-ticks are not between"),
+        (Reached(40, faint=0.2), "2.00 faints per 10 000 agent-ticks are more than 1"),
+    ],
+)
+def test_each_guardrail_says_what_was_measured_and_what_is_allowed(
+    reached: Reached, reason: str, tmp_path: Path
+) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, reached])
+    flags = made.result.stages[-1].flags
+    assert any(reason in flag for flag in flags), flags
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "raised"), [(-3.0, -5.0, False), (-3.0, 1.0, True), (0.0, 0.9, False)]
+)
+def test_the_loss_may_fall_as_far_as_it_likes_and_has_a_baseline_below_zero(
+    before: float, after: float, raised: bool, tmp_path: Path
+) -> None:
+    plan = [CLONE, WARM, Reached(40, loss=before), Reached(41, loss=after)]
+    made = anneal(tmp_path / "run", plan)
+    assert made.result.stages[-1].anneal_loss_flag is raised
+
+
+def test_a_clone_below_its_threshold_fails_the_anneal(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [Reached(30, accuracy=0.8), WARM, Reached(40)])
+    assert made.result.status == "FAIL"
+    assert made.result.reasons == ("The clone's held-out accuracy is 0.800, below 0.95.",)
+    assert len(made.told) == 1
+
+
+def test_training_that_fails_leaves_the_best_policy_and_says_which_stage_it_was(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(0, error="Everything is NaN.")])
+    assert made.result.status == "FAIL"
+    assert made.result.reasons == ("Stage 3 (ppo) failed: Everything is NaN.",)
+    assert stage_of(made.result.checkpoint) == 2
+
+
+def test_social_rewards_follow_their_schedule_by_cycle(tmp_path: Path) -> None:
+    social = {"schedule": [{"cycle": 1, "stage": "C1"}, {"cycle": 2, "stage": "C2"}]}
+    made = anneal(
+        tmp_path / "run",
+        [CLONE, WARM, Reached(40), Reached(50)],
+        config=RunConfig.model_validate({"seed": 7, "social": social}),
+    )
+    assert [told["social"] for told in made.told] == ["OFF", "OFF", "C1", "C2"]
+    assert [stage.social_stage for stage in made.result.stages] == ["OFF", "OFF", "C1", "C2"]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["social_stage"] for line in lines] == ["OFF"] * 4 + ["C1"] * 2 + ["C2"] * 2
+
+
+def test_stages_know_what_they_are_measured_against(tmp_path: Path) -> None:
+    made = anneal(
+        tmp_path / "run", [CLONE, WARM, Reached(40, loss=0.4), Reached(50)], {"dataset_label": "mine"}
+    )
+    last = made.told[-1]["anneal"]
+    assert (last.cycle, last.stage, last.dataset_label) == (2, "ppo", "mine")
+    assert (last.bc_accuracy, last.bc_threshold, last.bc_passed) == (1.0, 0.95, True)
+    assert (last.loss_baseline, last.queue_events_baseline) == (0.4, 10.0)
+    assert made.result.baselines["mine"]["queue_conflict_events"] == 10.0
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_an_anneal_that_was_stopped_in_any_stage_goes_on_as_the_same(stage: int, tmp_path: Path) -> None:
+    plan = [CLONE, WARM, Reached(40), Reached(80, faint=0.5), Reached(60)]
+    whole = anneal(tmp_path / "whole", plan)
+    anneal(tmp_path / "stopped", plan, stop_in=stage)
+    resumed = anneal(tmp_path / "stopped", plan, resume_from="latest")
+    again = {told["stage"]: told for told in whole.told}
+    for told in resumed.told:
+        assert {**told, "reference": None} == {**again[told["stage"]], "reference": None}
+    assert [told["stage"] for told in resumed.told] == list(range(stage, len(plan)))
+    assert _timeless(resumed.result.model_dump()) == _timeless(whole.result.model_dump())
+    assert [_timeless(event) for event in resumed.events] == [_timeless(event) for event in whole.events]
+    assert _lines(tmp_path / "stopped") == _lines(tmp_path / "whole")
+
+
+def test_a_schedule_of_ones_own_takes_the_place_of_the_usual(tmp_path: Path) -> None:
+    schedule = [
+        {"cycle": 1, "mode": "ppo", "params": {"timesteps": 77}},
+        {"cycle": 0, "mode": "bc"},
+        {"cycle": 2, "mode": "eval"},
+    ]
+    made = anneal(tmp_path / "run", [CLONE, Reached(40)], {"schedule": schedule})
+    assert [stage.mode for stage in made.result.stages] == ["bc", "ppo", "eval"]
+    assert made.told[1]["timesteps"] == 77
+
+
+def test_a_schedule_that_begins_with_nothing_to_improve_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="A schedule begins with bc"):
+        anneal(tmp_path / "run", [CLONE], {"schedule": [{"cycle": 0, "mode": "ppo"}]})
+
+
+def _timeless(document: dict[str, object]) -> object:
+    """A document without times and without the folder it lies in."""
+    text = json.dumps(document, default=str).replace("stopped/", "whole/")
+    return json.loads(text, object_hook=lambda found: {k: v for k, v in found.items() if k not in TIMES})
+
+
+TIMES = {"timestamp", "duration_sec", "checkpoint_sha256"}
+
+
+def _lines(run_dir: Path) -> list[object]:
+    return [_timeless(json.loads(line)) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
