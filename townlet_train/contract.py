@@ -76,6 +76,10 @@ class StartingPoint:
     checkpoint: Checkpoint
     fork: bool
 
+    def describe(self) -> dict[str, Any]:
+        """What run.json says of it: enough to find the same file again."""
+        return {"checkpoint": str(self.path.absolute()), "sha256": self.sha256, "fork": self.fork}
+
 
 @dataclass(frozen=True)
 class TrainingContext:
