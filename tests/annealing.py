@@ -179,8 +179,8 @@ def anneal(
     orchestrator = TrainingOrchestrator(
         config or RunConfig(seed=7), services=services, registry=Registry(Listing(records, ()), classes)
     )
-    n_cycles = len(plan) - 2
-    settings = {"bc_manifest": Path("demonstrations"), "n_cycles": n_cycles, "gate": False, **(params or {})}
+    settings = {"bc_manifest": Path("demonstrations"), "n_cycles": max(1, len(plan) - 2), "gate": False}
+    settings |= params or {}
     try:
         result = orchestrator.run_strategy(
             "anneal", settings, run_dir=run_dir, resume_from=resume_from, report=report

@@ -1,6 +1,7 @@
-"""Train, kill without warning at a random moment, resume, again and again: `python -m tests.killer RUN_DIR KILLS`.
+"""Train, kill without warning at a random moment, resume, again and again: `python -m tests.killer RUN_DIR CASE KILLS`.
 
-Every life of the run is a fork of this process, which has imported everything, so that a kill costs no start-up.
+Every life of the run is a fork of this process, which has imported everything, so that a kill costs no start-up. Some
+die while they start, the others a random moment after they have reported so often, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -13,63 +14,111 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from townlet_train.config import RunConfig
-from townlet_train.data.checkpoint import sorted_checkpoints
+from townlet_train.contract import Progress
 from townlet_train.orchestrator import run_strategy
-
-PARAMS = {"timesteps": 60_000, "n_steps": 100, "batch_size": 50, "n_epochs": 1, "checkpoint_interval": 30}
-PARAMS |= {"log_interval": 100, "evaluation_episodes": 2}
-LONGEST_LIFE = 0.4  # seconds
+from townlet_train.services.runs import RUN
 
 
-def main(run_dir: Path, kills: int) -> None:
+class Case(NamedTuple):
+    """A run that is killed: of which strategy, in which environment, with which params."""
+
+    env: str
+    params: dict[str, Any]
+    strategy: str = "ppo"
+
+
+MOST_REPORTS = 3  # that a life makes before it is killed; none: it is killed while it starts
+STARTING, BETWEEN_REPORTS = 0.3, 0.03  # seconds
+FREQUENT = {"batch_size": 50, "n_epochs": 1, "log_interval": 100, "evaluation_episodes": 2}
+CASES = {
+    "a pole": Case(
+        "CartPole-v1", FREQUENT | {"timesteps": 30_000, "n_steps": 100, "checkpoint_interval": 30}
+    ),
+    "sixteen poles": Case(
+        "CartPole-v1",
+        FREQUENT
+        | {"timesteps": 50_000, "n_envs": 16, "n_steps": 20, "checkpoint_interval": 500}
+        | {"normalize_observations": True, "normalize_rewards": True},
+    ),
+    "a lander": Case(
+        "LunarLander-v3", FREQUENT | {"timesteps": 5_000, "n_steps": 150, "checkpoint_interval": 40}
+    ),
+    "towns": Case(
+        "town",
+        FREQUENT
+        | {"timesteps": 60_000, "n_envs": 3, "n_steps": 30, "checkpoint_interval": 300}
+        | {"evaluation_episodes": 0},
+    ),
+    "a pole, by a2c": Case(
+        "CartPole-v1",
+        {"timesteps": 8_000, "checkpoint_interval": 50, "log_interval": 100, "evaluation_episodes": 2},
+        strategy="a2c",
+    ),
+}
+
+
+def main(run_dir: Path, case: Case, kills: int) -> None:
     """Kill so often, then let the run end; print what it was told."""
     with tempfile.TemporaryDirectory() as folder:
-        train(Path(folder) / "run", timesteps=100)  # imports everything, which no life then has to
+        train(Path(folder) / "run", case, timesteps=100)  # imports everything, which no life then has to
     moments = random.Random(1)
     done = 0
     while done < kills:
-        life = start(run_dir)
-        time.sleep(moments.uniform(0.0, LONGEST_LIFE))
+        life, reports = start(run_dir, case)
+        wanted = moments.randint(0, MOST_REPORTS)
+        heard = sum(len(os.read(reports, 1)) for _ in range(wanted))
+        time.sleep(moments.uniform(0.0, BETWEEN_REPORTS if heard else STARTING))
         os.kill(life, signal.SIGKILL)
         _, status = os.waitpid(life, 0)
+        os.close(reports)
         if os.WIFEXITED(status):
             raise SystemExit(f"the run ended by itself with {os.WEXITSTATUS(status)} after {done} kills")
         done += 1
-    _, status = os.waitpid(start(run_dir), 0)
+    life, reports = start(run_dir, case)
+    while os.read(reports, 1024):
+        pass
+    _, status = os.waitpid(life, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         raise SystemExit("the run could not be resumed to its end")
-    resumed = json.loads((run_dir / "run.json").read_text())["resumed"]
-    print(json.dumps({"kills": done, "resumed": len(resumed), "params": PARAMS}))  # noqa: T201 - what the test reads
+    resumed = json.loads((run_dir / RUN).read_text()).get("resumed", [])
+    steps = [life["timestep"] for life in resumed]
+    print(json.dumps({"kills": done, "resumed_at": steps}))  # noqa: T201 - what the test reads
 
 
-def start(run_dir: Path) -> int:
-    """A process that trains; its id."""
+def start(run_dir: Path, case: Case) -> tuple[int, int]:
+    """A process that trains: its id, and a pipe with a byte for each of its reports."""
+    ours, theirs = os.pipe()
     process = os.fork()
     if process:
-        return process
+        os.close(theirs)
+        return process, ours
+    os.close(ours)
     try:
-        train(run_dir)
+        train(run_dir, case, lambda progress: os.write(theirs, b"."))
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 
-def train(run_dir: Path, **params: int) -> None:
-    """Train to the end, from the newest checkpoint if there is one."""
-    latest = "latest" if sorted_checkpoints(run_dir) else None
+def train(
+    run_dir: Path, case: Case, report: Callable[[Progress], object] = lambda progress: None, **params: Any
+) -> None:
+    """Train to the end: from the newest checkpoint, or from where the run began, once it has begun."""
     run_strategy(
-        "ppo",
-        {**PARAMS, **params},
-        config=RunConfig(env="CartPole-v1", seed=3),
+        case.strategy,
+        {**case.params, **params},
+        config=RunConfig(env=case.env, seed=3),
         run_dir=run_dir,
-        overwrite=latest is None,
-        resume_from=latest,
+        resume_from="latest" if (run_dir / RUN).exists() else None,
+        report=report,
     )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), CASES[sys.argv[2]], int(sys.argv[3]))

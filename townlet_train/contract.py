@@ -77,6 +77,10 @@ class StartingPoint:
     fork: bool
     optimiser: bool = True  # whether a fork by the same method takes over what its optimiser knows
 
+    def describe(self) -> dict[str, Any]:
+        """What run.json says of it: enough to find the same file again."""
+        return {"checkpoint": str(self.path.absolute()), "sha256": self.sha256, "fork": self.fork}
+
 
 @dataclass(frozen=True)
 class TrainingContext:

@@ -39,6 +39,19 @@ def storing(target: Path) -> Iterator[None]:
         raise StorageError(target, error) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a directory and those above it, where they are missing.
+
+    Raises:
+        StorageError: the file system has no room for it, or allows none there.
+    """
+    try:
+        with storing(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # of file systems that the operating system makes up, as /proc
+        raise StorageError(path, error) from error
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` to write to; it becomes `target` when the block ends without an error.
@@ -47,7 +60,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         StorageError: the disk is full, or the place cannot be written to.
     """
     with storing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
         os.close(handle)
         partial = Path(name)
@@ -69,7 +82,7 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     `REPLACED` where it is what stood there; `restore_replaced` puts that back.
     """
     with storing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
         replaced = partial.with_suffix(REPLACED)
         try:

@@ -29,12 +29,14 @@ from townlet_train.results import TrainingResultDTO
 from townlet_train.services import TrainingServices
 from townlet_train.services.experiment import close_experiment
 from townlet_train.services.resume import (
+    Found,
     changed_keys,
     check_budget,
     check_resumable,
     check_same_params,
     continued_config,
     find_checkpoint,
+    find_start,
 )
 from townlet_train.services.runs import (
     RUN,
@@ -139,13 +141,14 @@ class TrainingOrchestrator:
             resumed=resumed,
         ) as run:
             started = time.perf_counter()
-            loggers = RunLoggers(self.registry.loggers, run.path, resumed.recorded if resumed else None)
+            recorded = resumed.recorded if resumed is not None and resumed.path is not None else None
+            loggers = RunLoggers(self.registry.loggers, run.path, recorded)
             record = partial(_record, run, loggers)
             with closing(loggers):
                 result = self._run_guarded(name, strategy, replace(context, record=record))
             if result.duration_sec is None:
                 result = result.model_copy(update={"duration_sec": time.perf_counter() - started})
-            warnings = (*plan.warnings, *loggers.warnings, *result.warnings)
+            warnings = (*plan.warnings, *run.warnings, *loggers.warnings, *result.warnings)
             return close_experiment(run, result.model_copy(update={"warnings": warnings}))
 
     def _plan(
@@ -168,20 +171,20 @@ class TrainingOrchestrator:
         may_change = strategy.Params.may_change_on_resume
         if may_change is None:
             raise UsageError(f"Runs of {name} cannot be resumed.")
-        found = find_checkpoint(str(resume_from), path)
-        start = StartingPoint(found.path, found.sha256, found.checkpoint, fork)
         if fork:
-            same_method = found.checkpoint.info.algorithm == name
-            saved = found.checkpoint.state.get("params", {}) if same_method else {}
-            return _Plan(self.config, {**saved, **params}, path, start, found.warnings)
+            found = find_checkpoint(str(resume_from), path)
+            saved = found.state.get("params", {}) if found.algorithm == name else {}
+            return _Plan(self.config, {**saved, **params}, path, _starting_point(found, fork), found.warnings)
+        found = find_start(str(resume_from), path)
         check_resumable(found, name)
         given = dict(changed_keys(self.config, self.origin, DEFAULT))
         config, warnings = continued_config(found, given)
-        together = {**found.checkpoint.state["params"], **params}
+        together = {**found.state["params"], **params}
         check_budget(found, together)
         check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
         run_dir = run_dir or (found.path.parent if (found.path.parent / RUN).exists() else path)
-        return _Plan(config, together, run_dir, start, (*found.warnings, *warnings), found.damaged)
+        start, warnings = _starting_point(found, found.forked), (*found.warnings, *warnings)
+        return _Plan(config, together, path if found.again else run_dir, start, warnings, found.resumed)
 
     def _run_guarded(
         self, name: str, strategy: TrainingStrategy, context: TrainingContext
@@ -215,15 +218,7 @@ class _Plan(NamedTuple):
     run_dir: Path
     start: StartingPoint | None = None
     warnings: tuple[str, ...] = ()
-    damaged: tuple[Path, ...] = ()  # checkpoints that were passed over
-
-    @property
-    def resumed(self) -> Resumed | None:
-        """The checkpoint when the same run goes on."""
-        if self.start is None or self.start.fork:
-            return None
-        state = self.start.checkpoint.state
-        return Resumed(self.start.path, state["timestep"], state["recorded"], self.damaged)
+    resumed: Resumed | None = None  # the same run goes on
 
     def describe(self, strategy: TrainingStrategy, origin: Mapping[str, str]) -> dict[str, Any]:
         """What run.json says about where a run comes from."""
@@ -233,7 +228,15 @@ class _Plan(NamedTuple):
             "params": resolved,
             "config_hash": config_hash(self.config, {strategy.name: resolved}),
             "origin": dict(origin),
+            "start": None if self.start is None else self.start.describe(),
         }
+
+
+def _starting_point(found: Found, fork: bool) -> StartingPoint | None:
+    """The checkpoint that was found, to begin with; None where a run begins again from nothing."""
+    if found.checkpoint is None:
+        return None
+    return StartingPoint(found.path, found.sha256, found.checkpoint, fork)
 
 
 PolicyTrainingOrchestrator = TrainingOrchestrator

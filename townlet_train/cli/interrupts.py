@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: an exception at once, or a request that long work meets at its next report."""
+"""Ctrl-C and SIGTERM: an exception at once, or a request that long work meets at its next report.
+
+Whatever the number of signals, the program ends with `ExitCode.INTERRUPTED`.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,39 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
+
+from townlet_train.errors import ExitCode
+
+PATIENCE = (
+    8.0  # seconds to close what is open in after a second signal; a worker that hangs is given 5 to end
+)
 
 
 class StopRequest:
-    """Whether somebody asked the work to stop."""
+    """Whether somebody asked the work to stop, and how urgently."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self._last_resort: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal: the first is noted, the second interrupts at once."""
+        """Take a signal: the first is noted, the second interrupts at once, the third ends the process as it is."""
+        if self._last_resort is not None:
+            os._exit(ExitCode.INTERRUPTED)
         if self.signal_name is not None:
+            self._last_resort = threading.Timer(PATIENCE, os._exit, (ExitCode.INTERRUPTED,))
+            self._last_resort.daemon = True
+            self._last_resort.start()
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
         os.write(2, b"Stopping at the next safe place; once more interrupts at once.\n")
+
+    def close(self) -> None:
+        """Everything is closed: nobody need be ended any more."""
+        if self._last_resort is not None:
+            self._last_resort.cancel()
 
 
 @contextmanager
@@ -37,9 +57,12 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note the first Ctrl-C or SIGTERM instead of raising; a second one raises KeyboardInterrupt."""
+    """Note the first Ctrl-C or SIGTERM instead of raising; a second one raises KeyboardInterrupt.
+
+    Where that is held up, by foreign code or a file system that does not answer, the process ends after `PATIENCE`.
+    """
     request = StopRequest()
-    with _handling({signal.SIGINT: request, signal.SIGTERM: request}):
+    with closing(request), _handling({signal.SIGINT: request, signal.SIGTERM: request}):
         yield request
 
 

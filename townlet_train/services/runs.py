@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from townlet_train.data.checkpoint import checkpoints_after
 from townlet_train.errors import Interrupted, UsageError
-from townlet_train.files import PARTIAL, atomic_path, storing, to_json, write_json
+from townlet_train.files import PARTIAL, atomic_path, make_folder, storing, to_json, write_json
 from townlet_train.services.clock import now, stamp
 from townlet_train.services.rolling import read_log, rewind
 
@@ -59,14 +59,16 @@ RECORDED_VERSIONS = ("townlet-train", "numpy", "torch", "safetensors", "gymnasiu
 class Resumed(NamedTuple):
     """The checkpoint a run goes on from, and how far the run had come."""
 
-    path: Path
-    timestep: int
-    recorded: int  # timestep of the last line in metrics.jsonl by then
+    path: Path | None  # None: from its very beginning
+    timestep: int = 0
+    recorded: int = 0  # timestep of the last line in metrics.jsonl by then
     damaged: tuple[Path, ...] = ()  # later checkpoints that cannot be read
+    again: bool = False  # the directory holds this run, stopped before it saved any checkpoint there
 
     def continues(self, run_dir: Path) -> bool:
         """Whether the run goes on where it was."""
-        return (run_dir / RUN).exists() and self.path.resolve().parent == run_dir.resolve()
+        own = self.path is not None and self.path.resolve().parent == run_dir.resolve()
+        return (run_dir / RUN).exists() and (own or self.again)
 
 
 class Run:
@@ -78,6 +80,7 @@ class Run:
         self._document = dict(document)
         self._metrics_path = path / METRICS
         self._metrics: TextIO | None = None
+        self.warnings: tuple[str, ...] = ()  # of what was found when it was opened
 
     @property
     def model_path(self) -> Path:
@@ -152,11 +155,11 @@ def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None
         return
     if path.exists() and not path.is_dir():
         raise UsageError(f"The run directory {path} is a file. Choose another --output-dir.")
-    if not path.exists() or all(entry.name == LOCK for entry in path.iterdir()):
+    if not path.exists() or all(_of_no_run(entry.name) for entry in path.iterdir()):
         return
     if not (path / RUN).exists():
         raise UsageError(f"{path} is not empty and holds no run. Choose another --output-dir.")
-    status = _status(path / RUN)
+    status = read_run(path / RUN)["status"]
     nothing_to_lose = status == "failed" and not any(path.glob("*.zip"))
     if not overwrite and not nothing_to_lose:
         how = "running, or killed while it was" if status == "running" else status
@@ -165,16 +168,16 @@ def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None
         )
 
 
-def _status(path: Path) -> str:
-    """What a run.json says became of its run."""
-    return str(_read(path)["status"])
+def _of_no_run(name: str) -> bool:
+    """Whether a file is one that a run leaves which is killed before it has begun."""
+    return name == LOCK or (name.startswith(".") and name.endswith(PARTIAL))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A run.json."""
+def read_run(path: Path) -> dict[str, Any]:
+    """A run.json; `UsageError` when it is none."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return document | {"status": document["status"]}
+        return document | {"status": str(document["status"])}
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UsageError(
             f"{path} is damaged, expected a JSON object with a status. Choose another --output-dir."
@@ -196,10 +199,9 @@ def open_run(
     `details` go into run.json. Raises `UsageError` when another run is at work there, or was and `overwrite` is False.
     The run that is replaced is kept until the new one has saved a checkpoint, and is put back when it never does.
     A run that is resumed where it was goes on with its files, its metrics cut to what the checkpoint knows; elsewhere
-    it begins with a copy of those metrics.
+    it begins with a copy of those metrics. One that begins again, having saved no checkpoint, loses all but its log.
     """
-    with storing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     with ExitStack() as stack:
         stack.enter_context(_locked(path))
         _put_back(path)
@@ -207,22 +209,28 @@ def open_run(
         document: dict[str, Any] = {"schema_version": RUN_SCHEMA, "id": run_id(strategy, seed)}
         document |= {"strategy": strategy, "seed": seed, "started_at": now()}
         if resumed is not None and resumed.continues(path):
-            before = _read(path / RUN)
+            before = read_run(path / RUN)
             document |= {name: before[name] for name in KEPT if name in before}
             for later in checkpoints_after(path, resumed.timestep):
                 later.unlink()
+            if resumed.again:
+                _forget(path)
         else:
             _set_aside(path)
         for unfinished in path.glob(f".*{PARTIAL}"):
             unfinished.unlink()
         if resumed is not None:
-            _rewind(resumed, path / METRICS)
-            since = {"checkpoint": str(resumed.path), "timestep": resumed.timestep, "at": now()}
+            checkpoint = None if resumed.path is None else str(resumed.path)
+            since = {"checkpoint": checkpoint, "timestep": resumed.timestep, "at": now()}
             document["resumed"] = [*document.get("resumed", ()), since]
         run = Run(path, document["id"], document)
         stack.callback(run.close)
         run.update(status="running", ended_at=None, error=None, versions=versions(), **details)
+        if resumed is not None and resumed.path is not None:
+            run.warnings = _rewind(resumed.path.parent / METRICS, path / METRICS, resumed.recorded)
         stack.enter_context(_logged_to(path / "logs"))
+        if resumed is not None and resumed.again:
+            logger.info("%s had saved no checkpoint, so it begins again as it began", run.id)
         try:
             yield run
         except BaseException as error:
@@ -238,14 +246,21 @@ def open_run(
         shutil.rmtree(path / PREVIOUS, ignore_errors=True)
 
 
-def _rewind(resumed: Resumed, target: Path) -> None:
-    """Leave in `target` what the run had recorded by the time of its checkpoint."""
-    source = resumed.path.parent / METRICS
-    if not source.exists():
-        if resumed.recorded:
-            logger.warning("%s is missing; the metrics begin after step %d", source, resumed.recorded)
-        return
-    rewind(source, target, lambda line: bool(line["timestep"] <= resumed.recorded))
+def _rewind(source: Path, target: Path, recorded: int) -> tuple[str, ...]:
+    """Leave in `target` the lines of `source` up to the step `recorded`; a warning where there are fewer."""
+    rewind(source, target, lambda line: bool(line["timestep"] <= recorded))
+    reached = max((line["timestep"] for line in read_log(target)), default=0)
+    if reached >= recorded:
+        return ()
+    lost = f"{source} ends at step {reached}, the checkpoint knows of lines up to step {recorded}"
+    return (f"{lost}; those between are lost.",)
+
+
+def _forget(path: Path) -> None:
+    """Remove what a run wrote that begins again; what was logged stays, and run.json is about to be replaced."""
+    for found in _left_by_a_run(path):
+        if found.suffix != ".log" and found.name != RUN:
+            found.unlink()
 
 
 def versions() -> dict[str, str]:
