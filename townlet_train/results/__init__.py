@@ -3,6 +3,15 @@
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.results.promotion import (
+    CandidateDTO,
+    PromotionEventDTO,
+    PromotionHistoryDTO,
+    PromotionProblem,
+    PromotionSnapshot,
+    PromotionStatusDTO,
+    PromotionVerifyDTO,
+)
 from townlet_train.results.replay import (
     ReplayInspectDTO,
     ReplayProblem,
@@ -21,6 +30,7 @@ from townlet_train.results.training import BCTrainingResultDTO, OnPolicyResultDT
 
 __all__ = [
     "BCTrainingResultDTO",
+    "CandidateDTO",
     "Comparison",
     "DemoDTO",
     "DemoStepDTO",
@@ -31,6 +41,12 @@ __all__ = [
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
     "PolicyScoreDTO",
+    "PromotionEventDTO",
+    "PromotionHistoryDTO",
+    "PromotionProblem",
+    "PromotionSnapshot",
+    "PromotionStatusDTO",
+    "PromotionVerifyDTO",
     "ReplayInspectDTO",
     "ReplayProblem",
     "ReplaySplitDTO",
