@@ -1,14 +1,14 @@
-"""Kill every command of promotion between any two of its lines of code: `python -m tests.promotion_killer FOLDER`.
+"""Kill every command of promotion wherever it has just changed a file: `python -m tests.promotion_killer FOLDER`.
 
-Each life is a fork that is sent SIGKILL before its n-th line that touches the directory, for every n; then half-way
-through its write to the ledger. After each, verifying must find nothing but what it can finish, and the directory must
-be as before the command or as after it. What a kill leaves is itself recovered under kills.
+A command is first watched, line of code by line, for the lines before which the directory is not what it was. Then it
+runs again and again, each time as a fork that is sent SIGKILL before one of those, and in the middle of its write to
+the ledger. After each, verifying must find nothing but what it can finish, and the directory must be as before the
+command or as after it. What a kill leaves is recovered under kills in the same way.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -74,15 +74,13 @@ def main(base: Path) -> None:
 
 
 def kill_everywhere(template: Path, command: Command, work: Path, tally: Tally) -> None:
-    """Kill a command at every line of code and in the middle of its write to the ledger."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(template, work)
-    before = None if "damaged" in str(template) else seen(work)
-    command(PromotionService(work))
+    """Kill a command wherever it changes a file and in the middle of its write to the ledger."""
+    before = None if "damaged" in str(template) else seen(copied(template, work))
+    moments = watched(template, command, work)
     after, added = seen(work), line_length(work)
-    for nth in itertools.count(1):
-        if not life(template, command, work, at_line=nth):
-            break
+    assert len(moments) > 3
+    for nth in moments:
+        assert life(template, command, work, at_line=nth), "it ended before the line it was to be killed at"
         check(work, command, before, after, tally)
     for written in (1, added // 2, added - 1, added):
         assert life(template, command, work, tear_after=written), "the ledger was not written to"
@@ -90,25 +88,43 @@ def kill_everywhere(template: Path, command: Command, work: Path, tally: Tally) 
 
 
 def check(work: Path, command: Command, before: Seen | None, after: Seen, tally: Tally) -> None:
-    """The directory is as before or as after, and goes on from there, however often what is left is killed again."""
+    """The directory is as before or as after, and goes on from there, however often recovering is killed, too."""
     tally.kills += 1
-    left = signature(work)
-    if left in tally.left:
-        return
-    tally.left.add(left)
-    kept = work.with_name("kept")
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(work, kept)
+    tally.left.add(signature(work))
+    kept = copied(work, work.with_name("kept"))
     check_settled(work, command, before, after)
-    settle: Command = PromotionService.verify if before is None else PromotionService.status
-    again = set()
-    for nth in itertools.count(1):
-        if not life(kept, settle, work, at_line=nth):
-            return
+    recover: Command = PromotionService.verify if before is None else PromotionService.status
+    for nth in watched(kept, recover, work):
+        assert life(kept, recover, work, at_line=nth), "it ended before the line it was to be killed at"
         tally.kills += 1
-        if (left := signature(work)) not in again:
-            again.add(left)
-            check_settled(work, command, before, after)
+        check_settled(work, command, before, after)
+
+
+def watched(template: Path, command: Command, work: Path) -> list[int]:
+    """The lines of code of a command, by number, before which the directory is not what it was; it is run for that."""
+    service = PromotionService(copied(template, work))
+    found: list[int] = []
+    last = signature(work)
+
+    def look(nth: int) -> None:
+        nonlocal last
+        now = signature(work)
+        if now != last:
+            found.append(nth)
+        last = now
+
+    sys.settrace(tracer(look))
+    try:
+        command(service)
+    finally:
+        sys.settrace(None)
+    return found
+
+
+def copied(template: Path, target: Path) -> Path:
+    """A fresh copy of a directory."""
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(template, target))
 
 
 def check_settled(work: Path, command: Command, before: Seen | None, after: Seen) -> None:
@@ -152,8 +168,7 @@ def line_length(work: Path) -> int:
 
 def life(template: Path, command: Command, work: Path, *, at_line: int = 0, tear_after: int = 0) -> bool:
     """Run a command on a copy of the template in a process of its own; whether it was killed."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(template, work)
+    copied(template, work)
     process = os.fork()
     if not process:
         try:
@@ -186,6 +201,16 @@ def tear(after: int) -> None:
 
 def killer(nth: int) -> Callable[..., Any]:
     """A trace function that kills the process before the n-th line of code that touches files."""
+
+    def kill(number: int) -> None:
+        if number == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return tracer(kill)
+
+
+def tracer(before_line: Callable[[int], None]) -> Callable[..., Any]:
+    """A trace function that counts the lines of code that touch files, from the first that may write."""
     armed, count = False, 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -196,8 +221,7 @@ def killer(nth: int) -> Callable[..., Any]:
             armed = armed or frame.f_code.co_name in ARMING
         elif event == "line" and armed:
             count += 1
-            if count == nth:
-                os.kill(os.getpid(), signal.SIGKILL)
+            before_line(count)
         return trace
 
     return trace

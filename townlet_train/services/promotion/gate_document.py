@@ -15,6 +15,7 @@ from townlet_train.services.promotion.protocol import PromotionCandidate
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 VERDICTS = ("PASS", "HOLD", "FAIL")
+EXPECTED = "Pass what `townlet-train gate --json` prints."
 
 
 @dataclass(frozen=True)
@@ -28,28 +29,40 @@ class GateEvidence:
 
 
 def read_gate_document(text: str, source: str) -> GateEvidence:
-    """The evidence in a gate's JSON; `source` names it in errors.
+    """The evidence in what a gate printed; `source` names it in errors.
 
     Raises:
-        UsageError: it is no JSON object, or says no verdict, candidate or seeds.
+        UsageError: it is no JSON object, or not what `gate_evidence` needs.
     """
     try:
         document: Any = json.loads(text)
     except ValueError as error:
-        raise UsageError(
-            f"{source} is not JSON ({error}). Pass what `townlet-train gate --json` prints."
-        ) from error
+        raise UsageError(f"{source} is not JSON ({error}). {EXPECTED}") from error
     if not isinstance(document, Mapping):
-        raise UsageError(f"{source} is no JSON object. Pass what `townlet-train gate --json` prints.")
+        raise UsageError(f"{source} is no JSON object. {EXPECTED}")
+    return gate_evidence(document, source)
+
+
+def gate_evidence(document: Mapping[str, Any], source: str = "The gate's document") -> GateEvidence:
+    """The evidence in a gate's document; `source` names it in errors.
+
+    Raises:
+        UsageError: it does not say which verdict, on which seeds, about the bytes of which checkpoint.
+    """
     verdict = document.get("verdict")
     if verdict not in VERDICTS:
-        raise UsageError(f"{source}: `verdict` is {verdict!r}, expected PASS, HOLD or FAIL.")
+        raise UsageError(f"{source}: `verdict` is {verdict!r}, expected PASS, HOLD or FAIL. {EXPECTED}")
+    if document.get("candidate_sha256") is None:
+        raise UsageError(
+            f"{source} has no `candidate_sha256`, so it is about returns and not about a checkpoint. "
+            f"Gate the checkpoint itself."
+        )
     return GateEvidence(
         status=cast("PromotionStatus", verdict),
         candidate=PromotionCandidate(
             Path(_text(document, "candidate", source)),
             _hash(document, "candidate_sha256", source),
-            _numbers(document.get("scorecard", {}), source),
+            _scorecard(document),
         ),
         seeds=_seeds(document.get("seeds", ()), source),
         release_sha256=_hash(document, "release_sha256", source) if document.get("release_sha256") else None,
@@ -76,7 +89,14 @@ def _seeds(value: Any, source: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _numbers(value: Any, source: str) -> dict[str, float | None]:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{source}: `scorecard` is no mapping of names to numbers.")
-    return {name: float(number) for name, number in value.items() if type(number) in (int, float)}
+def _scorecard(document: Mapping[str, Any]) -> dict[str, float | None]:
+    """What was measured of the candidate: by criterion, or under `scorecard` where a document has one."""
+    named = document.get("scorecard")
+    if named is None:
+        criteria = document.get("criteria") or ()
+        named = {
+            item.get("criterion"): item.get("candidate") for item in criteria if isinstance(item, Mapping)
+        }
+    if not isinstance(named, Mapping):
+        return {}
+    return {str(name): float(number) for name, number in named.items() if type(number) in (int, float)}

@@ -239,4 +239,5 @@ def _next_step(snapshot: PromotionSnapshot, release_file: str | None) -> str:
         missing = snapshot.required_passes - snapshot.pass_streak
         return f"The candidate needs {missing} more PASS on other seeds: gate it on another block and record that."
     against = f" against {release_file}" if release_file else ""
-    return f"Gate a checkpoint{against} with --json, and record what it prints: townlet-train promotion record --gate FILE"
+    record = "townlet-train promotion record --gate FILE"
+    return f"Gate a checkpoint{against} with --json, and record what it prints: {record}"
