@@ -319,6 +319,7 @@ def test_a_full_disk_changes_nothing_and_says_so(full: str, tmp_path: Path) -> N
     assert service.promote().state == "promoted"
 
 
+@pytest.mark.slow
 def test_wherever_a_command_is_killed_the_next_one_finds_or_makes_agreement(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tests.promotion_killer", str(tmp_path)],

@@ -65,7 +65,7 @@ def test_every_line_holds_the_hash_of_the_line_before(recorded: Recorded) -> Non
     assert held[1:] == [hashlib.sha256(line.rstrip(b"\n")).hexdigest() for line in recorded.lines[:-1]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_edited_byte_is_found(recorded: Recorded, data: st.DataObject) -> None:
     content = bytearray(b"".join(recorded.lines))

@@ -25,7 +25,17 @@ from filelock import FileLock, Timeout
 from townlet_train.errors import CheckpointError, LedgerError, UsageError
 from townlet_train.files import PARTIAL, atomic_path, beside, flush_to_disk, sha256_of, storing, to_json
 from townlet_train.results.promotion import PromotionProblem
-from townlet_train.services.promotion.ledger import LEDGER, Entry, Ledger, Mark, append, cut, read_ledger
+from townlet_train.services.promotion.ledger import (
+    FROM_BACKUP,
+    LEDGER,
+    Entry,
+    Ledger,
+    Mark,
+    append,
+    cut,
+    line_problem,
+    read_ledger,
+)
 from townlet_train.services.promotion.rules import RELEASING
 
 STATE, RELEASE, RELEASES, LOCK = "state.json", "release.zip", "releases", ".lock"
@@ -33,7 +43,6 @@ STATE_SCHEMA = "1.0.0"
 PATIENCE = 60.0  # seconds to wait for another command
 REMEMBERED = 50  # releases in state.json's history, as in Townlet's
 FROM_LEDGER = "`townlet-train promotion verify --rebuild` writes it anew from the ledger"
-FROM_BACKUP = "Restore the directory from a backup, or begin a new one"
 
 
 @dataclass(frozen=True)
@@ -229,12 +238,12 @@ class PromotionFolder:
         elif seen.lines > lines:
             line = lines + 1
             told = f"is missing, and {STATE} knows of {seen.lines}: the end of {LEDGER} was removed"
-            yield _line_problem(line, told)
+            yield line_problem(line, told)
         elif lines - seen.lines > 1:
             told = f"was not known when {STATE} was written, and no kill leaves it behind by two"
-            yield _line_problem(seen.lines + 1, told)
+            yield line_problem(seen.lines + 1, told)
         elif seen.lines and ledger.entries[seen.lines - 1].sha256 != seen.sha256:
-            yield _line_problem(seen.lines, f"its bytes do not have the hash that {STATE} holds of it")
+            yield line_problem(seen.lines, f"its bytes do not have the hash that {STATE} holds of it")
         elif self.state.read_bytes() != state_document(ledger.entries[: seen.lines]):
             yield _problem(STATE, f"is not what {seen.lines} lines of {LEDGER} lead to", FROM_LEDGER)
 
@@ -291,9 +300,3 @@ def state_document(entries: Sequence[Entry]) -> bytes:
 
 def _problem(file: str, what: str, remedy: str) -> PromotionProblem:
     return PromotionProblem(file=file, problem=f"{file} {what}. {remedy}.")
-
-
-def _line_problem(line: int, what: str) -> PromotionProblem:
-    return PromotionProblem(
-        file=LEDGER, line=line, problem=f"Line {line} of {LEDGER}: {what}. {FROM_BACKUP}."
-    )

@@ -22,6 +22,7 @@ from townlet_train.results.promotion import CandidateDTO, PromotionProblem, Prom
 from townlet_train.services.promotion.rules import Evaluation, Event, Remark, Standing, after
 
 LEDGER = "ledger.jsonl"
+FROM_BACKUP = "Restore the directory from a backup, or begin a new one"
 NO_LINE = "0" * 64  # what the first line holds in place of a hash
 
 
@@ -125,18 +126,18 @@ def read_ledger(content: bytes, seen: Mark | None) -> Ledger:
         try:
             entry = _read_line(mark, standing, raw)
         except _Broken as error:
-            return Ledger(tuple(entries), problem=_problem(number, str(error)))
+            return Ledger(tuple(entries), problem=line_problem(number, str(error)))
         except _ForeignHash:
             if number > 1 and _vouched(lines, number, seen):
                 edited = "its bytes do not have the hash that the next line holds of it"
-                return Ledger(tuple(entries[:-1]), problem=_problem(number - 1, edited))
+                return Ledger(tuple(entries[:-1]), problem=line_problem(number - 1, edited))
             foreign = "it does not hold the hash of the line before it"
-            return Ledger(tuple(entries), problem=_problem(number, foreign))
+            return Ledger(tuple(entries), problem=line_problem(number, foreign))
         entries.append(entry)
         mark, standing = Mark(number, entry.sha256), entry.standing
     beginning = f'{{"line": {mark.lines + 1}, "previous": "{mark.sha256}", '.encode()
     if not (tail.startswith(beginning) or beginning.startswith(tail)):
-        problem = _problem(mark.lines + 1, "it is not whole, and not the beginning of a line either")
+        problem = line_problem(mark.lines + 1, "it is not whole, and not the beginning of a line either")
         return Ledger(tuple(entries), problem=problem)
     return Ledger(tuple(entries), torn=tail)
 
@@ -149,8 +150,11 @@ class _ForeignHash(Exception):
     """A line whose hash of the line before is another: one of the two was edited."""
 
 
-def _problem(number: int, what: str) -> PromotionProblem:
-    return PromotionProblem(file=LEDGER, line=number, problem=f"Line {number} of {LEDGER}: {what}.")
+def line_problem(number: int, what: str) -> PromotionProblem:
+    """Something that is wrong with a line."""
+    return PromotionProblem(
+        file=LEDGER, line=number, problem=f"Line {number} of {LEDGER}: {what}. {FROM_BACKUP}."
+    )
 
 
 def _read_line(mark: Mark, before: Standing, raw: bytes) -> Entry:
