@@ -10,6 +10,7 @@
     ├── TrainingError                 2   training itself failed
     ├── EnvironmentFailedError        2   an environment raised, or the process it ran in died
     ├── StorageError                  2   a file cannot be written: a full disk, missing rights; an OSError too
+    ├── LedgerError                   2   a promotion directory is not as it was written
     ├── CondaEnvironmentError         4   --require-conda-env asked for another environment
     ├── EnvironmentCreationError      5   the environment cannot be built
     │   ├── InfeasibleTownError       5   nobody could survive in the town as configured
@@ -108,6 +109,10 @@ class StorageError(TownletTrainError, OSError):
             f"{path} cannot be written: {error.strerror}. Make room or get the rights, or write elsewhere."
         )
         self.errno = error.errno
+
+
+class LedgerError(TownletTrainError):
+    """A promotion directory is not as it was written."""
 
 
 class CondaEnvironmentError(TownletTrainError):

@@ -40,6 +40,8 @@ def _of(annotation: Any, limits: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return st.one_of(*(st.none() if item is type(None) else _of(item, limits) for item in arguments))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return st.tuples(*map(_of, arguments))
     if origin is tuple:
         return st.lists(_of(arguments[0]), max_size=2).map(tuple)
     if origin is dict:

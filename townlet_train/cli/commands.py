@@ -25,6 +25,9 @@ COMMANDS: dict[str, Entry] = {
     "evaluate": Entry(
         "townlet_train.cli.evaluate", "Measure a checkpoint or a scripted policy on fixed seeds."
     ),
+    "promotion": Entry(
+        "townlet_train.cli.promotion", "Release what a gate passed, go back, and see what happened."
+    ),
     "strategies": Entry(
         "townlet_train.cli.strategies", "List the training methods and describe their params."
     ),

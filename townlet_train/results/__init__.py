@@ -4,6 +4,15 @@ from townlet_train.results.anneal import AnnealStageResultDTO, AnnealSummaryDTO
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.results.promotion import (
+    CandidateDTO,
+    PromotionEventDTO,
+    PromotionHistoryDTO,
+    PromotionProblem,
+    PromotionSnapshot,
+    PromotionStatusDTO,
+    PromotionVerifyDTO,
+)
 from townlet_train.results.replay import (
     ReplayInspectDTO,
     ReplayProblem,
@@ -24,6 +33,7 @@ __all__ = [
     "AnnealStageResultDTO",
     "AnnealSummaryDTO",
     "BCTrainingResultDTO",
+    "CandidateDTO",
     "Comparison",
     "DemoDTO",
     "DemoStepDTO",
@@ -34,6 +44,12 @@ __all__ = [
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
     "PolicyScoreDTO",
+    "PromotionEventDTO",
+    "PromotionHistoryDTO",
+    "PromotionProblem",
+    "PromotionSnapshot",
+    "PromotionStatusDTO",
+    "PromotionVerifyDTO",
     "ReplayInspectDTO",
     "ReplayProblem",
     "ReplaySplitDTO",
