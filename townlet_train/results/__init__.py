@@ -1,0 +1,43 @@
+"""What a command found out, as frozen pydantic models: Rich shows them as tables, `--json` prints them whole."""
+
+from townlet_train.results.base import ResultDTO, TrainingResultDTO
+from townlet_train.results.demo import DemoDTO, DemoStepDTO
+from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.results.replay import (
+    ReplayInspectDTO,
+    ReplayProblem,
+    ReplaySplitDTO,
+    ReplayValidateDTO,
+    RolloutCaptureDTO,
+)
+from townlet_train.results.town import (
+    DoctorCheckDTO,
+    KernelCacheDTO,
+    Measurement,
+    TownBudgetDTO,
+    TownDoctorDTO,
+)
+from townlet_train.results.training import BCTrainingResultDTO, OnPolicyResultDTO, PPOTrainingResultDTO
+
+__all__ = [
+    "BCTrainingResultDTO",
+    "Comparison",
+    "DemoDTO",
+    "DemoStepDTO",
+    "DoctorCheckDTO",
+    "EvaluationDTO",
+    "KernelCacheDTO",
+    "Measurement",
+    "OnPolicyResultDTO",
+    "PPOTrainingResultDTO",
+    "PolicyScoreDTO",
+    "ReplayInspectDTO",
+    "ReplayProblem",
+    "ReplaySplitDTO",
+    "ReplayValidateDTO",
+    "ResultDTO",
+    "RolloutCaptureDTO",
+    "TownBudgetDTO",
+    "TownDoctorDTO",
+    "TrainingResultDTO",
+]

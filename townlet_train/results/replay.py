@@ -1,0 +1,113 @@
+"""What was captured, and what a recording holds."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from townlet_train.results.base import ResultDTO
+
+
+class RolloutCaptureDTO(ResultDTO):
+    """What a capture left on disk, and what happened in it."""
+
+    output: str = Field(description="directory the capture is in")
+    manifest: str = Field(description="its manifest: what `bc --manifest` and `replay` take")
+    store: str = Field(description="npz: one file per agent's life; memmap: arrays for large captures")
+    env: str = Field(description="environment id")
+    policy: str = Field(description="name of the policy that acted")
+    ticks: int = Field(description="ticks captured in every environment")
+    towns: int = Field(description="environments captured side by side")
+    agents: int = Field(description="agents per environment")
+    frames: int = Field(description="agent-ticks: ticks x towns x agents")
+    seeds: tuple[int, ...] = Field(description="what each environment was reset with")
+    episodes: int = Field(description="episodes, those cut short by the end of the capture included")
+    complete_episodes: int = Field(description="episodes that ran to their end")
+    terminations: int = Field(description="lives that ended")
+    mean_episode_return: float | None = Field(
+        None, description="mean over complete episodes of the summed reward, averaged over agent slots"
+    )
+    reward_mean: float = Field(description="mean reward per agent-tick")
+    action_counts: dict[str, int] = Field(description="how often each action was taken")
+    action_entropy: float = Field(description="entropy of those counts, nats")
+    illegal_actions: int = Field(description="actions taken although the mask forbade them")
+    events: dict[str, float] = Field(
+        default_factory=dict, description="events by name, summed over environments"
+    )
+    bytes: int = Field(description="size of everything written")
+    duration_sec: float = Field(ge=0)
+    agent_ticks_per_sec: float = Field(ge=0)
+
+
+class ReplayInspectDTO(ResultDTO):
+    """What a recording holds."""
+
+    path: str = Field(description="manifest or sample that was read")
+    store: str = Field(description="npz or memmap")
+    layout: str = Field(description="the feature layout in words")
+    n_features: int
+    map_shape: tuple[int, ...] | None = Field(
+        None, description="(channels, height, width); null without maps"
+    )
+    action_names: tuple[str, ...] = Field(description="by id; empty when the files name none")
+    has_masks: bool
+    frames: int
+    trajectories: int = Field(description="lives; a file of another maker may hold several")
+    episodes: int
+    seeds: tuple[int, ...] = ()
+    policy: str | None = Field(None, description="who acted, when the manifest says")
+    action_counts: dict[str, int]
+    action_entropy: float = Field(description="nats")
+    majority_share: float = Field(description="share of frames with the commonest action")
+    reward_mean: float
+    episode_return_mean: float = Field(
+        description="of the return of an episode: summed reward per agent slot"
+    )
+    episode_return_std: float
+    episode_return_min: float
+    episode_return_max: float
+    terminations: int
+    truncations: int
+    forced_share: float | None = Field(
+        None, description="share of frames with one legal action; null without masks"
+    )
+    mask_violations: int = Field(description="actions the mask of their frame forbids")
+    non_finite: int = Field(description="NaN or infinite values in features and rewards")
+    conflict: dict[str, float] = Field(
+        default_factory=dict, description="mean and maximum of the rivalry features"
+    )
+    baseline: dict[str, float] = Field(
+        default_factory=dict, description="Townlet's baseline metrics, over samples"
+    )
+    rejected: int = Field(0, description="entries marked `accepted: false`, left out")
+    duplicates: int = Field(0, description="entries naming a sample again, left out")
+
+
+class ReplayProblem(BaseModel):
+    """One thing that is wrong with a recording."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problem: str = Field(description="what is wrong and where, in a sentence")
+
+
+class ReplayValidateDTO(ResultDTO):
+    """Whether a recording can be trusted."""
+
+    path: str
+    valid: bool = Field(description="True when there is no problem")
+    problems: tuple[ReplayProblem, ...] = ()
+    frames: int = Field(description="frames that could be read")
+
+
+class ReplaySplitDTO(ResultDTO):
+    """Two manifests that share no episode."""
+
+    path: str = Field(description="manifest that was split")
+    train: str = Field(description="manifest of the training episodes")
+    held_out: str = Field(description="manifest of the held-out episodes")
+    seed: int
+    fraction: float = Field(description="share of the episodes that was asked to be held out")
+    train_episodes: int
+    held_out_episodes: int
+    train_frames: int
+    held_out_frames: int
