@@ -13,6 +13,7 @@ NAMES = (
     "environments",
     "ppo",
     "a2c",
+    "learning",
     "solved",
     "town_ppo",
     "town_scratch",

@@ -22,7 +22,7 @@ import gymnasium
 ROOT = Path(__file__).parent
 SB3_ENV = ROOT.parent / ".venv-sb3"
 SB3 = ("stable-baselines3==2.9.2", "gymnasium[box2d]==1.4.0")
-ENV, N_RUNS, BARE_STEPS = "LunarLander-v3", 3, 20_000
+ENV, BARE_STEPS = "LunarLander-v3", 20_000
 CONTRACT = {"timesteps": 50_000, "n_envs": 1, "checkpoint_interval": 1000}
 MOST_MEGABYTES = 450
 
@@ -36,6 +36,7 @@ class Setting(NamedTuple):
     params: Mapping[str, float]
     ratio: float  # to Stable-Baselines3's steps per second
     share: float | None = None  # of the bare environment's
+    n_runs: int = 3
 
 
 def measure(algorithm: str, settings: Sequence[Setting]) -> dict[str, float]:
@@ -45,7 +46,7 @@ def measure(algorithm: str, settings: Sequence[Setting]) -> dict[str, float]:
     for number, setting in enumerate(settings):
         runs: Runs = {"ours": [], "sb3": []}
         bare: list[float] = []
-        for seed in range(42, 42 + N_RUNS):
+        for seed in range(42, 42 + setting.n_runs):
             bare.append(bare_rate(seed))
             for side, python in (("ours", Path(sys.executable)), ("sb3", SB3_ENV / "bin/python")):
                 runs[side].append(run_side(side, python, algorithm, seed, setting.params))

@@ -1,0 +1,159 @@
+"""The parts of one run, put together from its params: environments, network, learner, and where rollouts come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic
+
+import numpy as np
+
+from townlet_train.contract import StartingPoint, TrainingContext
+from townlet_train.data.checkpoint import CheckpointInfo, Lineage, bounds_of, seed_ranges
+from townlet_train.envs.build import build_env
+from townlet_train.envs.protocol import EnvSpec, VectorEnv
+from townlet_train.errors import CheckpointError
+from townlet_train.files import sha256_of
+from townlet_train.learners.devices import choose_device
+from townlet_train.learners.learner import gradient_trial
+from townlet_train.learners.networks import network_for_env
+from townlet_train.learners.params import OnPolicyParams
+from townlet_train.learners.replay import RecordedRollouts, open_recording
+from townlet_train.learners.roles import BuildLearner, OnPolicyLearner, RolloutSource, Stats
+from townlet_train.learners.rollouts import RolloutCollector
+from townlet_train.policies.network import NetworkSpec
+from townlet_train.services.runs import versions
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Transitions to learn from that others made: alone, or beside rollouts, a chunk after each."""
+
+    path: Path
+    alone: bool
+
+
+@dataclass(frozen=True)
+class Parts(Generic[Stats]):
+    """What one run consists of."""
+
+    env: VectorEnv
+    network: NetworkSpec
+    device: str
+    learner: OnPolicyLearner[Stats]
+    source: RolloutSource
+    beside: RecordedRollouts | None  # learned from after every rollout
+    info: CheckpointInfo  # what its checkpoints say of it
+
+    @property
+    def plays(self) -> bool:
+        """Whether rollouts are played, not read."""
+        return isinstance(self.source, RolloutCollector)
+
+
+def assemble(
+    context: TrainingContext,
+    params: OnPolicyParams,
+    algorithm: str,
+    build_learner: BuildLearner[Stats],
+    recording: Recording | None,
+) -> Parts[Stats]:
+    """The parts of a run; first weights and all that is random in rollouts are drawn from `context.rng`.
+
+    Raises:
+        CheckpointError: the checkpoint to begin with is of another network or environment than the params say.
+    """
+    alone = recording is not None and recording.alone
+    env = build_env(context.config, 1 if alone else params.n_envs, n_workers=params.n_workers)
+    network = _network(env.spec, params, context.start)
+    resumed = None if context.start is None or context.start.fork else context.start.checkpoint
+    device = choose_device(
+        params.device if resumed is None else resumed.state["device"],
+        partial(gradient_trial, network, params.rows_per_gradient),
+    )
+    learner = build_learner(network, context.rng, device)
+    recorded = None
+    if recording is not None:
+        recorded = open_recording(
+            recording.path,
+            env.spec,
+            network,
+            n_steps=params.n_steps * params.n_envs * env.n_agents,
+            normalize_observations=params.normalize_observations and alone,
+        )
+    seeds = range(context.seed, context.seed + (0 if alone else params.n_envs))
+    source = recorded if alone and recorded else _collector(env, network, params, seeds, context.rng)
+    lineage = Lineage(
+        demonstrations=None if recording is None else str(recording.path),
+        demonstrations_sha256=None if recording is None else sha256_of(recording.path),
+        training_seeds=seed_ranges([*seeds, *(recorded.seeds if recorded else ())]),
+        parent_sha256=_parent(context.start),
+    )
+    info = describe(algorithm, network, env.spec, lineage, config_hash=context.config_hash)
+    return Parts(env, network, device, learner, source, None if alone else recorded, info)
+
+
+def _collector(
+    env: VectorEnv, network: NetworkSpec, params: OnPolicyParams, seeds: range, rng: np.random.Generator
+) -> RolloutCollector:
+    return RolloutCollector(
+        env,
+        network,
+        n_steps=params.n_steps,
+        seeds=np.array(seeds),
+        rng=rng,
+        normalize_observations=params.normalize_observations,
+    )
+
+
+def _parent(start: StartingPoint | None) -> str | None:
+    """The hash of the checkpoint that this run's first weights are from; a run that goes on keeps its own."""
+    if start is None:
+        return None
+    return start.sha256 if start.fork else start.checkpoint.info.lineage.parent_sha256
+
+
+def describe(
+    algorithm: str, network: NetworkSpec, env: EnvSpec, lineage: Lineage, *, config_hash: str
+) -> CheckpointInfo:
+    """What a checkpoint says about a policy that learned in `env`."""
+    reads_maps = network.kind == "conflict_aware"
+    return CheckpointInfo(
+        algorithm=algorithm,
+        env_id=env.env_id,
+        feature_names=env.feature_names,
+        action_names=env.action_names,
+        map_channels=env.map_channels if reads_maps else (),
+        map_size=env.map_size if reads_maps else 0,
+        action_bounds=bounds_of(env),
+        network=network.to_document(),
+        lineage=lineage,
+        config_hash=config_hash,
+        versions=versions(),
+    )
+
+
+def _network(env: EnvSpec, params: OnPolicyParams, start: StartingPoint | None) -> NetworkSpec:
+    """The network that the params describe; that of the checkpoint to begin with, where there is one."""
+    wanted = network_for_env(
+        env, params.network, params.hidden_sizes, params.activation, normalised=params.normalize_observations
+    )
+    return wanted if start is None else _continued_network(wanted, start, env)
+
+
+def _continued_network(wanted: NetworkSpec, start: StartingPoint, env: EnvSpec) -> NetworkSpec:
+    """The checkpoint's network.
+
+    Raises:
+        CheckpointError: it is not the one that the params describe, or reads and does other things than `env` has.
+    """
+    start.checkpoint.info.check_matches(env)
+    saved = NetworkSpec.from_document(start.checkpoint.info.network)
+    for name in ("kind", "hidden_sizes", "activation", "distribution"):
+        if getattr(saved, name) != getattr(wanted, name):
+            raise CheckpointError(
+                f"{start.path} holds a network with {name} {getattr(saved, name)!r}, the params describe one with "
+                f"{getattr(wanted, name)!r}. Give the params of the checkpoint."
+            )
+    return saved

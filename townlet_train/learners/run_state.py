@@ -1,0 +1,111 @@
+"""All that the rest of a run depends on, as it moves: what a checkpoint holds, and how a run goes on from one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Generic
+
+import numpy as np
+
+from townlet_train.contract import StartingPoint
+from townlet_train.data.checkpoint import Arrays, Checkpoint, below, under
+from townlet_train.errors import CheckpointError, InexactStateError
+from townlet_train.learners.assembly import Parts
+from townlet_train.learners.curve import TrainingCurve
+from townlet_train.learners.roles import Stats
+from townlet_train.learners.telemetry import EventTally
+from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD
+
+logger = logging.getLogger(__name__)
+
+
+class RunState(Generic[Stats]):
+    """A run's parts, its curve and its counters; `settings` are kept in every checkpoint beside them."""
+
+    def __init__(
+        self,
+        parts: Parts[Stats],
+        curve: TrainingCurve,
+        rng: np.random.Generator,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.parts, self.curve = parts, curve
+        self.events = EventTally(parts.env.event_counts if parts.plays else dict)
+        self.rollouts = 0
+        self.resumable = True
+        self._rng, self._settings = rng, dict(settings)
+
+    @property
+    def timestep(self) -> int:
+        """Steps of all slots."""
+        return self.parts.source.timestep
+
+    def begin(self, start: StartingPoint | None) -> None:
+        """Go on where a checkpoint was saved, or begin with its policy, if there is one."""
+        if start is not None and start.fork:
+            self._adopt(start.checkpoint)
+        elif start is not None:
+            self._restore(start)
+
+    def checkpoint(self) -> Checkpoint:
+        """Copies of everything."""
+        parts = self.parts
+        state = {
+            "timestep": self.timestep,
+            "slots": parts.source.n_slots,
+            "unlearned": parts.source.filled,
+            "updates": parts.learner.n_updates,
+            "rollouts": self.rollouts,
+            "recorded": self.curve.told,
+            "device": parts.device,
+            "rng": self._rng.bit_generator.state,
+        }
+        weights, learner = parts.learner.weights, parts.learner.state()
+        return Checkpoint(parts.info, weights, state | self._settings, learner, self._training())
+
+    def _training(self) -> Arrays | None:
+        """What only the same run can use; None where an environment does not give its state away."""
+        if not self.resumable:
+            return None
+        parts = self.parts
+        try:
+            training = under("collector", parts.source.state()) | under("curve", self.curve.state())
+        except InexactStateError as error:
+            logger.warning("This run cannot be resumed, its checkpoints hold the policy alone. %s", error)
+            self.resumable = False
+            return None
+        training |= under("events", self.events.state())
+        return training if parts.beside is None else training | under("beside", parts.beside.state())
+
+    def _restore(self, start: StartingPoint) -> None:
+        saved, parts = start.checkpoint, self.parts
+        if saved.training is None or saved.optimizer is None:
+            raise CheckpointError(
+                f"{start.path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, "
+                f"or begin a new run with its policy by --fork."
+            )
+        if saved.info.lineage.demonstrations_sha256 != parts.info.lineage.demonstrations_sha256:
+            raise CheckpointError(
+                f"{start.path} was learned from {saved.info.lineage.demonstrations}, which is another recording now. "
+                f"Begin a new run with its policy by --fork."
+            )
+        parts.learner.load_weights(saved.weights)
+        parts.learner.restore(saved.optimizer)
+        parts.source.restore(below("collector", saved.training))
+        self.curve.restore(below("curve", saved.training))
+        if parts.beside is not None:
+            parts.beside.restore(below("beside", saved.training))
+        self.events.restore(below("events", saved.training))
+        self.rollouts = saved.state["rollouts"]
+        self._rng.bit_generator.state = saved.state["rng"]
+        logger.info("going on from %s, step %d", start.path, self.timestep)
+
+    def _adopt(self, saved: Checkpoint) -> None:
+        """Take over the policy, and what its optimiser knows where the method is the same."""
+        parts = self.parts
+        parts.learner.load_weights(saved.weights)
+        same_method = saved.optimizer is not None and saved.info.algorithm == parts.info.algorithm
+        parts.learner.adopt(saved.optimizer if same_method else None)
+        moments = below("collector.moments", saved.training or {})
+        parts.source.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
