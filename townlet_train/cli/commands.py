@@ -25,6 +25,10 @@ COMMANDS: dict[str, Entry] = {
     "evaluate": Entry(
         "townlet_train.cli.evaluate", "Measure a checkpoint or a scripted policy on fixed seeds."
     ),
+    "gate": Entry(
+        "townlet_train.cli.gate", "Judge candidates beside the released policy: PASS, HOLD or FAIL."
+    ),
+    "compare": Entry("townlet_train.cli.compare", "Compare training methods by their runs, not by episodes."),
     "strategies": Entry(
         "townlet_train.cli.strategies", "List the training methods and describe their params."
     ),

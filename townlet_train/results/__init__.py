@@ -3,6 +3,15 @@
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.results.gate import (
+    CompareDTO,
+    GateCandidateDTO,
+    GateCriterionDTO,
+    GateDTO,
+    MethodDTO,
+    MethodPairDTO,
+    Verdict,
+)
 from townlet_train.results.replay import (
     ReplayInspectDTO,
     ReplayProblem,
@@ -21,13 +30,19 @@ from townlet_train.results.training import BCTrainingResultDTO, OnPolicyResultDT
 
 __all__ = [
     "BCTrainingResultDTO",
+    "CompareDTO",
     "Comparison",
     "DemoDTO",
     "DemoStepDTO",
     "DoctorCheckDTO",
     "EvaluationDTO",
+    "GateCandidateDTO",
+    "GateCriterionDTO",
+    "GateDTO",
     "KernelCacheDTO",
     "Measurement",
+    "MethodDTO",
+    "MethodPairDTO",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
     "PolicyScoreDTO",
@@ -40,4 +55,5 @@ __all__ = [
     "TownBudgetDTO",
     "TownDoctorDTO",
     "TrainingResultDTO",
+    "Verdict",
 ]

@@ -14,7 +14,7 @@ from townlet_train.errors import CheckpointError, UsageError
 from townlet_train.files import sha256_of
 
 LATEST = "latest"
-MAY_CHANGE = ("seed", "evaluation.")  # settings of the config; a strategy names those of its params
+MAY_CHANGE = ("seed", "evaluation.", "gate.")  # settings of the config; a strategy names those of its params
 logger = logging.getLogger(__name__)
 
 
