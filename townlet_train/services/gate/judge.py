@@ -85,41 +85,64 @@ def judge_sequentially(
     if release is None:
         raise UsageError("A sequential gate compares signs, so it needs a release: name one with --against.")
     check_comparable(candidate, release, FIRST_LOOK)
-    margin = margins(release.first(FIRST_LOOK), settings)
-    criteria = _criteria(candidate, release, settings, margin, anytime_bounds)
-    apart = candidate.returns - release.returns
-    shifted, plain, worse = (
-        _e_value(values) for values in (apart + margin.mean, apart, -apart - margin.mean)
-    )
-    verdict = _joined(tuple(criterion.status(level) for criterion in criteria))
-    if worse >= 1 / level:
-        verdict = "FAIL"
-    elif verdict == "PASS" and shifted < 1 / level:
-        verdict = "HOLD"
-    better = anytime_bounds(mean_estimate, apart).low(level) > 0
-    result = _described(candidate, release, settings, criteria, verdict, level).model_copy(
+    case = _SequentialCase.of(candidate, release, settings)
+    verdict = case.verdict(level)
+    better = anytime_bounds(mean_estimate, candidate.returns - release.returns).low(level) > 0
+    result = _described(candidate, release, settings, case.criteria, verdict, level).model_copy(
         update={
             "method": "sequential",
-            "superior": verdict == "PASS" and plain >= 1 / level and better,
-            "e_non_inferior": shifted,
-            "e_superior": plain,
-            "e_inferior": worse,
+            "superior": verdict == "PASS" and case.e_superior >= 1 / level and better,
+            "e_non_inferior": case.e_non_inferior,
+            "e_superior": case.e_superior,
+            "e_inferior": case.e_inferior,
         }
     )
     return result.model_copy(update={"reasons": explain(result, settings)})
+
+
+@dataclass(frozen=True)
+class _SequentialCase:
+    """A candidate's pairs so far, everything that is asked of them, and the bets on their signs."""
+
+    candidate: Measured
+    criteria: tuple[Criterion, ...]
+    e_non_inferior: float
+    e_superior: float
+    e_inferior: float
+
+    @classmethod
+    def of(cls, candidate: Measured, release: Measured, settings: GateSettings) -> _SequentialCase:
+        margin = margins(release.first(FIRST_LOOK), settings)
+        apart = candidate.returns - release.returns
+        return cls(
+            candidate,
+            _criteria(candidate, release, settings, margin, anytime_bounds),
+            _e_value(apart + margin.mean),
+            _e_value(apart),
+            _e_value(-apart - margin.mean),
+        )
+
+    def verdict(self, level: float) -> Verdict:
+        """FAIL: a bet or a bound shows it to be worse; PASS: bets and every bound show it to be no worse."""
+        joined = _joined([criterion.status(level) for criterion in self.criteria])
+        if self.e_inferior >= 1 / level:
+            return "FAIL"
+        return "HOLD" if joined == "PASS" and self.e_non_inferior < 1 / level else joined
 
 
 def sequential_looks(
     candidate: Measured, release: Measured | None, settings: GateSettings, *, level: float | None = None
 ) -> GateDTO:
     """The first decision, looking after every episode; the last look's HOLD if there is none."""
-    result: GateDTO | None = None
-    for n in looks(len(candidate.seeds)):
-        part = None if release is None else release.first(n)
-        result = judge_sequentially(candidate.first(n), part, settings, level=level)
-        if result.verdict != "HOLD":
-            return result
-    return result if result is not None else judge_sequentially(candidate, release, settings, level=level)
+    n_all = len(candidate.seeds)
+    if candidate.problems or release is None or n_all < FIRST_LOOK:
+        return judge_sequentially(candidate, release, settings, level=level)
+    check_comparable(candidate, release, FIRST_LOOK)
+    alpha = settings.alpha if level is None else level
+    asked = (_SequentialCase.of(candidate.first(n), release.first(n), settings) for n in looks(n_all))
+    decided = next((case for case in asked if case.verdict(alpha) != "HOLD"), None)
+    n = n_all if decided is None else len(decided.candidate.seeds)
+    return judge_sequentially(candidate.first(n), release.first(n), settings, level=level)
 
 
 def looks(n: int) -> Iterator[int]:

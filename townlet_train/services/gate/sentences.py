@@ -60,15 +60,18 @@ def _failed(row: GateCriterionDTO) -> str:
 
 def _open(row: GateCriterionDTO) -> str:
     """What is not shown yet, and what would."""
-    asked = [
-        *([f"at least {_n(row.at_least)}, shown {_n(row.low)}"] if row.at_least is not None else []),
-        *([f"at most {_n(row.at_most)}, shown {_n(row.high)}"] if row.at_most is not None else []),
-    ]
+    asked = []
+    if row.at_least is not None and (row.low is None or row.low < row.at_least):
+        asked.append(f"at least {_n(row.at_least)} (bound {_n(row.low)})")
+    if row.at_most is not None and (row.high is None or row.high > row.at_most):
+        asked.append(f"at most {_n(row.at_most)} (bound {_n(row.high)})")
     more = (
         "no number of episodes would decide."
         if row.episodes_needed is None
         else f"about {row.episodes_needed} more episodes would decide."
     )
+    if row.low == row.high and row.criterion not in WORDS:
+        more = "as a rate without spread shows nothing; gate the checkpoints themselves."
     return f"{_what(row)}, is not shown to be {' and '.join(asked)}; {more}"
 
 

@@ -146,6 +146,7 @@ def tail_statistic(tail: float) -> Statistic:
     return partial(cvar_difference, tail=tail)
 
 
+@lru_cache(maxsize=4096)
 def student_quantile(probability: float, freedom: int) -> float:
     """The quantile of Student's distribution."""
     angles, cumulative = _student(freedom)
