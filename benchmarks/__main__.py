@@ -18,6 +18,7 @@ NAMES = (
     "town_ppo",
     "town_scratch",
     "recording",
+    "gate",
 )
 
 

@@ -168,6 +168,10 @@ def text(value: Any) -> str:
             return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
         case list() | tuple() if len(value) > SHOWN_VALUES:
             return f"{len(value)} values, {text(value[0])} to {text(value[-1])}"
+        case list() | tuple() if value and all(
+            isinstance(item, str) and item.endswith(".") for item in value
+        ):
+            return "\n".join(value)
         case list() | tuple():
             return (
                 ", ".join(

@@ -25,6 +25,7 @@ def example(name: str) -> ModuleType:
 
 def test_every_example_has_its_test() -> None:
     tested = {"clone_the_expert.py", "town_in_pettingzoo.py", "crowded_town.yaml", "lunarlander.yaml"}
+    tested |= {"ppo_or_a2c.py"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 
@@ -44,6 +45,16 @@ def test_random_agents_in_pettingzoo_do_badly_and_the_same_each_time() -> None:
     assert first == again != other
     assert len(first) == 6
     assert max(first.values()) < 0
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_two_methods_are_compared_by_their_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("Box2D")
+    compared = example("ppo_or_a2c").main(tmp_path, seeds=2, timesteps=2048, episodes=2)
+    assert [(method.group, method.seeds) for method in compared.methods] == [("ppo", (1, 2)), ("a2c", (1, 2))]
+    assert compared.metric == "evaluation.mean"
 
 
 def test_the_settings_file_changes_the_town_and_the_method() -> None:

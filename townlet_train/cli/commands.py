@@ -25,6 +25,10 @@ COMMANDS: dict[str, Entry] = {
     "evaluate": Entry(
         "townlet_train.cli.evaluate", "Measure a checkpoint or a scripted policy on fixed seeds."
     ),
+    "gate": Entry(
+        "townlet_train.cli.gate", "Judge candidates beside the released policy: PASS, HOLD or FAIL."
+    ),
+    "compare": Entry("townlet_train.cli.compare", "Compare training methods by their runs, not by episodes."),
     "promotion": Entry(
         "townlet_train.cli.promotion", "Release what a gate passed, go back, and see what happened."
     ),

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from townlet_train.config.base import LARGEST_SEED, ConfigModel
+from townlet_train.config.gate import GateSettings
 from townlet_train.config.town import SocialStage, TownConfig
 
 
@@ -71,6 +72,7 @@ class RunConfig(ConfigModel):
     social: SocialConfig = Field(SocialConfig(), description="social rewards by cycle")
     rollout: RolloutConfig = Field(RolloutConfig(), description="capture of demonstrations")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurement of policies")
+    gate: GateSettings = Field(GateSettings(), description="judgement of a candidate beside the release")
 
     @model_validator(mode="after")
     def _seeds_end_where_numbers_do(self) -> RunConfig:

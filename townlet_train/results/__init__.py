@@ -4,6 +4,15 @@ from townlet_train.results.anneal import AnnealStageResultDTO, AnnealSummaryDTO
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.results.gate import (
+    CompareDTO,
+    GateCandidateDTO,
+    GateCriterionDTO,
+    GateDTO,
+    MethodDTO,
+    MethodPairDTO,
+    Verdict,
+)
 from townlet_train.results.promotion import (
     CandidateDTO,
     PromotionEventDTO,
@@ -34,13 +43,19 @@ __all__ = [
     "AnnealSummaryDTO",
     "BCTrainingResultDTO",
     "CandidateDTO",
+    "CompareDTO",
     "Comparison",
     "DemoDTO",
     "DemoStepDTO",
     "DoctorCheckDTO",
     "EvaluationDTO",
+    "GateCandidateDTO",
+    "GateCriterionDTO",
+    "GateDTO",
     "KernelCacheDTO",
     "Measurement",
+    "MethodDTO",
+    "MethodPairDTO",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
     "PolicyScoreDTO",
@@ -59,4 +74,5 @@ __all__ = [
     "TownBudgetDTO",
     "TownDoctorDTO",
     "TrainingResultDTO",
+    "Verdict",
 ]

@@ -14,7 +14,7 @@ from townlet_train.files import sha256_of
 from townlet_train.services.runs import RUN, Resumed, read_run
 
 LATEST = "latest"
-MAY_CHANGE = ("seed", "evaluation.")  # settings of the config; a strategy names those of its params
+MAY_CHANGE = ("seed", "evaluation.", "gate.")  # settings of the config; a strategy names those of its params
 UNBEGUN = {"timestep": 0, "recorded": 0}  # how far a run has come that is yet to begin
 
 

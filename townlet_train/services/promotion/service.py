@@ -20,11 +20,11 @@ from townlet_train.results.promotion import (
     PromotionStatusDTO,
     PromotionVerifyDTO,
 )
+from townlet_train.services.clock import now
 from townlet_train.services.promotion.folder import Examined, PromotionFolder, check_bytes, released
 from townlet_train.services.promotion.ledger import Entry, Ledger, next_entry
 from townlet_train.services.promotion.protocol import PromotionCandidate
 from townlet_train.services.promotion.rules import Evaluation, Remark, check_ready, check_way_back
-from townlet_train.services.runs import now
 
 PROMOTION_DIR = Path("results/promotion")
 logger = logging.getLogger(__name__)

@@ -1,0 +1,261 @@
+"""`townlet-train gate`: what a person and a pipeline get, from files and from checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.policies import small_checkpoint
+from townlet_train.cli import main
+from townlet_train.config import GateSettings, RunConfig, TownConfig
+from townlet_train.data.checkpoint import Checkpoint, save_checkpoint
+from townlet_train.envs.protocol import EnvSpec
+from townlet_train.envs.town import TownVectorEnv
+from townlet_train.policies.network import FEATURE_STD, NetworkSpec
+from townlet_train.services.gate import block_seeds, evaluate_pair, judge
+
+SHORT = ["--set", "town.episode_ticks=20", "--episodes", "32", "--set", "gate.resamples=299"]
+
+
+@pytest.fixture(scope="module")
+def town() -> EnvSpec:
+    return TownVectorEnv(TownConfig(episode_ticks=20), 1).spec
+
+
+def checkpoint_of(town: EnvSpec, seed: int = 0, **lineage: Any) -> Checkpoint:
+    spec = NetworkSpec("mlp", len(town.feature_names), len(town.action_names), (8,))
+    return small_checkpoint(spec, town, seed=seed, **lineage)
+
+
+@pytest.fixture
+def candidate(town: EnvSpec, tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "candidate.zip", checkpoint_of(town))
+    return tmp_path / "candidate.zip"
+
+
+@pytest.fixture
+def release(town: EnvSpec, tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "release.zip", checkpoint_of(town, seed=1))
+    return tmp_path / "release.zip"
+
+
+def gate(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, Any]:
+    code = main(["gate", *map(str, arguments), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def write(path: Path, returns: Any, seeds: Any = None, **more: Any) -> Path:
+    seeds = list(range(len(returns))) if seeds is None else seeds
+    path.write_text(json.dumps({"episode_returns": returns, "seeds": seeds, **more}))
+    return path
+
+
+@pytest.fixture
+def good(tmp_path: Path, rng: np.random.Generator) -> Path:
+    return write(tmp_path / "good.json", (100 + rng.normal(size=60)).tolist())
+
+
+def test_files_are_judged_by_the_exit_code(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path, rng: np.random.Generator
+) -> None:
+    returns = np.array(json.loads(good.read_text())["episode_returns"])
+    changed = {
+        0: returns + 3 + rng.normal(size=60),
+        11: returns - 30 + rng.normal(size=60),
+        10: returns - 3 + 12 * rng.normal(size=60),
+    }
+    for code, values in changed.items():
+        found = gate(capsys, "--returns", write(tmp_path / f"{code}.json", values.tolist()), good)
+        assert found[0] == code
+        assert found[1]["verdict"] == {0: "PASS", 10: "HOLD", 11: "FAIL"}[code]
+        assert (found[1]["superior"], found[1]["non_inferior"]) == (code == 0, code == 0)
+        assert found[1]["reasons"]
+        assert (found[1]["episodes_needed"] is not None) == (code == 10)
+
+
+def test_files_can_be_judged_sequentially(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path
+) -> None:
+    worse = [value - 20 for value in json.loads(good.read_text())["episode_returns"]]
+    code, found = gate(capsys, "--returns", write(tmp_path / "worse.json", worse), good, "--sequential")
+    assert (code, found["method"], found["episodes"]) == (11, "sequential", 32)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("not json", "is not JSON"),
+        ("[1, 2]", "holds no JSON object"),
+        ('{"seeds": [1]}', "lacks 'episode_returns'"),
+        ('{"episode_returns": [1]}', "lacks 'seeds'"),
+        ('{"episode_returns": [NaN], "seeds": [1]}', "episode_returns[0] is NaN, expected a finite number"),
+        ('{"episode_returns": ["1"], "seeds": [1]}', 'episode_returns[0] is "1", expected a finite number'),
+        ('{"episode_returns": 1, "seeds": [1]}', "episode_returns is 1, expected a list"),
+        ('{"episode_returns": [1], "seeds": [1.5]}', "seeds[0] is 1.5, expected a whole number"),
+        ('{"episode_returns": [1, 2], "seeds": [1]}', "2 episode_returns and 1 seeds"),
+        ('{"episode_returns": [1], "seeds": [1]}', "has 1 episodes, a gate needs at least 20"),
+        ('{"episode_returns": [1], "seeds": [1], "events": {"faint": -1}}', "events.faint is -1"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path, content: str, sentence: str
+) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    code, found = gate(capsys, "--returns", tmp_path / "bad.json", good)
+    assert code == 3
+    assert sentence in found["error"]["message"]
+    assert str(tmp_path / "bad.json") in found["error"]["message"]
+
+
+def test_files_of_other_seeds_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path
+) -> None:
+    returns = json.loads(good.read_text())["episode_returns"]
+    cases = {
+        "different seeds": list(range(1, 61)),
+        "another order": list(range(60))[::-1],
+        "has seed 0 2 times": [0, 0, *range(2, 60)],
+    }
+    for sentence, seeds in cases.items():
+        code, found = gate(capsys, "--returns", write(tmp_path / "other.json", returns, seeds), good)
+        assert code == 3
+        assert sentence in found["error"]["message"]
+
+
+def test_a_missing_file_and_a_missing_release_are_usage_errors(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path, candidate: Path
+) -> None:
+    assert gate(capsys, "--returns", tmp_path / "none.json", good)[0] == 3
+    assert gate(capsys)[0] == 3
+    assert gate(capsys, candidate, *SHORT)[0] == 3
+    assert gate(capsys, candidate, candidate, "--against", "expert", *SHORT)[0] == 3
+
+
+def test_checkpoints_are_judged_on_the_gates_own_seeds(
+    capsys: pytest.CaptureFixture[str], candidate: Path, release: Path
+) -> None:
+    code, found = gate(capsys, candidate, "--against", release, *SHORT, "--block", 2)
+    assert code in (0, 10, 11)
+    assert (found["block"], found["seeds"][0], found["episodes"]) == ("v1/2", 30_020_000, 32)
+    assert len(found["candidate_sha256"]) == 64
+    assert {row["criterion"] for row in found["criteria"]} == {
+        "mean",
+        "iqm",
+        "cvar",
+        "faint",
+        "queue_conflict",
+    }
+
+
+def test_a_checkpoint_beside_itself_passes_and_a_scripted_policy_may_be_the_release(
+    capsys: pytest.CaptureFixture[str], candidate: Path
+) -> None:
+    code, found = gate(capsys, candidate, "--against", candidate, *SHORT, "--set", "gate.guardrails=[]")
+    assert (code, found["superior"]) == (0, False)
+    assert gate(capsys, candidate, "--against", "expert", *SHORT)[0] == 11
+
+
+def test_a_sequential_gate_plays_no_more_than_it_needs(
+    capsys: pytest.CaptureFixture[str], candidate: Path
+) -> None:
+    longer = ["--set", "town.episode_ticks=20", "--episodes", "96", "--sequential"]
+    code, found = gate(capsys, candidate, "--against", "expert", *longer)
+    assert (code, found["method"]) == (11, "sequential")
+    assert found["episodes"] < 96
+
+
+def test_judging_in_python_is_what_the_command_does(
+    capsys: pytest.CaptureFixture[str], candidate: Path, release: Path
+) -> None:
+    settings = GateSettings(episodes=32, resamples=299)
+    config = RunConfig(town=TownConfig(episode_ticks=20), gate=settings)
+    ours = judge(*evaluate_pair(config, candidate, release), settings)
+    assert ours.model_dump(mode="json") == gate(capsys, candidate, "--against", release, *SHORT)[1]
+
+
+def damaged(town: EnvSpec, path: Path, array: str, value: float) -> Path:
+    checkpoint = checkpoint_of(town)
+    weights = {name: values.copy() for name, values in checkpoint.weights.items()}
+    weights[array].flat[0] = value
+    save_checkpoint(path, Checkpoint(checkpoint.info, weights))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("array", "value", "sentence"),
+    [
+        ("action_net.bias", np.nan, "'action_net.bias' holds numbers that are not finite"),
+        (FEATURE_STD, 0.0, "The normaliser's deviation of feature 0 is 0"),
+        (FEATURE_STD, np.inf, "not finite"),
+    ],
+)
+def test_a_candidate_that_is_damaged_fails_unplayed(
+    capsys: pytest.CaptureFixture[str], town: EnvSpec, tmp_path: Path, release: Path, array: str, value: float,
+    sentence: str,
+) -> None:  # fmt: skip
+    path = damaged(town, tmp_path / "damaged.zip", array, value)
+    code, found = gate(capsys, path, "--against", release, *SHORT)
+    assert (code, found["episodes"]) == (11, 0)
+    assert any(sentence in reason for reason in found["reasons"])
+    assert gate(capsys, release, "--against", path, *SHORT)[0] == 6
+
+
+def test_a_candidate_that_was_tampered_with_fails_and_one_that_is_none_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, candidate: Path, release: Path
+) -> None:
+    content = bytearray(candidate.read_bytes())
+    place = content.index(b"PK", len(content) // 2) - 200  # within a member
+    content[place] ^= 1
+    (tmp_path / "tampered.zip").write_bytes(content)
+    assert gate(capsys, tmp_path / "tampered.zip", "--against", release, *SHORT)[0] == 11
+    (tmp_path / "none.zip").write_bytes(b"nothing")
+    assert gate(capsys, tmp_path / "none.zip", "--against", release, *SHORT)[0] == 6
+    assert gate(capsys, tmp_path / "absent.zip", "--against", release, *SHORT)[0] == 6
+    assert gate(capsys, candidate, "--against", tmp_path / "tampered.zip", *SHORT)[0] == 6
+
+
+def test_whoever_trained_on_the_gates_seeds_fails(
+    capsys: pytest.CaptureFixture[str], town: EnvSpec, tmp_path: Path, release: Path
+) -> None:
+    first = block_seeds(GateSettings())[0]
+    save_checkpoint(tmp_path / "seen.zip", checkpoint_of(town, training_seeds=((first + 3, first + 5),)))
+    code, found = gate(capsys, tmp_path / "seen.zip", "--against", release, *SHORT)
+    assert code == 11
+    assert "trained on 3 of the 32 seeds of block v1/0" in found["reasons"][0]
+    assert (
+        gate(capsys, tmp_path / "seen.zip", "--against", release, *SHORT, "--block", 1)[1]["episodes"] == 32
+    )
+
+
+def test_a_candidate_for_other_spaces_fails(
+    capsys: pytest.CaptureFixture[str], town: EnvSpec, tmp_path: Path, release: Path
+) -> None:
+    other = checkpoint_of(town)
+    renamed = other.info.model_copy(update={"feature_names": ("strange", *other.info.feature_names[1:])})
+    save_checkpoint(tmp_path / "other.zip", Checkpoint(renamed, other.weights))
+    code, found = gate(capsys, tmp_path / "other.zip", "--against", release, *SHORT)
+    assert code == 11
+    assert "feature 0 is 'strange'" in found["reasons"][0]
+
+
+def test_several_candidates_are_judged_together(
+    capsys: pytest.CaptureFixture[str], candidate: Path, release: Path
+) -> None:
+    code, found = gate(
+        capsys, candidate, release, "--against", "random", *SHORT, "--set", "gate.guardrails=[]"
+    )
+    assert [row["candidate"] for row in found["candidates"]] == [str(candidate), str(release)]
+    assert found["candidate"] in {str(candidate), str(release)}
+    assert code == {"PASS": 0, "HOLD": 10, "FAIL": 11}[found["verdict"]]
+
+
+def test_a_table_tells_a_person_what_was_decided(capsys: pytest.CaptureFixture[str], good: Path) -> None:
+    assert main(["gate", "--returns", str(good), str(good)]) == 0
+    shown = capsys.readouterr().out
+    assert "PASS" in shown
+    assert "It is no worse in anything" in shown
+    assert "at_least" in shown

@@ -1,0 +1,77 @@
+"""How sure a gate is of a number: bounds of a sample of fixed size, or bounds that hold at every size at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_train.services.statistics import (
+    Sample,
+    anytime_critical_value,
+    studentise,
+)
+from townlet_train.services.statistics.studentised import Statistic
+
+MOST_EPISODES = 1_000_000  # beyond, "about n more" is no plan
+
+
+class Bounds(Protocol):
+    """An estimate with one-sided bounds at any level."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def error(self) -> float: ...
+    def low(self, level: float) -> float: ...
+    def high(self, level: float) -> float: ...
+
+
+Measure = Callable[..., Bounds]  # a statistic and its samples
+
+
+@dataclass(frozen=True)
+class AnytimeBounds:
+    """Bounds that hold at every number of episodes at once, so that one may look after each."""
+
+    value: float
+    error: float
+    freedom: int
+    n: int
+
+    def low(self, level: float) -> float:
+        """What the true value exceeds, wrong at any time with a chance of `level`."""
+        return self.value - self.error * anytime_critical_value(self.n, level, self.freedom)
+
+    def high(self, level: float) -> float:
+        """What the true value stays below, wrong at any time with a chance of `level`."""
+        return self.value + self.error * anytime_critical_value(self.n, level, self.freedom)
+
+
+def fixed_bounds(indices: NDArray[np.intp]) -> Measure:
+    """Bounds by the studentised bootstrap over `indices` (n_resamples, n), or Student's t where it is wider."""
+    return lambda statistic, *samples: studentise(statistic, *samples, indices=indices)
+
+
+def anytime_bounds(statistic: Statistic, *samples: Sample) -> AnytimeBounds:
+    """Bounds that hold whenever one stops."""
+    value, error, freedom = statistic(*(sample[None] for sample in samples))
+    return AnytimeBounds(float(value[0]), float(error[0]), freedom, len(samples[0]))
+
+
+def episodes_needed(bounds: Bounds, limit: float, n: int, *, level: float, power: float) -> int | None:
+    """About how many more episodes would show, with a chance of `power`, on which side of `limit` the truth lies.
+
+    n ((z_level + z_power) error / distance)^2 in all, if the truth is what was measured. None: no sensible number.
+    """
+    distance = abs(bounds.value - limit)
+    if bounds.error == 0 or distance == 0:
+        return None
+    quantiles = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(power)
+    more = math.ceil(n * min((quantiles * bounds.error / distance) ** 2, MOST_EPISODES)) - n
+    return max(more, 1) if more <= MOST_EPISODES else None

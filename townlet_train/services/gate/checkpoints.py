@@ -1,0 +1,192 @@
+"""Candidates and release played on the gate's seeds, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from townlet_train.config import GateSettings, RunConfig
+from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.envs.build import build_env
+from townlet_train.envs.protocol import VectorEnv
+from townlet_train.errors import CheckpointError, UsageError
+from townlet_train.files import sha256_of
+from townlet_train.policies.network import NetworkPolicy
+from townlet_train.policies.protocol import Policy
+from townlet_train.policies.scripted import scripted_policy
+from townlet_train.results import GateDTO
+from townlet_train.services.evaluation import MOST_ENVS, run_episodes
+from townlet_train.services.gate.blocks import block_name, block_seeds, check_block_unseen
+from townlet_train.services.gate.integrity import inspect_candidate, integrity_problems
+from townlet_train.services.gate.judge import FIRST_LOOK, best_of, judge_all, judge_sequentially
+from townlet_train.services.gate.measured import Measured
+
+Report = Callable[[int, int], None]  # episodes or ticks done, and in all; raises `Interrupted` to stop
+LOOK_EVERY = 16  # pairs that a sequential gate plays between looks
+
+
+class Player(NamedTuple):
+    """A policy that may be played, or what is wrong with it."""
+
+    name: str
+    policy: Policy | None
+    sha256: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+def gate_checkpoints(
+    config: RunConfig,
+    candidates: Sequence[Path],
+    release: str | Path | None,
+    *,
+    sequential: bool = False,
+    report: Report = lambda done, total: None,
+) -> GateDTO:
+    """The verdict on candidates beside a release, a checkpoint or a scripted policy's name, in `config.env`.
+
+    Raises:
+        UsageError: a candidate is named twice, there is nothing to compare with, or seeds that select are the gate's.
+        CheckpointError: a file is no checkpoint, or the release is damaged or of another environment.
+    """
+    if len({path.resolve() for path in candidates}) < len(candidates):
+        raise UsageError("A candidate is named twice; each is judged once.")
+    check_block_unseen(config)
+    env = build_env(config, min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS))
+    settings = with_threshold_of(env, config.gate, release)
+    players = [_candidate(path, env, config) for path in candidates]
+    reference = None if release is None else _release(release, env, config)
+    if sequential:
+        return _play_sequentially(players, reference, env, settings, report)
+    playing = [player for player in (*players, reference) if player is not None and not player.problems]
+    seeds = block_seeds(settings)
+    measured = {
+        player.name: measure(player, env, seeds, _part(index, len(playing), report))
+        for index, player in enumerate(playing)
+    }
+    judged = [measured.get(player.name, _unplayed(player, env)) for player in players]
+    return judge_all(judged, None if reference is None else measured[reference.name], settings)
+
+
+def evaluate_pair(
+    config: RunConfig, candidate: Path, release: str | Path, *, report: Report = lambda done, total: None
+) -> tuple[Measured, Measured]:
+    """Candidate and release measured on the same seeds of the gate's block; `judge` says what follows.
+
+    Raises:
+        CheckpointError: as `gate_checkpoints`.
+    """
+    env = build_env(config, min(config.gate.episodes, MOST_ENVS))
+    ours, theirs = _candidate(candidate, env, config), _release(release, env, config)
+    seeds = block_seeds(config.gate)
+    second = measure(theirs, env, seeds, _part(1, 2, report))
+    if ours.problems:
+        return _unplayed(ours, env), second
+    return measure(ours, env, seeds, _part(0, 2, report)), second
+
+
+def measure(
+    player: Player, env: VectorEnv, seeds: Sequence[int], report: Report = lambda done, total: None
+) -> Measured:
+    """One policy's episodes, with events per 10 000 agent-ticks of each."""
+    if player.policy is None:
+        raise UsageError(f"{player.name} cannot be played: {' '.join(player.problems)}")
+    episodes = run_episodes(player.policy, env, seeds, report)
+    per_10k = 10_000 / (episodes.lengths * env.n_agents)
+    return Measured(
+        name=player.name,
+        seeds=tuple(seeds),
+        returns=episodes.returns.mean(axis=1),
+        events={name: counts * per_10k for name, counts in episodes.events.items()},
+        sha256=player.sha256,
+        env=env.spec.env_id,
+    )
+
+
+def with_threshold_of(env: VectorEnv, settings: GateSettings, release: str | Path | None) -> GateSettings:
+    """A first release, with nothing to compare with, must reach the return at which the environment is solved."""
+    if release is not None or settings.threshold is not None:
+        return settings
+    return settings.model_copy(update={"threshold": env.spec.reward_threshold})
+
+
+def _play_sequentially(
+    players: Sequence[Player],
+    reference: Player | None,
+    env: VectorEnv,
+    settings: GateSettings,
+    report: Report,
+) -> GateDTO:
+    """Pairs are played a few at a time until every candidate is decided or the episodes are used up."""
+    if reference is None:
+        raise UsageError("A sequential gate compares signs, so it needs a release: name one with --against.")
+    seeds, level = block_seeds(settings), settings.alpha / len(players)
+    open_cases = {player.name: _unplayed(player, env) for player in players}
+    verdicts: dict[str, GateDTO] = {}
+    released = _unplayed(reference, env)
+    playing = {player.name: player for player in players}
+    for start in range(0, len(seeds), LOOK_EVERY):
+        block = seeds[start : start + LOOK_EVERY]
+        released = _joined(released, measure(reference, env, block))
+        for name, so_far in list(open_cases.items()):
+            if not so_far.problems:
+                open_cases[name] = so_far = _joined(so_far, measure(playing[name], env, block))
+                if len(so_far.seeds) < FIRST_LOOK:
+                    continue
+            verdicts[name] = judge_sequentially(so_far, released, settings, level=level)
+            if verdicts[name].verdict != "HOLD":
+                del open_cases[name]
+        report(start + len(block), len(seeds))
+        if not open_cases:
+            break
+    return best_of([verdicts[player.name] for player in players])
+
+
+def _candidate(path: Path, env: VectorEnv, config: RunConfig) -> Player:
+    found = inspect_candidate(path, env.spec, block_seeds(config.gate), block_name(config.gate))
+    if found.checkpoint is None or found.problems:
+        return Player(str(path), None, found.sha256, found.problems)
+    deterministic = config.evaluation.deterministic
+    policy = NetworkPolicy(found.checkpoint, deterministic=deterministic, name=str(path))
+    return Player(str(path), policy, found.sha256)
+
+
+def _release(release: str | Path, env: VectorEnv, config: RunConfig) -> Player:
+    """The policy to compare with; a file wins over a scripted policy of that name."""
+    path = Path(release)
+    if not path.exists() and isinstance(release, str) and path.suffix == "" and len(path.parts) == 1:
+        return Player(release, scripted_policy(release, env.spec))
+    checkpoint = load_checkpoint(path)
+    checkpoint.info.check_matches(env.spec)
+    problems = integrity_problems(checkpoint, env.spec, block_seeds(config.gate), block_name(config.gate))
+    if problems:
+        raise CheckpointError(f"The release {path} cannot be compared with. {' '.join(problems)}")
+    policy = NetworkPolicy(checkpoint, deterministic=config.evaluation.deterministic, name=str(path))
+    return Player(str(path), policy, sha256_of(path))
+
+
+def _unplayed(player: Player, env: VectorEnv) -> Measured:
+    return Measured(player.name, sha256=player.sha256, env=env.spec.env_id, problems=player.problems)
+
+
+def _joined(first: Measured, second: Measured) -> Measured:
+    """Episodes of one policy, and more of them."""
+    events = {
+        name: np.concatenate([first.events.get(name, np.empty(0)), values])
+        for name, values in second.events.items()
+    }
+    return Measured(
+        name=first.name,
+        seeds=first.seeds + second.seeds,
+        returns=np.concatenate([first.returns, second.returns]),
+        events=events,
+        sha256=first.sha256,
+        env=first.env,
+    )
+
+
+def _part(index: int, n_parts: int, report: Report) -> Report:
+    """A report of one of several equal parts as a report of the whole."""
+    return lambda done, total: report(index * total + done, n_parts * total)

@@ -1,0 +1,90 @@
+"""Why a gate decided as it did, in sentences."""
+
+from __future__ import annotations
+
+from townlet_train.config import GateSettings
+from townlet_train.results import GateCriterionDTO, GateDTO
+
+WORDS = {
+    "mean": "the mean return",
+    "iqm": "the interquartile mean",
+    "cvar": "the mean of the worst episodes",
+    "threshold": "the mean return",
+}
+
+
+def explain(result: GateDTO, settings: GateSettings) -> tuple[str, ...]:
+    """What decided: of a FAIL everything that is shown to be worse, of a HOLD everything that is open."""
+    if result.verdict == "PASS":
+        return (_passed(result), *([_superior(result)] if result.superior else []))
+    rows = [row for row in result.criteria if row.status == result.verdict]
+    sentences = [_failed(row) if result.verdict == "FAIL" else _open(row) for row in rows]
+    limit = 1 / (result.level or settings.alpha)
+    if result.e_inferior is not None and result.e_inferior >= limit:
+        sentences.insert(
+            0,
+            f"On most seeds it earns less than the release by more than the margin (e-value {result.e_inferior:.3g}).",
+        )
+    elif not rows and result.e_non_inferior is not None:
+        sentences.append(
+            f"Signs do not tell yet that it is no worse on most seeds: their e-value is {result.e_non_inferior:.3g}, "
+            f"needed {limit:.3g}."
+        )
+    return tuple(sentences)
+
+
+def _passed(result: GateDTO) -> str:
+    mean = next(row for row in result.criteria if row.criterion in ("mean", "threshold"))
+    if mean.criterion == "threshold":
+        return f"It reaches the threshold: its mean return is {mean.candidate:.4g}, at least {_n(mean.low)}."
+    return (
+        f"It is no worse in anything: its mean return is {mean.candidate:.4g}, the release's {_n(mean.release)}, the "
+        f"difference at least {_n(mean.low)} (margin {_n(mean.at_least)})."
+    )
+
+
+def _superior(result: GateDTO) -> str:
+    share = result.share_better or 0
+    return (
+        f"It is better: its mean return is shown to be higher, and it earns more on {share:.0%} of the seeds."
+    )
+
+
+def _failed(row: GateCriterionDTO) -> str:
+    """What is shown to be worse, and by how much."""
+    too_low = row.at_least is not None and row.high is not None and row.high < row.at_least
+    bound, limit = (row.high, row.at_least) if too_low else (row.low, row.at_most)
+    side = ("at most", "at least") if too_low else ("at least", "at most")
+    return f"{_what(row)}, shown to be {side[0]} {_n(bound)}, must be {side[1]} {_n(limit)}."
+
+
+def _open(row: GateCriterionDTO) -> str:
+    """What is not shown yet, and what would."""
+    asked = []
+    if row.at_least is not None and (row.low is None or row.low < row.at_least):
+        asked.append(f"at least {_n(row.at_least)} (bound {_n(row.low)})")
+    if row.at_most is not None and (row.high is None or row.high > row.at_most):
+        asked.append(f"at most {_n(row.at_most)} (bound {_n(row.high)})")
+    more = (
+        "no number of episodes would decide."
+        if row.episodes_needed is None
+        else f"about {row.episodes_needed} more episodes would decide."
+    )
+    if row.low == row.high and row.criterion not in WORDS:
+        more = "as a rate without spread shows nothing; gate the checkpoints themselves."
+    return f"{_what(row)}, is not shown to be {' and '.join(asked)}; {more}"
+
+
+def _what(row: GateCriterionDTO) -> str:
+    name = WORDS.get(row.criterion, f"the rate of {row.criterion} per 10 000 agent-ticks")
+    if row.release is None:
+        return f"{_capital(name)}, {row.candidate:.4g}"
+    return f"{_capital(name)}, {row.candidate:.4g} against {row.release:.4g} ({row.difference:+.4g})"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _n(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
