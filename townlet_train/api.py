@@ -27,7 +27,7 @@ from townlet_train.errors import (
 )
 from townlet_train.files import sha256_of
 from townlet_train.hookspecs import API_VERSION, hookimpl
-from townlet_train.policies.experts import EXPERTS, Experts
+from townlet_train.policies.experts import EXPERTS, Experts, build_expert
 from townlet_train.results import (
     AnnealStageResultDTO,
     AnnealSummaryDTO,
@@ -101,6 +101,7 @@ __all__ = [
     "TrainingStrategy",
     "UsageError",
     "build_env",
+    "build_expert",
     "capture_as_configured",
     "hookimpl",
     "load_checkpoint",

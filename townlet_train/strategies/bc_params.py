@@ -62,4 +62,4 @@ class BCParams(StrategyParams):
             ("The clone's score, greedy,", result.return_score_greedy, self.min_score_greedy),
         ):
             if reached is not None and reached < least:
-                yield f"{what} is {reached:.3f}, below {least:g}. Capture more towns or train for more epochs."
+                yield f"{what} is {reached:.3f}, below {least:g}. Capture more or train for more epochs."
