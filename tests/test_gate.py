@@ -56,6 +56,14 @@ def test_a_better_candidate_passes_as_superior(release: Measured, rng: np.random
     assert [sentence[:5] for sentence in result.reasons] == ["It is", "It is"]
 
 
+def test_a_release_that_earns_about_nothing_has_a_margin_of_its_spread(
+    release: Measured, rng: np.random.Generator
+) -> None:
+    around_zero = measured(release.returns - release.returns.mean(), "release")
+    at_least = row(judge(better_by(around_zero, 5, rng), around_zero, QUIET), "mean").at_least
+    assert at_least == pytest.approx(-0.05 * release.returns.std())
+
+
 def test_a_worse_candidate_fails_and_the_reason_names_both_numbers(
     release: Measured, rng: np.random.Generator
 ) -> None:

@@ -166,6 +166,9 @@ def test_a_sequential_gate_plays_no_more_than_it_needs(
     code, found = gate(capsys, candidate, "--against", "expert", *longer)
     assert (code, found["method"]) == (11, "sequential")
     assert found["episodes"] < 96
+    code, found = gate(capsys, candidate, "--against", "expert", "--episodes", 24, "--sequential")
+    assert code == 3
+    assert "looks from 32 episodes on" in found["error"]["message"]
 
 
 def test_judging_in_python_is_what_the_command_does(

@@ -44,7 +44,9 @@ class GateSettings(ConfigModel):
     alpha: float = Field(0.05, gt=0, lt=0.5, description="chance of a false claim")
     power: float = Field(0.8, gt=0.5, lt=1, description="chance to decide that `episodes_needed` aims at")
     margin: float = Field(
-        0.05, gt=0, description="how much worse is no worse, as a share of the release's mean return"
+        0.05,
+        gt=0,
+        description="how much worse is no worse: a share of the release's mean return, or of its deviation if larger",
     )
     margin_absolute: float | None = Field(
         None, gt=0, description="the same in units of return; over `margin`"

@@ -81,10 +81,8 @@ def evaluate_pair(
     env = build_env(config, min(config.gate.episodes, MOST_ENVS))
     ours, theirs = _candidate(candidate, env, config), _release(release, env, config)
     seeds = block_seeds(config.gate)
-    second = measure(theirs, env, seeds, _part(1, 2, report))
-    if ours.problems:
-        return _unplayed(ours, env), second
-    return measure(ours, env, seeds, _part(0, 2, report)), second
+    first = _unplayed(ours, env) if ours.problems else measure(ours, env, seeds, _part(0, 2, report))
+    return first, measure(theirs, env, seeds, _part(1, 2, report))
 
 
 def measure(
@@ -122,6 +120,10 @@ def _play_sequentially(
     """Pairs are played a few at a time until every candidate is decided or the episodes are used up."""
     if reference is None:
         raise UsageError("A sequential gate compares signs, so it needs a release: name one with --against.")
+    if settings.episodes < FIRST_LOOK:
+        raise UsageError(
+            f"A sequential gate looks from {FIRST_LOOK} episodes on, {settings.episodes} were asked for."
+        )
     seeds, level = block_seeds(settings), settings.alpha / len(players)
     open_cases = {player.name: _unplayed(player, env) for player in players}
     verdicts: dict[str, GateDTO] = {}

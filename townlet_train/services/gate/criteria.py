@@ -107,8 +107,11 @@ class Margins(NamedTuple):
 
 
 def margins(release: Measured, settings: GateSettings) -> Margins:
-    """The margins for a release, from shares of the size of its mean return or as given."""
-    scale = abs(float(release.returns.mean()))
+    """The margins for a release: as given, or shares of its mean return's size, of its deviation if that is larger.
+
+    A mean near 0 is no scale: a share of it is a margin that no number of episodes resolves.
+    """
+    scale = max(abs(float(release.returns.mean())), float(release.returns.std()))
     mean, tail = settings.margin_absolute, settings.tail_margin_absolute
     return Margins(
         settings.margin * scale if mean is None else mean,
