@@ -10,6 +10,7 @@ from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, PPO, Annea
 class Suits(NamedTuple):
     """What suits an environment."""
 
+    capture: dict[str, Any]  # how the expert is captured, when no demonstrations are given
     timesteps: int
     n_cycles: int
     kl_coef: float
@@ -21,8 +22,9 @@ class Suits(NamedTuple):
 
 
 TOWN = Suits(
-    timesteps=2_949_120,
-    n_cycles=6,
+    capture={"towns": 96, "ticks": 640, "store": "memmap"},
+    timesteps=3_932_160,  # 8 cycles of 128 towns' whole episodes
+    n_cycles=8,
     kl_coef=0.02,
     kl_half_life=None,
     kl_floor=0.0,
@@ -34,18 +36,19 @@ TOWN = Suits(
         "batch_size": 2048,
         "n_epochs": 4,
         "learning_rate": 2e-3,
-        "gamma": 0.995,
+        "gamma": 0.999,  # so that a faint, which comes slowly, is seen coming
         "normalize_rewards": True,
     },
 )
 GYMNASIUM = Suits(
+    capture={"towns": 16, "ticks": 1250, "store": "memmap"},
     timesteps=98_304,
     n_cycles=3,
     kl_coef=0.0,
     kl_half_life=None,
     kl_floor=0.0,
     bc_threshold=0.7,
-    bc={},
+    bc={"learning_rate": 1e-2},
     ppo={
         "n_envs": 16,
         "n_steps": 256,
@@ -62,7 +65,7 @@ GYMNASIUM = Suits(
 def what_suits(env_id: str, params: AnnealParams) -> Suits:
     """What the environment is worth, with what was said instead."""
     usual = TOWN if env_id == "town" else GYMNASIUM
-    said = {name: value for name in Suits._fields if (value := getattr(params, name)) not in (None, {})}
+    said = {name: value for name in Suits._fields if (value := getattr(params, name, None)) not in (None, {})}
     said |= {name: {**getattr(usual, name), **getattr(params, name)} for name in ("bc", "ppo")}
     return usual._replace(**said)
 

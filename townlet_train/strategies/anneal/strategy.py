@@ -117,8 +117,14 @@ class Anneal:
             def report(done: int, total: int) -> None:
                 self.context.report(Progress("capture", done, total, {}))
 
+            config = self.context.config
+            wanted = config.rollout.model_copy(update=self.suits.capture)
             capture_as_configured(
-                self.context.config, output=folder, report=report, experts=self.context.services.experts
+                config.model_copy(update={"rollout": wanted}),
+                output=folder,
+                with_maps=self.suits.bc.get("network") == "conflict_aware",
+                report=report,
+                experts=self.context.services.experts,
             )
         return replay.resolve_manifest(folder)
 
