@@ -56,7 +56,7 @@ def test_a_guardrail_first_softens_then_restores_the_best_then_holds(tmp_path: P
     assert rates[1] < rates[0] / 1.9
     assert [told["from"] for told in made.told[3:]] == [2, 3, 2]
     assert made.result.status == "HOLD"
-    assert "5.00 faints per 10 000 agent-ticks are more than 1" in made.result.reasons[0]
+    assert "5.00 faint per 10 000 agent-ticks are more than 1" in made.result.reasons[0]
     assert stage_of(made.result.checkpoint) == 2
     events = [event["event"] for event in made.events]
     assert events == ["stage"] * 4 + ["soften", "stage", "restore", "stage", "hold"]
@@ -73,9 +73,15 @@ def test_strikes_are_forgotten_after_a_stage_that_keeps_within_the_guardrails(tm
     ("reached", "reason"),
     [
         (Reached(10), "The return fell from 30 (reference) to 10"),
-        (Reached(40, queue_conflict=5), "5 of queue_conflict per 1 000 agent-ticks are not between"),
-        (Reached(40, queue_conflict=50), "50 of queue_conflict per 1 000 agent-ticks are not between"),
-        (Reached(40, faint=0.2), "2.00 faints per 10 000 agent-ticks are more than 1"),
+        (
+            Reached(40, queue_conflict=5),
+            "50.00 queue_conflict per 10 000 agent-ticks are fewer than 85; the reference has 100.00",
+        ),
+        (
+            Reached(40, queue_conflict=50),
+            "500.00 queue_conflict per 10 000 agent-ticks are more than 250; the reference has 100.00",
+        ),
+        (Reached(40, faint=0.2), "2.00 faint per 10 000 agent-ticks are more than 1"),
     ],
 )
 def test_each_guardrail_says_what_was_measured_and_what_is_allowed(

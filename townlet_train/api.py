@@ -34,20 +34,25 @@ from townlet_train.results import (
     BCTrainingResultDTO,
     Comparison,
     EvaluationDTO,
+    GateDTO,
     OnPolicyResultDTO,
     PolicyScoreDTO,
     PPOTrainingResultDTO,
+    PromotionStatusDTO,
     RolloutCaptureDTO,
     TrainingResultDTO,
 )
 
 if TYPE_CHECKING:
+    from townlet_train.config import Guardrail
     from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env
     from townlet_train.envs.protocol import EnvSpec, Observation
     from townlet_train.envs.streams import stream
     from townlet_train.policies.protocol import Policy
+    from townlet_train.services.gate import gate_checkpoints
+    from townlet_train.services.promotion import PromotionService, gate_evidence
     from townlet_train.services.rolling import EventLog
     from townlet_train.services.rollout import capture_as_configured
 
@@ -57,6 +62,10 @@ _LATER = {
     "save_checkpoint": "townlet_train.data.checkpoint",
     "stream": "townlet_train.envs.streams",
     "EventLog": "townlet_train.services.rolling",
+    "Guardrail": "townlet_train.config",
+    "PromotionService": "townlet_train.services.promotion",
+    "gate_checkpoints": "townlet_train.services.gate",
+    "gate_evidence": "townlet_train.services.promotion",
     "Demonstrations": "townlet_train.data.dataset",
     "EnvSpec": "townlet_train.envs.protocol",
     "Observation": "townlet_train.envs.protocol",
@@ -82,6 +91,8 @@ __all__ = [
     "EvaluationDTO",
     "EventLog",
     "Experts",
+    "GateDTO",
+    "Guardrail",
     "Interrupted",
     "Observation",
     "OnPolicyResultDTO",
@@ -89,6 +100,8 @@ __all__ = [
     "Policy",
     "PolicyScoreDTO",
     "Progress",
+    "PromotionService",
+    "PromotionStatusDTO",
     "RolloutCaptureDTO",
     "RunLogger",
     "StartingPoint",
@@ -103,6 +116,8 @@ __all__ = [
     "build_env",
     "build_expert",
     "capture_as_configured",
+    "gate_checkpoints",
+    "gate_evidence",
     "hookimpl",
     "load_checkpoint",
     "save_checkpoint",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Sets
-from townlet_train.cli.output import emit, reporting
+from townlet_train.cli.output import emit, reporting, verdict_code
 from townlet_train.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ Deterministic = Annotated[
         "--deterministic/--sampled", help="Take the most probable action, or sample.", show_default=False
     ),
 ]
-CODES = {"PASS": ExitCode.OK, "HOLD": ExitCode.HOLD, "FAIL": ExitCode.FAIL}
 
 
 def command(
@@ -104,7 +103,7 @@ def command(
     else:
         result = _play(settings.config, candidates or [], against, sequential=sequential)
     emit(result, json_output=json_output)
-    return CODES[result.verdict]
+    return verdict_code(result.verdict, ExitCode.OK)
 
 
 def _judge_files(config: RunConfig, candidate: Path, release: Path, *, sequential: bool) -> GateDTO:

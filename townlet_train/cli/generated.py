@@ -20,7 +20,7 @@ from townlet_train.cli.options import (
     Sets,
     Verbose,
 )
-from townlet_train.cli.output import emit, log_to_stderr, reporting
+from townlet_train.cli.output import emit, log_to_stderr, reporting, verdict_code
 from townlet_train.cli.params import TAKEN, given_values, option_annotation
 from townlet_train.cli.session import load_settings, session_registry
 from townlet_train.errors import CondaEnvironmentError
@@ -132,7 +132,7 @@ def run_strategy_command(
             registry=registry,
             report=report,
         )
-    return emit(result, json_output=json_output)
+    return verdict_code(getattr(result, "status", None), emit(result, json_output=json_output))
 
 
 def check_conda_environment(required: str | None) -> None:

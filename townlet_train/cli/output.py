@@ -89,6 +89,11 @@ def emit(result: Any, *, json_output: bool) -> int:
     return ExitCode.WARNINGS if warnings else ExitCode.OK
 
 
+def verdict_code(verdict: str | None, otherwise: int) -> int:
+    """The exit code of a verdict that is not PASS; `otherwise` for PASS, and where nothing was judged."""
+    return {"HOLD": ExitCode.HOLD, "FAIL": ExitCode.FAIL}.get(verdict or "", otherwise)
+
+
 def close_quietly() -> None:
     """Keep Python from complaining, at its own end, about a standard output that cannot be written."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -23,6 +24,9 @@ class Guardrail(ConfigModel):
     tolerance: float | None = Field(
         None, ge=0, description="share of the release's rate by which a candidate may be worse"
     )
+    rise: float | None = Field(
+        None, ge=0, description="of a band: share by which it may be above; unset: `tolerance`, both ways"
+    )
 
     @model_validator(mode="after")
     def _judges_something(self) -> Guardrail:
@@ -30,7 +34,29 @@ class Guardrail(ConfigModel):
             raise ValueError(f"the band of {self.event!r} needs a tolerance, and takes no limit")
         if self.limit is None and self.tolerance is None:
             raise ValueError(f"the guardrail of {self.event!r} needs a limit or a tolerance")
+        if self.rise is not None and self.direction != "band":
+            raise ValueError(f"the guardrail of {self.event!r} is no band, so it has no rise")
         return self
+
+    @property
+    def tolerated_above(self) -> float | None:
+        """Share of the release's rate that a candidate may be above it."""
+        return self.tolerance if self.rise is None else self.rise
+
+    def allowed(self, release_rate: float) -> tuple[float, float]:
+        """The lowest and the highest rate allowed beside a release's, all per 10 000 agent-ticks.
+
+        >>> Guardrail(event="queue_conflict", direction="band", tolerance=0.5, rise=2.0).allowed(10.0)
+        (5.0, 30.0)
+        """
+        lowest, highest = -math.inf, math.inf
+        if self.direction != "lower":
+            fallen = -math.inf if self.tolerance is None else release_rate * (1 - self.tolerance)
+            lowest = max(fallen, -math.inf if self.limit is None else self.limit)
+        if self.direction != "higher":
+            risen = math.inf if self.tolerated_above is None else release_rate * (1 + self.tolerated_above)
+            highest = min(risen, math.inf if self.limit is None else self.limit)
+        return lowest, highest
 
 
 class GateSettings(ConfigModel):
@@ -59,7 +85,7 @@ class GateSettings(ConfigModel):
     guardrails: tuple[Guardrail, ...] = Field(
         (
             Guardrail(event="faint", direction="lower", limit=1.0),
-            Guardrail(event="queue_conflict", direction="band", tolerance=0.15),
+            Guardrail(event="queue_conflict", direction="band", tolerance=0.15, rise=1.5),
         ),
         description="what else must hold where such events are counted",
     )

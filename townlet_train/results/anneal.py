@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from townlet_train.results.base import TrainingResultDTO
+from townlet_train.results.gate import GateDTO
 
 AnnealStatus = Literal["PASS", "HOLD", "FAIL"]
 
@@ -80,6 +81,7 @@ class AnnealSummaryDTO(TrainingResultDTO):
     final_reward_mean: float | None = Field(None, description="mean return of the best policy, held-out")
     final_reward_std: float | None = Field(None, ge=0, description="deviation of those returns")
     total_episodes: int | None = Field(None, description="of them")
+    gate: GateDTO | None = Field(None, description="the gate's verdict on the best policy; null: not judged")
     promotion_pass_streak: int | None = Field(
         None, ge=0, description="passes in a row; null without promotion"
     )

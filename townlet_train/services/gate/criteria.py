@@ -188,7 +188,8 @@ def _guardrail(
     if guardrail.tolerance is not None and release is not None:
         theirs = release.events[event]
         base = float(theirs.mean())
-        compared = [_compared(rates, theirs, guardrail.tolerance, sign, measure) for sign in signs]
+        tolerated = {1: guardrail.tolerance, -1: guardrail.tolerated_above or 0.0}
+        compared = [_compared(rates, theirs, tolerated[sign], sign, measure) for sign in signs]
         name = event if guardrail.limit is None else f"{event}_of_release"
         certain = not (candidate.rates_only or release.rates_only)
         found.append(Criterion(name, what, mean, base, mean - base, tuple(compared), len(rates), certain))

@@ -6,17 +6,16 @@ Everything is measured on the same held-out seeds, sampled, before and after.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from townlet_train.api import EvaluationDTO
+from townlet_train.api import EvaluationDTO, Guardrail
 from townlet_train.strategies.anneal.params import Guardrails
 
 ONE_SIDED_95 = 1.645  # deviations
-RETURN, FAINTS, QUEUE, INTENSITY, LOSS = "return", "faints", "queue", "intensity", "loss"
-BANDS = {QUEUE: "queue_conflict", INTENSITY: "queue_conflict_intensity"}
+RETURN, LOSS, QUEUE, INTENSITY = "return", "loss", "queue_conflict", "queue_conflict_intensity"
 
 
 class Flag(NamedTuple):
@@ -41,13 +40,16 @@ class Yardstick(NamedTuple):
 
 
 def flags_of(
-    measured: EvaluationDTO, loss: float | None, yardstick: Yardstick, limits: Guardrails
+    measured: EvaluationDTO,
+    loss: float | None,
+    yardstick: Yardstick,
+    limits: Guardrails,
+    guardrails: Sequence[Guardrail],
 ) -> tuple[Flag, ...]:
     """Every guardrail that was gone through, each with its reason."""
     return (
         *_return_flags(measured, yardstick, limits),
-        *_faint_flags(measured, limits),
-        *_band_flags(measured, yardstick.reference, limits),
+        *_event_flags(measured, yardstick.reference, guardrails),
         *_loss_flags(loss, yardstick.loss, limits),
     )
 
@@ -73,27 +75,28 @@ def _return_flags(measured: EvaluationDTO, yardstick: Yardstick, limits: Guardra
             )
 
 
-def _faint_flags(measured: EvaluationDTO, limits: Guardrails) -> Iterator[Flag]:
-    faints = faints_per_10k(measured)
-    if faints is not None and faints > limits.max_faints_per_10k:
-        yield Flag(
-            FAINTS,
-            f"{faints:.2f} faints per 10 000 agent-ticks are more than {limits.max_faints_per_10k:g}.",
-        )
+def _event_flags(
+    measured: EvaluationDTO, reference: EvaluationDTO, guardrails: Sequence[Guardrail]
+) -> Iterator[Flag]:
+    """A rate left what the gate would allow it beside the reference; intensities are held to what conflicts are."""
+    for guardrail in guardrails:
+        for event in (guardrail.event, f"{guardrail.event}_intensity"):
+            if event not in measured.events or event not in reference.events:
+                continue
+            before, now = 10 * reference.events[event], 10 * measured.events[event]
+            low, high = guardrail.allowed(before)
+            if now > high:
+                yield Flag(
+                    event, f"{now:.2f} {event} per 10 000 agent-ticks are more than {high:.4g}{_than(before)}"
+                )
+            elif now < low:
+                yield Flag(
+                    event, f"{now:.2f} {event} per 10 000 agent-ticks are fewer than {low:.4g}{_than(before)}"
+                )
 
 
-def _band_flags(measured: EvaluationDTO, reference: EvaluationDTO, limits: Guardrails) -> Iterator[Flag]:
-    for guardrail, event in BANDS.items():
-        if not reference.events.get(event):
-            continue
-        before, now = reference.events[event], measured.events[event]
-        low, high = before * (1 - limits.queue_fall), before * (1 + limits.queue_rise)
-        if not low <= now <= high:
-            yield Flag(
-                guardrail,
-                f"{now:.3g} of {event} per 1 000 agent-ticks are not between {low:.3g} and {high:.3g}; "
-                f"the reference has {before:.3g}.",
-            )
+def _than(before: float) -> str:
+    return f"; the reference has {before:.2f}."
 
 
 def _loss_flags(loss: float | None, baseline: float | None, limits: Guardrails) -> Iterator[Flag]:

@@ -23,16 +23,13 @@ class StageParams(BaseModel):
 
 
 class Guardrails(BaseModel):
-    """Where a stage has gone too far, measured on held-out seeds."""
+    """Where a stage has gone too far, measured on held-out seeds; events are held to `gate.guardrails`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     return_tolerance: float = Field(
         0.05, ge=0, description="share of the way from random to the reference that the return may fall"
     )
-    max_faints_per_10k: float = Field(1.0, ge=0, description="faints per 10 000 agent-ticks, lower is better")
-    queue_fall: float = Field(0.15, ge=0, description="share that conflicts may fall below the reference's")
-    queue_rise: float = Field(2.0, ge=0, description="share that conflicts may rise above the reference's")
     loss_tolerance: float = Field(
         1.0, ge=0, description="how far the loss may rise, in units of its baseline, at least of 1"
     )
@@ -69,6 +66,10 @@ class AnnealParams(StrategyParams):
     )
     guardrails: Guardrails = Field(Guardrails(), description="what a stage is held to")
     gate: bool = Field(True, description="judge the best policy beside the release, or beside the clone")
+    promotion_dir: Path | None = Field(
+        None,
+        description="where releases are: the gate judges beside the current one, and its verdict is noted",
+    )
     stage_episodes: int = Field(64, gt=1, description="held-out episodes after every stage")
 
     @model_validator(mode="after")

@@ -18,7 +18,10 @@ from townlet_train.api import (
     Checkpoint,
     EvaluationDTO,
     EventLog,
+    GateDTO,
     Progress,
+    PromotionService,
+    PromotionStatusDTO,
     StartingPoint,
     StrategyParams,
     TrainingContext,
@@ -26,6 +29,8 @@ from townlet_train.api import (
     TrainingResultDTO,
     UsageError,
     capture_as_configured,
+    gate_checkpoints,
+    gate_evidence,
     load_checkpoint,
     save_checkpoint,
     sha256_of,
@@ -95,7 +100,7 @@ class Anneal:
                 break
             journey = self._advance(journey, index)
             self._save(journey)
-        return self._summary(journey, time.perf_counter() - started)
+        return self._summary(journey, started)
 
     def _begin(self) -> Journey:
         """The journey so far, from the checkpoint to go on from; what was logged after it is forgotten."""
@@ -222,8 +227,13 @@ class Anneal:
             queue_events_baseline=events.get("queue_conflict"),
             queue_intensity_baseline=events.get("queue_conflict_intensity"),
             loss_tolerance=limits.loss_tolerance,
-            queue_tolerance=limits.queue_fall,
+            queue_tolerance=self._queue_tolerance(),
         )
+
+    def _queue_tolerance(self) -> float:
+        """Share that queue conflicts may fall, as the gate says."""
+        found = (held.tolerance for held in self.context.config.gate.guardrails if held.event == QUEUE)
+        return next((tolerance for tolerance in found if tolerance is not None), 0.0)
 
     def _moved(self, journey: Journey, stage: StageParams, result: TrainingResultDTO | None) -> Journey:
         """The journey with what a stage left."""
@@ -268,7 +278,8 @@ class Anneal:
         if stage.mode == BC or journey.reference is None or journey.previous is None:
             return ()
         yardstick = Yardstick(journey.reference, journey.previous, journey.random_mean or 0.0, journey.loss)
-        return flags_of(measured, loss, yardstick, self.params.guardrails)
+        held = self.context.config.gate.guardrails
+        return flags_of(measured, loss, yardstick, self.params.guardrails, held)
 
     def _describe(
         self,
@@ -350,12 +361,39 @@ class Anneal:
         info = policy.info.model_copy(update={"algorithm": AnnealStrategy.name})
         save_checkpoint(path, Checkpoint(info, policy.weights, state, training={}))
 
-    def _summary(self, journey: Journey, seconds: float) -> AnnealSummaryDTO:
+    def _judge(self, journey: Journey) -> tuple[GateDTO | None, PromotionStatusDTO | None]:
+        """The verdict on the best policy beside the release, or beside the clone; where promotion stands then."""
+        if journey.status is not None or not self.params.gate or journey.best in (None, journey.clone):
+            return None, None
+
+        def report(done: int, total: int) -> None:
+            self.context.report(Progress("gate", done, total, {}, live=True))
+
+        run_dir, folder = self.context.run_dir, self.params.promotion_dir
+        promotion = self.context.services.promotion if folder is None else PromotionService(folder)
+        release = None if promotion is None else promotion.release
+        beside = release or run_dir / str(journey.clone)
+        verdict = gate_checkpoints(self.context.config, [run_dir / str(journey.best)], beside, report=report)
+        if promotion is None:
+            return verdict, None
+        found = gate_evidence(verdict.model_dump(mode="json"))
+        against = None if release is None else found.release_sha256
+        noted = promotion.record_evaluation(
+            found.status, found.candidate, seeds=found.seeds, release_sha256=against
+        )
+        return verdict, noted
+
+    def _summary(self, journey: Journey, started: float) -> AnnealSummaryDTO:
+        verdict, promotion = self._judge(journey)
         best, measured = journey.best or journey.current, journey.best_measured
         path = None if best is None else self.context.run_dir / best
         return AnnealSummaryDTO(
-            status=journey.status or "PASS",
-            reasons=journey.reasons,
+            status=journey.status or ("PASS" if verdict is None else verdict.verdict),
+            reasons=journey.reasons or (() if verdict is None else verdict.reasons),
+            gate=verdict,
+            promotion_pass_streak=None if promotion is None else promotion.pass_streak,
+            promotion_candidate_ready=None if promotion is None else promotion.candidate_ready,
+            warnings=() if promotion is None else promotion.warnings,
             stages=journey.stages,
             dataset_label=self.label,
             baselines={self.label: _baselines(journey)},
@@ -367,7 +405,7 @@ class Anneal:
             final_reward_mean=None if measured is None else measured.mean,
             final_reward_std=None if measured is None else pstdev(measured.episode_returns),
             total_episodes=None if measured is None else len(measured.episode_returns),
-            duration_sec=seconds,
+            duration_sec=time.perf_counter() - started,
         )
 
 
