@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from townlet_train.results.base import TrainingResultDTO
+from townlet_train.results.evaluation import EvaluationDTO
 from townlet_train.results.gate import GateDTO
 
 AnnealStatus = Literal["PASS", "HOLD", "FAIL"]
@@ -78,6 +79,13 @@ class AnnealSummaryDTO(TrainingResultDTO):
     steps: int = Field(ge=0, description="environment steps of all stages")
     demonstrations: str = Field(description="manifest of what was cloned")
     bc_checkpoint: str | None = Field(None, description="the clone")
+    evaluation: EvaluationDTO | None = Field(
+        None, description="of the best policy, on held-out seeds that selected nothing"
+    )
+    reward_threshold: float | None = Field(None, description="mean return at which the environment is solved")
+    converged: bool | None = Field(
+        None, description="lower 95 % bound of that mean is at least the threshold; null without one"
+    )
     final_reward_mean: float | None = Field(None, description="mean return of the best policy, held-out")
     final_reward_std: float | None = Field(None, ge=0, description="deviation of those returns")
     total_episodes: int | None = Field(None, description="of them")

@@ -35,10 +35,11 @@ class EvaluationService:
         scripted: str | None = None,
         deterministic: bool | None = None,
         episodes: int | None = None,
+        seed: int | None = None,
         report: Report = lambda done, total: None,
     ) -> EvaluationDTO:
         """What a checkpoint or a scripted policy earns; what is None is as `config.evaluation` says."""
-        given = {"deterministic": deterministic, "episodes": episodes}
+        given = {"deterministic": deterministic, "episodes": episodes, "seed": seed}
         asked = {name: value for name, value in given.items() if value is not None}
         wanted = self._config.evaluation.model_copy(update=asked)
         config = self._config.model_copy(update={"evaluation": wanted})

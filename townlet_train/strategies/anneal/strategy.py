@@ -28,6 +28,7 @@ from townlet_train.api import (
     TrainingError,
     TrainingResultDTO,
     UsageError,
+    build_env,
     capture_as_configured,
     gate_checkpoints,
     gate_evidence,
@@ -51,6 +52,7 @@ from townlet_train.strategies.anneal.schedule import Suits, stages_of, what_suit
 from townlet_train.strategies.anneal.stage_params import stage_strategy
 
 FIRST_STAGE_SEED, LAST_STAGE_SEED = 1_000_000, 20_000_000
+SELECTION_SEED = 25_000_000  # of the episodes that stages are measured on, which select the best
 DEMONSTRATIONS, STAGES, LOG = "demonstrations", "stages", "anneal_log.jsonl"
 
 
@@ -253,21 +255,27 @@ class Anneal:
     def _measure(self, journey: Journey) -> EvaluationDTO:
         """What the policy at hand earns on the held-out seeds."""
         assert journey.current is not None  # `prepare` saw to a first stage that leaves one
-        return self._evaluate(checkpoint=self.context.run_dir / journey.current)
+        return self._evaluate(
+            self.params.stage_episodes, SELECTION_SEED, checkpoint=self._path(journey.current)
+        )
 
-    def _evaluate(self, **whom: Any) -> EvaluationDTO:
+    def _path(self, below: str | None) -> Path:
+        """A checkpoint of this run, from its place below the run's directory."""
+        return self.context.run_dir / str(below)
+
+    def _evaluate(self, episodes: int, seed: int | None, **whom: Any) -> EvaluationDTO:
         def report(done: int, total: int) -> None:
             self.context.report(Progress("evaluate", done, total, {}, live=True))
 
         return self.context.services.evaluation.evaluate(
-            **whom, episodes=self.params.stage_episodes, deterministic=False, report=report
+            **whom, episodes=episodes, seed=seed, deterministic=False, report=report
         )
 
     def _pinned(self, journey: Journey, stage: StageParams, measured: EvaluationDTO) -> Journey:
         """The clone is the reference that everything after it is compared with."""
         if stage.mode != BC or journey.reference is not None:
             return journey
-        random = self._evaluate(scripted="random")
+        random = self._evaluate(self.params.stage_episodes, SELECTION_SEED, scripted="random")
         return journey.model_copy(
             update={"reference": measured, "previous": measured, "random_mean": random.mean}
         )
@@ -385,8 +393,13 @@ class Anneal:
 
     def _summary(self, journey: Journey, started: float) -> AnnealSummaryDTO:
         verdict, promotion = self._judge(journey)
-        best, measured = journey.best or journey.current, journey.best_measured
-        path = None if best is None else self.context.run_dir / best
+        best = journey.best or journey.current
+        path = None if best is None else self._path(best)
+        n, threshold = (
+            self.params.evaluation_episodes,
+            build_env(self.context.config, 1).spec.reward_threshold,
+        )
+        evaluation = self._evaluate(n, None, checkpoint=path) if n and path is not None else None
         return AnnealSummaryDTO(
             status=journey.status or ("PASS" if verdict is None else verdict.verdict),
             reasons=journey.reasons or (() if verdict is None else verdict.reasons),
@@ -402,9 +415,12 @@ class Anneal:
             bc_checkpoint=None if journey.clone is None else str(self.context.run_dir / journey.clone),
             checkpoint=None if path is None else str(path),
             checkpoint_sha256=None if path is None else sha256_of(path),
-            final_reward_mean=None if measured is None else measured.mean,
-            final_reward_std=None if measured is None else pstdev(measured.episode_returns),
-            total_episodes=None if measured is None else len(measured.episode_returns),
+            final_reward_mean=None if evaluation is None else evaluation.mean,
+            final_reward_std=None if evaluation is None else pstdev(evaluation.episode_returns),
+            total_episodes=None if evaluation is None else len(evaluation.episode_returns),
+            evaluation=evaluation,
+            reward_threshold=threshold,
+            converged=evaluation.ci_low >= threshold if evaluation and threshold is not None else None,
             duration_sec=time.perf_counter() - started,
         )
 
