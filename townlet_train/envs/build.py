@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,9 @@ def _choose(make: Make, n_envs: int) -> int:
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv
     from townlet_train.envs.workers import pickled
 
-    probe = GymnasiumVectorEnv(make, 1)
-    name = probe.spec.env_id
-    step_sec = measure_step(probe)
-    probe.close()
+    with closing(GymnasiumVectorEnv(make, 1)) as probe:
+        name = probe.spec.env_id
+        step_sec = measure_step(probe)
     try:
         pickled(make)
     except UsageError as error:

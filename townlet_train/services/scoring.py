@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class EvaluationService:
 
     def check_env(self, env_id: str) -> None:
         """Raise `UnknownNameError` or `EnvironmentCreationError` when that environment cannot be built."""
-        build_env(self._config.model_copy(update={"env": env_id}), 1)
+        build_env(self._config.model_copy(update={"env": env_id}), 1).close()
 
     def evaluate(
         self,
@@ -59,7 +60,8 @@ class EvaluationService:
             "random": partial(self.evaluate, scripted="random"),
         }
         try:
-            load_checkpoint(checkpoint).info.check_matches(build_env(self._config, 1).spec)
+            with closing(build_env(self._config, 1)) as env:
+                load_checkpoint(checkpoint).info.check_matches(env.spec)
         except CheckpointError as error:
             return Comparison(warnings=(f"The {name} was not evaluated. {error}",))
         evaluations = {

@@ -86,7 +86,7 @@ class PPOStrategy:
         """Refuse an environment, a device or a recording that cannot be used, or a recording of another environment."""
         from townlet_train.learners.devices import AUTO, checked_device
 
-        build_env(context.config, 1)
+        build_env(context.config, 1).close()
         if self.params.device != AUTO:
             checked_device(self.params.device)
         if self.params.recording is not None:
