@@ -100,6 +100,19 @@ class Closing(Counter):
         Closing.opened -= 1
 
 
+class PaysNoNumber(Counter):
+    """Pays NaN for its first hundred steps, then 1. Episodes are cut after twenty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        self._steps += 1
+        observation, _, terminated, _, info = super().step(action)
+        return observation, np.nan if self._steps <= 100 else 1.0, terminated, self.count == 20, info
+
+
 class Unflat(Counter):
     """Observations without a fixed size."""
 

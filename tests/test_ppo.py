@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.policies import MLP, WITH_MAP
-from tests.strange_envs import Closing
+from tests.strange_envs import Closing, PaysNoNumber
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
@@ -337,3 +337,19 @@ def test_environments_are_closed_however_a_run_ends(lasts: int, tmp_path: Path) 
     finally:
         del gymnasium.registry["Closing-v0"]
     assert Closing.opened == 0
+
+
+def test_skipped_updates_and_returns_to_good_weights_are_warnings(tmp_path: Path) -> None:
+    gymnasium.register("PaysNoNumber-v0", PaysNoNumber)
+    params = {"timesteps": 300, "n_steps": 100, "batch_size": 50, "n_epochs": 3, "evaluation_episodes": 0}
+    params |= {"normalize_rewards": True}
+    try:
+        result = run_strategy(
+            "ppo", params, config=RunConfig(env="PaysNoNumber-v0"), run_dir=tmp_path / "run"
+        )
+    finally:
+        del gymnasium.registry["PaysNoNumber-v0"]
+    assert result.warnings == (
+        "6 updates were skipped because they were not finite.",
+        "Returns to the last good weights, each with half the learning rate from then on: 1.",
+    )
