@@ -79,6 +79,40 @@ class ForeignGenerator(Counter):
         return observation, reward, self.count == 2, False, info
 
 
+class Closing(Counter):
+    """Counts how many of its kind are open; raises after so many steps. Episodes are cut after twenty."""
+
+    opened = 0
+
+    def __init__(self, lasts: int = 1_000_000) -> None:
+        super().__init__()
+        self._left = lasts
+        Closing.opened += 1
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        self._left -= 1
+        if self._left < 0:
+            raise ZeroDivisionError("out of numbers")
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, self.count % 20 == 0, info
+
+    def close(self) -> None:
+        Closing.opened -= 1
+
+
+class PaysNoNumber(Counter):
+    """Pays NaN for its first hundred steps, then 1. Episodes are cut after twenty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        self._steps += 1
+        observation, _, terminated, _, info = super().step(action)
+        return observation, np.nan if self._steps <= 100 else 1.0, terminated, self.count == 20, info
+
+
 class Unflat(Counter):
     """Observations without a fixed size."""
 

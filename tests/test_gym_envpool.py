@@ -100,7 +100,7 @@ def test_a_pool_plays_the_episodes_of_its_seeds() -> None:
 
 
 def test_a_pools_state_is_refused_with_the_way_out() -> None:
-    sentence = r"envpool:Known-v0 inside PoolVectorEnv .* goes on from new episodes.* --env Known-v0\."
+    sentence = r"envpool:Known-v0 inside PoolVectorEnv cannot be brought back .* --env Known-v0\."
     with pytest.raises(InexactStateError, match=sentence):
         known().get_state()
 

@@ -49,6 +49,34 @@ def test_what_never_varies_stays_finite_and_what_is_wild_is_cut() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_not_finite_moves_no_scale_and_stays_what_it_is(
+    wrong: float, rng: np.random.Generator
+) -> None:
+    rewards, ended = rng.normal(size=(50, 2, 3)), rng.random((50, 2, 3)) < 0.1
+    spoilt = rewards.copy()
+    spoilt[20, 1, 2] = wrong
+    others = np.ones(rewards.shape, np.bool_)
+    others[20, 1, 2] = False
+    scale = RewardScale.empty(2, 3, gamma=0.9).updated(spoilt, ended)
+    returns, so_far = [], np.zeros((2, 3))
+    for paid, over in zip(np.where(others, rewards, 0.0), ended, strict=True):
+        so_far = 0.9 * so_far + paid
+        returns.append(so_far)
+        so_far = np.where(over, 0.0, so_far)
+    assert scale.moments.std[0] == pytest.approx(np.array(returns)[others].std(), rel=1e-6)
+    np.testing.assert_allclose(scale.returns, so_far)
+    scaled = scale.scaled(spoilt, clip=10.0)
+    np.testing.assert_array_equal(scaled[20, 1, 2], np.float32(wrong))
+    np.testing.assert_array_equal(scaled[others], scale.scaled(rewards, clip=10.0)[others])
+
+
+def test_a_rollout_without_a_finite_reward_leaves_the_scale_as_it_was() -> None:
+    scale = RewardScale.empty(1, 1, gamma=0.9).updated(np.ones((3, 1, 1)), np.zeros((3, 1, 1), np.bool_))
+    after = scale.updated(np.full((2, 1, 1), np.nan), np.zeros((2, 1, 1), np.bool_))
+    assert after.moments.arrays() == scale.moments.arrays()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_not_finite_never_reaches_the_moments(wrong: float) -> None:
     with pytest.raises(ValueError, match="column 1 of the batch"):
         RunningMoments.empty(2).updated(np.array([[1.0, 2.0], [3.0, wrong]]))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
 from tests.policies import MLP, WITH_MAP
+from tests.strange_envs import Closing, PaysNoNumber
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.protocol import EnvSpec
-from townlet_train.errors import ConfigError, Interrupted, TrainingError
+from townlet_train.errors import ConfigError, EnvironmentFailedError, Interrupted, TrainingError
 from townlet_train.orchestrator import run_strategy
 from townlet_train.policies.network import NetworkSpec
 from townlet_train.results import PPOTrainingResultDTO
@@ -322,3 +325,31 @@ def test_the_preset_for_the_lander_is_one_that_can_run(tmp_path: Path) -> None:
     pytest.importorskip("Box2D")
     arguments = ["ppo", "--preset", "lunarlander", "--dry-run", "--output-dir", str(tmp_path / "run")]
     assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("lasts", [1_000_000, 60], ids=["ends well", "breaks"])
+def test_environments_are_closed_however_a_run_ends(lasts: int, tmp_path: Path) -> None:
+    gymnasium.register("Closing-v0", Closing, kwargs={"lasts": lasts})
+    params = {"timesteps": 300, "n_steps": 100, "n_envs": 2, "n_workers": 1, "evaluation_episodes": 2}
+    try:
+        with pytest.raises(EnvironmentFailedError) if lasts < 300 else nullcontext():
+            run_strategy("ppo", params, config=RunConfig(env="Closing-v0"), run_dir=tmp_path / "run")
+    finally:
+        del gymnasium.registry["Closing-v0"]
+    assert Closing.opened == 0
+
+
+def test_skipped_updates_and_returns_to_good_weights_are_warnings(tmp_path: Path) -> None:
+    gymnasium.register("PaysNoNumber-v0", PaysNoNumber)
+    params = {"timesteps": 300, "n_steps": 100, "batch_size": 50, "n_epochs": 3, "evaluation_episodes": 0}
+    params |= {"normalize_rewards": True}
+    try:
+        result = run_strategy(
+            "ppo", params, config=RunConfig(env="PaysNoNumber-v0"), run_dir=tmp_path / "run"
+        )
+    finally:
+        del gymnasium.registry["PaysNoNumber-v0"]
+    assert result.warnings == (
+        "6 updates were skipped because they were not finite.",
+        "Returns to the last good weights, each with half the learning rate from then on: 1.",
+    )

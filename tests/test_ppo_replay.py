@@ -26,7 +26,13 @@ pytestmark = pytest.mark.torch
 from townlet_train.envs.town import TownVectorEnv  # noqa: E402
 from townlet_train.learners.networks import network_for_env  # noqa: E402
 from townlet_train.learners.ppo import PPOLearner, PPOSettings  # noqa: E402
-from townlet_train.learners.replay import Frames, RecordedRollouts, open_recording, whole_transitions  # noqa: E402
+from townlet_train.learners.replay import (  # noqa: E402
+    Frames,
+    RecordedRollouts,
+    open_recording,
+    unfinished,
+    whole_transitions,
+)
 from townlet_train.learners.rollouts import evaluated  # noqa: E402
 
 CONFIG = RunConfig.model_validate({"seed": 1, "rollout": {"towns": 3, "ticks": 90}})
@@ -113,6 +119,41 @@ def test_lives_of_a_store_with_many_slots_are_not_cut_into_slivers(tmp_path: Pat
     capture_as_configured(config, output=tmp_path / "capture", with_maps=False)
     rollouts, _ = recorded(tmp_path / "capture", 100)
     assert rollouts.missing == 63 * 30 * 6
+
+
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_no_transition_is_lost_where_a_chunk_ends(store: str, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"seed": 1, "rollout": {"towns": 2, "ticks": 200, "store": store}})
+    capture_as_configured(config, output=tmp_path / "capture", with_maps=False)
+    at_once = one_pass(tmp_path / "capture", 200 * 2 * 6)
+    in_chunks = one_pass(tmp_path / "capture", 100)
+    assert len(in_chunks) >= 3
+    assert len(at_once) == 1
+    assert sorted(reward for chunk in in_chunks for reward in chunk) == sorted(at_once[0])
+
+
+def one_pass(path: Path, n_steps: int) -> list[list[float]]:
+    """The rewards of every chunk of a recording, until a chunk comes for the second time."""
+    rollouts, learner = recorded(path, n_steps)
+    chunks: list[list[float]] = []
+    while True:
+        rollouts.advance(learner.actor_critic, rollouts.missing)
+        chunk = rollouts.finish()[0].rewards.ravel().tolist()
+        if chunk in chunks[:1]:
+            return chunks
+        chunks.append(chunk)
+
+
+@given(ENDS, st.integers(1, 5))
+def test_chunks_of_any_size_have_the_transitions_of_the_whole(
+    ends: list[tuple[str, bool]], size: int
+) -> None:
+    frames, found, carried = frames_of(ends), [], np.zeros(0, np.int64)
+    for start in range(0, len(ends), size):
+        rows = np.append(carried, np.arange(start, min(start + size, len(ends))))
+        found += whole_transitions(frames.take(rows)).frames.features[:, 0].tolist()
+        carried = rows[unfinished(frames.take(rows), len(carried))]
+    assert found == whole_transitions(frames).frames.features[:, 0].tolist()
 
 
 def load(path: Path) -> Any:

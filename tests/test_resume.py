@@ -23,7 +23,7 @@ from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint, sorted_checkpoints
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv
-from townlet_train.errors import CheckpointError, InexactStateError, UsageError
+from townlet_train.errors import CheckpointError, InexactStateError, TrainingError, UsageError
 from townlet_train.files import sha256_of
 from townlet_train.orchestrator import run_strategy
 from townlet_train.services.rollout import capture_as_configured
@@ -152,11 +152,11 @@ def test_killed_at_random_moments_again_and_again_it_ends_with_the_same_bytes(
     assert left_by(tmp_path / "killed") == left_by(tmp_path / "straight")
 
 
-PHASES = {
-    "collecting": ("townlet_train.learners.rollouts.RolloutCollector.advance", 2),
-    "updating": ("townlet_train.learners.ppo.PPOLearner.update", 1),
-    "saving": ("townlet_train.learners.on_policy.save_checkpoint", 2),
-    "evaluating": ("townlet_train.services.scoring.evaluate_as_configured", 0),
+PHASES = {  # what sends a signal when it has been called before so often, and the step at which the run then stops
+    "collecting": ("townlet_train.learners.rollouts.RolloutCollector.advance", 2, 300),
+    "updating": ("townlet_train.learners.ppo.PPOLearner.update", 1, 600),
+    "saving": ("townlet_train.learners.on_policy.save_checkpoint", 2, 300),
+    "evaluating": ("townlet_train.services.scoring.evaluate_as_configured", 0, 700),
 }
 
 
@@ -198,22 +198,22 @@ def test_a_signal_in_any_phase_ends_with_7_and_the_run_goes_on_to_the_same_end(
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
     run = ["ppo", "--output-dir", str(tmp_path / "run")]
     with monkeypatch.context() as patched:
-        signalled(patched, *PHASES[phase], number)
+        name, calls, stops_at = PHASES[phase]
+        signalled(patched, name, calls, number)
         assert main([*run, "--env", "CartPole-v1", "--seed", "3", *options]) == 7
     said = capsys.readouterr()
     assert said.out == ""
     assert f"Stopped by {number.name}" in said.err
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"
+    saved = [path.name for path in sorted_checkpoints(tmp_path / "run")]
+    assert saved == [f"checkpoint_{step}.zip" for step in range(100, stops_at + 1, 100)]
     assert main([*run, "--resume-from", "latest", "--json"]) == 0
-    stopped_at = {
-        int(path.stem.removeprefix("checkpoint_")) for path in (tmp_path / "run").glob("checkpoint_*")
-    }
-    ended = left_by(tmp_path / "run")
-    straight = left_by(tmp_path / "straight")
-    assert {name: ended[name] for name in straight if not name.startswith("checkpoint_")} == {
-        name: value for name, value in straight.items() if not name.startswith("checkpoint_")
-    }
-    assert stopped_at >= {100, 200, 300, 400, 500, 600, 700}
+    ended, straight = left_by(tmp_path / "run"), left_by(tmp_path / "straight")
+    if (
+        phase == "updating"
+    ):  # the checkpoint it stopped with knows more than the one of its step: the update, too
+        assert ended.pop("checkpoint_600.zip") != straight.pop("checkpoint_600.zip")
+    assert ended == straight
 
 
 def truncated(path: Path) -> None:
@@ -432,9 +432,13 @@ def test_an_environment_that_keeps_its_state_to_itself_leaves_policies_to_fork(
         raise InexactStateError("Nobody knows where it is.")
 
     monkeypatch.setattr(GymnasiumVectorEnv, "get_state", refuse)
-    train(tmp_path / "run")
+    result = train(tmp_path / "run")
+    assert result.warnings == (
+        "This run cannot be resumed: its checkpoints hold the policy and its optimiser, from which a new run begins by "
+        "--fork. Nobody knows where it is.",
+    )
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "This run cannot be resumed, its checkpoints hold the policy alone. Nobody knows where it is."
+        *result.warnings
     ]
     with pytest.raises(CheckpointError, match=r"holds a policy and no state of its training\..* by --fork"):
         resume("latest", tmp_path / "run", timesteps=900)
@@ -448,6 +452,54 @@ def test_an_environment_that_keeps_its_state_to_itself_leaves_policies_to_fork(
         fork=True,
     )
     assert forked.checkpoint is not None
+
+
+def test_lines_that_are_lost_are_told_when_the_run_goes_on(tmp_path: Path) -> None:
+    train(tmp_path / "run", timesteps=500)  # the last checkpoint is older than the last rollout's lines
+    metrics = tmp_path / "run/metrics.jsonl"
+    [first, *_] = lines = metrics.read_text().splitlines(keepends=True)
+    assert len(lines) == 5
+    metrics.write_text(first + lines[1][:20])  # as a power cut may leave it
+    result = resume("latest", tmp_path / "run", timesteps=700)
+    assert result.warnings == (
+        f"{metrics} ends at step 100, the checkpoint knows of lines up to step 300; those between are lost.",
+    )
+    metrics.unlink()
+    result = resume(tmp_path / "run/checkpoint_700.zip", tmp_path / "elsewhere", timesteps=900)
+    assert [warning.partition(" ends ")[2][:9] for warning in result.warnings] == ["at step 0"]
+
+
+def on_a_device_that_is_gone(checkpoint: Path, params: dict[str, Any]) -> None:
+    """Let a checkpoint say that its run was on the hundredth GPU."""
+    loaded = load_checkpoint(checkpoint)
+    moved = {"device": "cuda:99", "params": {**loaded.state["params"], **params}}
+    save_checkpoint(checkpoint, replace(loaded, state={**loaded.state, **moved}))
+
+
+MOVED = "The run was on cuda:99 and goes on on cpu, where sums may round otherwise."
+
+
+def test_a_run_whose_device_is_gone_moves_when_it_may_and_says_so(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    checkpoint = tmp_path / "run/checkpoint_300.zip"
+    on_a_device_that_is_gone(checkpoint, {})
+    for params in ({}, {"device": "cpu"}):  # it was left to choose, and still is; it is told
+        result = resume(checkpoint, tmp_path / f"moved{len(params)}", **params)
+        assert result.warnings == (MOVED,)
+    last = load_checkpoint(tmp_path / "moved1/checkpoint_700.zip")
+    assert (last.state["device"], last.state["params"]["device"]) == ("cpu", "cpu")
+
+
+def test_a_run_that_was_told_its_device_moves_only_when_it_is_told_another(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    checkpoint = tmp_path / "run/checkpoint_300.zip"
+    on_a_device_that_is_gone(checkpoint, {"device": "cuda:99"})
+    with pytest.raises(
+        TrainingError, match=r"Device 'cuda:99' does not work here .* Use --device cpu or auto"
+    ):
+        resume(checkpoint, tmp_path / "moved")
+    for device in ("cpu", "auto"):  # as the error advises
+        assert resume(checkpoint, tmp_path / device, device=device).warnings == (MOVED,)
 
 
 def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:

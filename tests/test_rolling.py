@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from townlet_train.errors import DataError
 from townlet_train.services.rolling import RollingLog, log_files, read_log, rewind
 
 
@@ -63,3 +64,12 @@ def test_a_log_goes_on_in_another_directory(tmp_path: Path) -> None:
     rewind(path, elsewhere, lambda record: record["epoch"] <= 2)
     assert epochs(elsewhere) == [1, 2]
     assert epochs(path) == [1, 2, 3]
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+    path = log_of(tmp_path, 3)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + "\0" * 9 + "\n" + lines[2])
+    with pytest.raises(DataError, match=r"ppo_log\.jsonl, line 2 is not JSON; the file was damaged"):
+        rewind(path, path, lambda record: True)
+    assert path.read_text().endswith(lines[2])

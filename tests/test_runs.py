@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from townlet_train.data.checkpoint import sorted_checkpoints
-from townlet_train.errors import Interrupted, UsageError
+from townlet_train.errors import Interrupted, StorageError, UsageError
 from townlet_train.services import runs
 from townlet_train.services.experiment import recording_interval
 from townlet_train.services.runs import check_run_dir, default_run_dir, open_run, recover_run_dir
@@ -236,3 +236,18 @@ def killed_after(patched: pytest.MonkeyPatch, name: str, moves: int) -> None:
         move(*places)
 
     patched.setattr(os, name, dying)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system here that the kernel makes up")
+def test_a_place_where_no_directory_can_be_made_is_told_as_such() -> None:
+    with pytest.raises(StorageError, match="/proc/x/run cannot be written"), opened(Path("/proc/x/run")):
+        pass
+
+
+@pytest.mark.parametrize("left", [".lock", ".run.json.abc.partial"])
+def test_what_was_killed_before_it_was_a_run_is_in_nobodys_way(left: str, tmp_path: Path) -> None:
+    (tmp_path / left).touch()
+    with opened(tmp_path):
+        pass
+    assert described(tmp_path)["status"] == "finished"
+    assert not list(tmp_path.glob("*.partial"))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from townlet_train.config import Guardrail
     from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from townlet_train.data.dataset import Demonstrations
-    from townlet_train.envs.build import build_env
+    from townlet_train.envs.build import build_env, spec_of
     from townlet_train.envs.protocol import EnvSpec, Observation
     from townlet_train.envs.streams import stream
     from townlet_train.policies.protocol import Policy
@@ -60,6 +60,7 @@ _LATER = {
     "Checkpoint": "townlet_train.data.checkpoint",
     "load_checkpoint": "townlet_train.data.checkpoint",
     "save_checkpoint": "townlet_train.data.checkpoint",
+    "spec_of": "townlet_train.envs.build",
     "stream": "townlet_train.envs.streams",
     "EventLog": "townlet_train.services.rolling",
     "Guardrail": "townlet_train.config",
@@ -122,6 +123,7 @@ __all__ = [
     "load_checkpoint",
     "save_checkpoint",
     "sha256_of",
+    "spec_of",
     "stream",
 ]
 

@@ -147,7 +147,7 @@ class CheckpointError(TownletTrainError):
 
 
 class InexactStateError(CheckpointError):
-    """An environment cannot be brought back to the state that was saved; a run may go on from new episodes."""
+    """An environment cannot be brought back to the state that was saved, or to any; its runs cannot be resumed."""
 
 
 class Interrupted(TownletTrainError):

@@ -94,8 +94,7 @@ class AdaptedVectorEnv:
     def _no_way_back(self) -> str:
         return (
             f"{self.spec.env_id} inside {type(self._envs.unwrapped).__name__} cannot be brought back to an earlier "
-            f"moment: a run in it goes on from new episodes. One that shall go on exactly needs the plain environment, "
-            f"--env {task_of(self.spec.env_id)}."
+            f"moment. A run that shall be resumed needs the plain environment, --env {task_of(self.spec.env_id)}."
         )
 
     def event_counts(self) -> dict[str, NDArray[np.float64]]:

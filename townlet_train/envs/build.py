@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from townlet_train.errors import UsageError
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
-    from townlet_train.envs.protocol import VectorEnv
+    from townlet_train.envs.protocol import EnvSpec, VectorEnv
     from townlet_train.envs.workers import Make
 
 logger = logging.getLogger(__name__)
@@ -53,16 +54,25 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
     return WorkerVectorEnv(elsewhere, n_envs, n_processes)
 
 
+def spec_of(config: RunConfig) -> EnvSpec:
+    """What the configured environment shows and takes.
+
+    Raises:
+        EnvironmentCreationError: it cannot be built.
+    """
+    with closing(build_env(config, 1)) as env:
+        return env.spec
+
+
 def _choose(make: Make, n_envs: int) -> int:
     """How many processes are worth their while, measured here."""
     from townlet_train.envs.choice import choose_processes, free_cores, measure_step
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv
     from townlet_train.envs.workers import pickled
 
-    probe = GymnasiumVectorEnv(make, 1)
-    name = probe.spec.env_id
-    step_sec = measure_step(probe)
-    probe.close()
+    with closing(GymnasiumVectorEnv(make, 1)) as probe:
+        name = probe.spec.env_id
+        step_sec = measure_step(probe)
     try:
         pickled(make)
     except UsageError as error:

@@ -28,6 +28,7 @@ class Journal:
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self._base = env.unwrapped
+        self._name = env.spec.id if env.spec is not None else type(self._base).__name__
         self._seed, self._generator = -1, UNKNOWN
         self.actions: list[Any] = []
 
@@ -48,7 +49,16 @@ class Journal:
         self.actions = actions.tolist() if actions.ndim == 1 else [*actions.copy()]
 
     def state(self, features: NDArray[np.float32], dtype: np.dtype[Any], shape: tuple[int, ...]) -> State:
-        """What a replay needs and must arrive at, for actions of one dtype and shape; leading axes of 1, or actions."""
+        """What a replay needs and must arrive at, for actions of one dtype and shape; leading axes of 1, or actions.
+
+        Raises:
+            InexactStateError: the episode began from a generator that cannot be saved.
+        """
+        if self._seed < 0 and not self._generator.any():
+            raise InexactStateError(
+                f"{self._name} draws from a generator other than PCG64, which Gymnasium gives every environment, "
+                f"so its state cannot be saved."
+            )
         return {
             "seeds": np.array([self._seed], np.int64),
             "generators": self._generator[None].copy(),
@@ -62,18 +72,10 @@ class Journal:
 def start_episode(
     env: gymnasium.Env[Any, Any], state: Mapping[str, NDArray[Any]]
 ) -> tuple[Any, dict[str, Any]]:
-    """Reset an environment as the episode of one environment's state began; returns what `reset` does.
-
-    Raises:
-        InexactStateError: the episode began from a generator that could not be saved.
-    """
+    """Reset an environment as the episode of one environment's state began; returns what `reset` does."""
     seed = int(state["seeds"][0])
     if seed >= 0:
         return env.reset(seed=seed)
-    if not state["generators"].any():
-        raise InexactStateError(
-            "The environment draws from a generator other than PCG64, so it was not saved."
-        )
     env.unwrapped.np_random = unpack_generator(state["generators"][0])
     return env.reset()
 

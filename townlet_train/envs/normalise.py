@@ -99,17 +99,24 @@ class RewardScale:
         return cls(gamma, moments or RunningMoments.empty(1), np.zeros((n_envs, n_agents)))
 
     def updated(self, rewards: NDArray[Any], ended: NDArray[np.bool_]) -> RewardScale:
-        """With the steps of a rollout in addition: rewards and ends (n_steps, n_envs, n_agents), time first."""
+        """With the steps of a rollout in addition: rewards and ends (n_steps, n_envs, n_agents), time first.
+
+        A reward that is not finite is none: it adds nothing to the return so far, which is not counted at that step.
+        """
+        finite = np.isfinite(rewards)
+        paid = rewards if finite.all() else np.where(finite, rewards, 0.0)
         seen = np.empty(rewards.shape)
         returns = self.returns
         for t in range(len(rewards)):
-            seen[t] = returns = self.gamma * returns + rewards[t]
+            seen[t] = returns = self.gamma * returns + paid[t]
             returns = np.where(ended[t], 0.0, returns)
-        return RewardScale(self.gamma, self.moments.updated(seen[..., None]), returns)
+        counted = seen if paid is rewards else seen[finite]
+        return RewardScale(self.gamma, self.moments.updated(counted[..., None]), returns)
 
     def scaled(self, rewards: NDArray[Any], clip: float) -> Float32:
-        """`rewards` over the deviation, cut to +-clip."""
-        return np.asarray(np.clip(rewards / self.moments.std[0], -clip, clip), np.float32)
+        """`rewards` over the deviation, cut to +-clip; those that are not finite stay what they are."""
+        scaled = np.clip(rewards / self.moments.std[0], -clip, clip)
+        return np.asarray(np.where(np.isinf(rewards), rewards, scaled), np.float32)
 
     def arrays(self) -> dict[str, Float64]:
         """Everything by name, for a checkpoint."""

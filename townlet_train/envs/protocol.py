@@ -95,6 +95,10 @@ class VectorEnv(Protocol):
         """Events since `reset` by name, each (n_envs,); an event is counted once."""
         ...
 
+    def close(self) -> None:
+        """Release what it holds: processes, threads, windows; it is not used afterwards."""
+        ...
+
 
 @runtime_checkable
 class Pausable(Protocol):

@@ -143,6 +143,9 @@ class TownVectorEnv:
         """Events since `reset` by name, each (n_envs,)."""
         return {name: self._towns["events"][:, index].copy() for index, name in enumerate(EVENTS)}
 
+    def close(self) -> None:
+        """A town holds nothing but memory."""
+
 
 def _bytes_of(state: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.uint8]:
     """One of the arrays of a saved state; `DataError` unless it is there and made of bytes."""

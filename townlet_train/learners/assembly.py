@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,9 @@ from townlet_train.contract import StartingPoint, TrainingContext
 from townlet_train.data.checkpoint import CheckpointInfo, Lineage, bounds_of, merged_ranges, seed_ranges
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, VectorEnv
-from townlet_train.errors import CheckpointError
+from townlet_train.errors import CheckpointError, TrainingError
 from townlet_train.files import sha256_of
-from townlet_train.learners.devices import choose_device
+from townlet_train.learners.devices import AUTO, checked_device, choose_device
 from townlet_train.learners.learner import gradient_trial
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
@@ -58,21 +59,22 @@ def assemble(
     algorithm: str,
     build_learner: BuildLearner[Stats],
     recording: Recording | None,
+    opened: ExitStack,
     reference: Path | None = None,
 ) -> Parts[Stats]:
     """The parts of a run; first weights and all that is random in rollouts are drawn from `context.rng`.
+
+    What must be closed is left to `opened`.
 
     Raises:
         CheckpointError: the checkpoint to begin with is of another network or environment than the params say.
     """
     alone = recording is not None and recording.alone
-    env = build_env(context.config, 1 if alone else params.n_envs, n_workers=params.n_workers)
+    n_envs = 1 if alone else params.n_envs
+    env = opened.enter_context(closing(build_env(context.config, n_envs, n_workers=params.n_workers)))
     network = _network(env.spec, params, context.start)
-    resumed = None if context.start is None or context.start.fork else context.start.checkpoint
-    device = choose_device(
-        params.device if resumed is None else resumed.state["device"],
-        partial(gradient_trial, network, params.rows_per_gradient),
-    )
+    trial = partial(gradient_trial, network, params.rows_per_gradient)
+    device = choose_device(_device(params.device, context.start), trial)
     learner = build_learner(network, context.rng, device)
     recorded = None
     if recording is not None:
@@ -94,6 +96,19 @@ def assemble(
     lineage = own if context.start is None else _continued_lineage(own, context.start)
     info = describe(algorithm, network, env.spec, lineage, config_hash=context.config_hash)
     return Parts(env, network, device, learner, source, None if alone else recorded, info)
+
+
+def _device(wanted: str, start: StartingPoint | None) -> str:
+    """What to choose the device by: a run that goes on stays where it was, unless told to move, or forced to."""
+    if start is None or start.fork or wanted != start.checkpoint.state["params"]["device"]:
+        return wanted
+    last: str = start.checkpoint.state["device"]
+    if wanted == AUTO:
+        try:
+            checked_device(last)
+        except TrainingError:
+            return AUTO
+    return last
 
 
 def _collector(

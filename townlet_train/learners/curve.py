@@ -82,7 +82,7 @@ class TrainingCurve:
         return {
             "total_episodes": self.n_episodes,
             "final_reward_mean": fmean(returns) if last else None,
-            "final_reward_std": pstdev(returns) if last else None,
+            "final_reward_std": _deviation(returns) if last else None,
             "episode_length_mean": fmean(episode.episode_length for episode in last) if last else None,
         }
 
@@ -103,6 +103,11 @@ class TrainingCurve:
         self._unshown = deque(_episodes(state["unshown"]))
         self._last = deque(_episodes(state["last"]), maxlen=LAST)
         self._loss = next(iter(state["loss"].tolist()), None)
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """Of the population; null where one is not finite, so that there is none."""
+    return pstdev(values) if all(map(math.isfinite, values)) else None
 
 
 def _table(episodes: Sequence[Episode] | deque[Episode]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -115,6 +115,11 @@ class PolicyLearner:
         """Optimiser steps made."""
         return self.descent.n_updates
 
+    @property
+    def restores(self) -> int:
+        """Returns to the last good weights, after updates that were not finite."""
+        return self.descent.restores
+
     def set_normaliser(self, normaliser: Normaliser) -> None:
         """Let the network, and so every checkpoint, standardise features like this from now on."""
         self._network.normaliser.mean.copy_(torch.from_numpy(normaliser.mean))
@@ -125,9 +130,10 @@ class PolicyLearner:
     ) -> NDArray[np.float32]:
         """Rewards (n_steps, n_envs, n_agents) as they are learned from; after a step that ended, returns begin anew.
 
-        They count towards their scale, unless they were recorded and there is one already.
+        They count towards their scale, unless they were recorded and there is one already. What is not finite counts
+        for nothing and stays as it is, so that the update that meets it is skipped.
         """
-        if not self._common.normalize_rewards or not np.isfinite(rewards).all():
+        if not self._common.normalize_rewards:
             return rewards
         if on_policy or self._reward_scale is None:
             _, n_envs, n_agents = rewards.shape

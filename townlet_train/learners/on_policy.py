@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
@@ -65,8 +65,11 @@ def train(
         CheckpointError: the checkpoint to go on from is of another policy or environment.
     """
     started = time.perf_counter()
-    with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on their number, too
-        parts = assemble(context, params, algorithm, build_learner, recording, reference)
+    with ExitStack() as opened:
+        opened.enter_context(
+            limited_threads(torch_threads=1, numpy_threads=1)
+        )  # first weights depend on it, too
+        parts = assemble(context, params, algorithm, build_learner, recording, opened, reference)
         settings = {
             "seed": context.seed,
             "config": context.config.model_dump(mode="json"),
@@ -90,7 +93,10 @@ def train(
         "checkpoint": str(model),
         "checkpoint_sha256": sha256_of(model),
         "duration_sec": time.perf_counter() - started,
-        "warnings": (f"{skipped} updates were skipped because they were not finite.",) if skipped else (),
+        "warnings": (
+            *((f"{skipped} updates were skipped because they were not finite.",) if skipped else ()),
+            *state.warnings(),
+        ),
     }
     return Trained(stats, facts, run.telemetry())
 

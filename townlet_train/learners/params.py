@@ -15,7 +15,7 @@ class OnPolicyParams(StrategyParams):
     """Params shared by methods that act, learn from it and act again."""
 
     may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset(
-        {"timesteps", "checkpoint_interval", "log_interval", "evaluation_episodes", "n_workers"}
+        {"timesteps", "checkpoint_interval", "log_interval", "evaluation_episodes", "n_workers", "device"}
     )
 
     timesteps: int = Field(50_000, gt=0, description="steps of all slots together")

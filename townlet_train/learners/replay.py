@@ -185,8 +185,12 @@ class RecordedRollouts:
         return chunk
 
     def _pass(self) -> Iterator[Chunk]:
-        """The whole recording once, in chunks of at least `n_steps` frames but for the last."""
+        """The whole recording once, in chunks of at least `n_steps` frames but for the last.
+
+        The last frame of a life that a chunk cut is the first of its life in the next one.
+        """
         gathered: list[Frames] = []
+        n_carried = 0
         for block in self._replay.blocks(
             n_frames=self._n_steps, with_maps=self._spec.kind == "conflict_aware"
         ):
@@ -202,11 +206,13 @@ class RecordedRollouts:
             gathered.append(
                 Frames(named.features, named.maps, ~named.action_mask, named.actions, rewards, *ends)
             )
-            if sum(len(frames.actions) for frames in gathered) >= self._n_steps:
-                yield from _chunk_of(gathered)
-                gathered = []
+            if sum(len(frames.actions) for frames in gathered) >= n_carried + self._n_steps:
+                joined = _joined(gathered)
+                yield from _chunk_of(joined)
+                carried = joined.take(unfinished(joined, n_carried))
+                gathered, n_carried = [carried], len(carried.actions)
         if gathered:
-            yield from _chunk_of(gathered)
+            yield from _chunk_of(_joined(gathered))
 
     def _standardised(self, features: Float) -> Float:
         return features if self.normaliser is None else normalise(features, *self.normaliser)
@@ -238,11 +244,25 @@ def _one_more(rows: NDArray[Any], n: int) -> NDArray[Any]:
     return rows[: n + 1] if len(rows) > n else np.concatenate([rows, np.zeros_like(rows[:1])])
 
 
-def _chunk_of(gathered: list[Frames]) -> Iterator[Chunk]:
-    """Frames in the order of time as one chunk; nothing when none has a successor."""
-    joined = Frames(
+def unfinished(frames: Frames, n_carried: int) -> NDArray[np.int64]:
+    """The last frame of every life that has not ended and may go on, of frames in the order of time within each life.
+
+    The first `n_carried` were last frames before: what has not gone on since does not go on at all.
+    """
+    _, from_behind = np.unique(frames.life[::-1], return_index=True)
+    last = np.sort(len(frames.life) - 1 - from_behind)
+    return last[(last >= n_carried) & ~frames.terminated[last] & ~frames.truncated[last]]
+
+
+def _joined(gathered: list[Frames]) -> Frames:
+    """All frames, one after the other."""
+    return Frames(
         *(None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*gathered, strict=True))  # type: ignore[arg-type]  # by place
     )
-    chunk = whole_transitions(joined.take(np.argsort(joined.life, kind="stable")))
+
+
+def _chunk_of(frames: Frames) -> Iterator[Chunk]:
+    """Frames in the order of time as one chunk; nothing when none has a successor."""
+    chunk = whole_transitions(frames.take(np.argsort(frames.life, kind="stable")))
     if len(chunk.frames.actions):
         yield chunk

@@ -71,6 +71,11 @@ class OnPolicyLearner(Protocol[StatsOut]):
         """Optimiser steps made."""
         ...
 
+    @property
+    def restores(self) -> int:
+        """Returns to the last good weights."""
+        ...
+
 
 class RolloutSource(Protocol):
     """Where rollouts come from: environments that are played in, or a recording."""

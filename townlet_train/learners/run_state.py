@@ -33,7 +33,8 @@ class RunState(Generic[Stats]):
         self.parts, self.curve = parts, curve
         self.events = EventTally(parts.env.event_counts if parts.plays else dict)
         self.rollouts = 0
-        self.resumable = True
+        self._moved_from: str | None = None  # the device of the checkpoint, when it was another
+        self.kept_back: InexactStateError | None = None  # why the environments' state is in no checkpoint
         self._rng, self._settings = rng, dict(settings)
 
     @property
@@ -64,16 +65,40 @@ class RunState(Generic[Stats]):
         weights, learner = parts.learner.weights, parts.learner.state()
         return Checkpoint(parts.info, weights, state | self._settings, learner, self._training())
 
+    @property
+    def resumable(self) -> bool:
+        """Whether checkpoints hold all that the same run needs."""
+        return self.kept_back is None
+
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever reads the run's result must know."""
+        found: list[str] = []
+        device, restores = self.parts.device, self.parts.learner.restores
+        if self._moved_from is not None:
+            found.append(
+                f"The run was on {self._moved_from} and goes on on {device}, where sums may round otherwise."
+            )
+        if restores:
+            found.append(
+                f"Returns to the last good weights, each with half the learning rate from then on: {restores}."
+            )
+        if self.kept_back is not None:
+            found.append(
+                f"This run cannot be resumed: its checkpoints hold the policy and its optimiser, from which a new run "
+                f"begins by --fork. {self.kept_back}"
+            )
+        return tuple(found)
+
     def _training(self) -> Arrays | None:
         """What only the same run can use; None where an environment does not give its state away."""
-        if not self.resumable:
+        if self.kept_back is not None:
             return None
         parts = self.parts
         try:
             training = under("collector", parts.source.state()) | under("curve", self.curve.state())
         except InexactStateError as error:
-            logger.warning("This run cannot be resumed, its checkpoints hold the policy alone. %s", error)
-            self.resumable = False
+            self.kept_back = error
+            logger.warning("%s", self.warnings()[-1])
             return None
         training |= under("events", self.events.state())
         return training if parts.beside is None else training | under("beside", parts.beside.state())
@@ -103,6 +128,9 @@ class RunState(Generic[Stats]):
             parts.beside.restore(below("beside", saved.training))
         self.events.restore(below("events", saved.training))
         self.rollouts = saved.state["rollouts"]
+        if saved.state["device"] != parts.device:
+            self._moved_from = saved.state["device"]
+            logger.warning("%s", self.warnings()[0])
         self._rng.bit_generator.state = saved.state["rng"]
         logger.info("going on from %s, step %d", start.path, self.timestep)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,20 +77,20 @@ def evaluate_as_configured(
     """
     wanted = config.evaluation
     seeds = range(wanted.seed, wanted.seed + wanted.episodes)
-    env = build_env(config, min(len(seeds), MOST_ENVS))
-    deterministic = wanted.deterministic
-    policy: Policy
-    if checkpoint is not None:
-        loaded = load_checkpoint(checkpoint)
-        loaded.info.check_matches(env.spec)
-        policy = NetworkPolicy(loaded, deterministic=deterministic, name=str(checkpoint))
-        warnings = warn_of_seen_seeds(loaded.info.lineage, seeds)
-    elif scripted is not None:
-        policy, warnings = scripted_policy(scripted, env.spec, experts), ()
-        deterministic = not isinstance(policy, RandomPolicy)
-    else:
-        raise UsageError("Name one thing to evaluate: a checkpoint or a scripted policy.")
-    return evaluate(policy, env, seeds, deterministic=deterministic, report=report, warnings=warnings)
+    with closing(build_env(config, min(len(seeds), MOST_ENVS))) as env:
+        deterministic = wanted.deterministic
+        policy: Policy
+        if checkpoint is not None:
+            loaded = load_checkpoint(checkpoint)
+            loaded.info.check_matches(env.spec)
+            policy = NetworkPolicy(loaded, deterministic=deterministic, name=str(checkpoint))
+            warnings = warn_of_seen_seeds(loaded.info.lineage, seeds)
+        elif scripted is not None:
+            policy, warnings = scripted_policy(scripted, env.spec, experts), ()
+            deterministic = not isinstance(policy, RandomPolicy)
+        else:
+            raise UsageError("Name one thing to evaluate: a checkpoint or a scripted policy.")
+        return evaluate(policy, env, seeds, deterministic=deterministic, report=report, warnings=warnings)
 
 
 def warn_of_seen_seeds(lineage: Lineage, seeds: Sequence[int]) -> tuple[str, ...]:

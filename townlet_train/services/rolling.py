@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from townlet_train.errors import DataError
 from townlet_train.files import storing, to_json, write_bytes
 from townlet_train.services.clock import now
 
@@ -49,9 +50,13 @@ class EventLog:
 
 
 def rewind(source: Path, target: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Leave in the log `target` the records of the log `source`, which may be the same, that are to be kept."""
+    """Leave in the log `target` the records of the log `source`, which may be the same, that are to be kept.
+
+    Raises:
+        DataError: a whole line is no record.
+    """
     for index, path in reversed([*enumerate(log_files(source))]):  # killed in between, no hole is left
-        kept = [line for line in whole_lines(path) if keep(json.loads(line))]
+        kept = [line for line, record in _records(path) if keep(record)]
         if kept:
             write_bytes(rolled(target, index), "".join(kept).encode())
         else:
@@ -60,7 +65,19 @@ def rewind(source: Path, target: Path, keep: Callable[[dict[str, Any]], bool]) -
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Every whole record, in the order in which they were written."""
-    return [json.loads(line) for file in log_files(path) for line in whole_lines(file)]
+    return [record for file in log_files(path) for _, record in _records(file)]
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every whole line of a file, and the record that it is."""
+    for number, line in enumerate(whole_lines(path), start=1):
+        try:
+            yield line, json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number} is not JSON; the file was damaged. Remove this line and those after it, to go "
+                f"on without them."
+            ) from error
 
 
 def log_files(path: Path) -> list[Path]:

@@ -187,20 +187,20 @@ def capture_as_configured(
     check_output(output, overwrite=overwrite)
     run = populated(config)
     wanted = run.rollout
-    env = build_env(run, wanted.towns)
-    return RolloutCaptureService(config_sha256=config_hash(run)).capture(
-        env,
-        scripted_policy(policy, env.spec, experts),
-        ticks=wanted.ticks,
-        seeds=range(run.seed, run.seed + wanted.towns),
-        output=output,
-        store=wanted.store,
-        compress=wanted.compress,
-        prefix=wanted.prefix,
-        with_maps=with_maps,
-        overwrite=overwrite,
-        report=report,
-    )
+    with closing(build_env(run, wanted.towns)) as env:
+        return RolloutCaptureService(config_sha256=config_hash(run)).capture(
+            env,
+            scripted_policy(policy, env.spec, experts),
+            ticks=wanted.ticks,
+            seeds=range(run.seed, run.seed + wanted.towns),
+            output=output,
+            store=wanted.store,
+            compress=wanted.compress,
+            prefix=wanted.prefix,
+            with_maps=with_maps,
+            overwrite=overwrite,
+            report=report,
+        )
 
 
 class Tally:

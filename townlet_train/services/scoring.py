@@ -8,7 +8,7 @@ from pathlib import Path
 
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
-from townlet_train.envs.build import build_env
+from townlet_train.envs.build import spec_of
 from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERTS, Experts, find_expert
 from townlet_train.results import Comparison, EvaluationDTO, PolicyScoreDTO
@@ -26,7 +26,7 @@ class EvaluationService:
 
     def check_env(self, env_id: str) -> None:
         """Raise `UnknownNameError` or `EnvironmentCreationError` when that environment cannot be built."""
-        build_env(self._config.model_copy(update={"env": env_id}), 1)
+        spec_of(self._config.model_copy(update={"env": env_id}))
 
     def evaluate(
         self,
@@ -55,7 +55,7 @@ class EvaluationService:
         Where no expert plays nothing is compared. A checkpoint that knows other features or actions than this release's
         environment gives a warning alone.
         """
-        spec = build_env(self._config, 1).spec
+        spec = spec_of(self._config)
         if find_expert(spec.env_id, self._experts) is None:
             return Comparison()
         runs = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from townlet_train.api import PPOTrainingResultDTO, StrategyParams, TrainingContext, build_env
+from townlet_train.api import PPOTrainingResultDTO, StrategyParams, TrainingContext, spec_of
 from townlet_train.learners.params import OnPolicyParams
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class PPOStrategy:
         """Refuse an environment, a device or a recording that cannot be used, or a recording of another environment."""
         from townlet_train.learners.devices import AUTO, checked_device
 
-        build_env(context.config, 1)
+        spec_of(context.config)
         if self.params.device != AUTO:
             checked_device(self.params.device)
         if self.params.recording is not None:

@@ -42,7 +42,7 @@ class A2CStrategy:
         """Refuse an environment that cannot be built, and a device that does not work."""
         from townlet_train.learners.devices import AUTO, checked_device
 
-        build_env(context.config, 1)
+        build_env(context.config, 1).close()
         if self.params.device != AUTO:
             checked_device(self.params.device)
 

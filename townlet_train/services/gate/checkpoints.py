@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,20 +55,22 @@ def gate_checkpoints(
     if len({path.resolve() for path in candidates}) < len(candidates):
         raise UsageError("A candidate is named twice; each is judged once.")
     check_block_unseen(config)
-    env = build_env(config, min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS))
-    settings = with_threshold_of(env, config.gate, release)
-    players = [_candidate(path, env, config) for path in candidates]
-    reference = None if release is None else _release(release, env, config)
-    if sequential:
-        return _play_sequentially(players, reference, env, settings, report)
-    playing = [player for player in (*players, reference) if player is not None and not player.problems]
-    seeds = block_seeds(settings)
-    measured = {
-        player.name: measure(player, env, seeds, _part(index, len(playing), report))
-        for index, player in enumerate(playing)
-    }
-    judged = [measured.get(player.name, _unplayed(player, env)) for player in players]
-    return judge_all(judged, None if reference is None else measured[reference.name], settings)
+    with closing(
+        build_env(config, min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS))
+    ) as env:
+        settings = with_threshold_of(env, config.gate, release)
+        players = [_candidate(path, env, config) for path in candidates]
+        reference = None if release is None else _release(release, env, config)
+        if sequential:
+            return _play_sequentially(players, reference, env, settings, report)
+        playing = [player for player in (*players, reference) if player is not None and not player.problems]
+        seeds = block_seeds(settings)
+        measured = {
+            player.name: measure(player, env, seeds, _part(index, len(playing), report))
+            for index, player in enumerate(playing)
+        }
+        judged = [measured.get(player.name, _unplayed(player, env)) for player in players]
+        return judge_all(judged, None if reference is None else measured[reference.name], settings)
 
 
 def evaluate_pair(
@@ -78,11 +81,11 @@ def evaluate_pair(
     Raises:
         CheckpointError: as `gate_checkpoints`.
     """
-    env = build_env(config, min(config.gate.episodes, MOST_ENVS))
-    ours, theirs = _candidate(candidate, env, config), _release(release, env, config)
-    seeds = block_seeds(config.gate)
-    first = _unplayed(ours, env) if ours.problems else measure(ours, env, seeds, _part(0, 2, report))
-    return first, measure(theirs, env, seeds, _part(1, 2, report))
+    with closing(build_env(config, min(config.gate.episodes, MOST_ENVS))) as env:
+        ours, theirs = _candidate(candidate, env, config), _release(release, env, config)
+        seeds = block_seeds(config.gate)
+        first = _unplayed(ours, env) if ours.problems else measure(ours, env, seeds, _part(0, 2, report))
+        return first, measure(theirs, env, seeds, _part(1, 2, report))
 
 
 def measure(

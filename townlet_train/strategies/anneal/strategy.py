@@ -28,13 +28,13 @@ from townlet_train.api import (
     TrainingError,
     TrainingResultDTO,
     UsageError,
-    build_env,
     capture_as_configured,
     gate_checkpoints,
     gate_evidence,
     load_checkpoint,
     save_checkpoint,
     sha256_of,
+    spec_of,
     stream,
 )
 from townlet_train.strategies.anneal.guardrails import (
@@ -397,7 +397,7 @@ class Anneal:
         path = None if best is None else self._path(best)
         n, threshold = (
             self.params.evaluation_episodes,
-            build_env(self.context.config, 1).spec.reward_threshold,
+            spec_of(self.context.config).reward_threshold,
         )
         evaluation = self._evaluate(n, None, checkpoint=path) if n and path is not None else None
         return AnnealSummaryDTO(
