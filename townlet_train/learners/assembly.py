@@ -15,8 +15,8 @@ from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, VectorEnv
 from townlet_train.errors import CheckpointError
 from townlet_train.files import sha256_of
-from townlet_train.learners.devices import choose_device
-from townlet_train.learners.learner import gradient_trial
+from townlet_train.learners.devices import Placement, select_placement
+from townlet_train.learners.learner import update_trial
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.replay import RecordedRollouts, open_recording
@@ -40,7 +40,7 @@ class Parts(Generic[Stats]):
 
     env: VectorEnv
     network: NetworkSpec
-    device: str
+    placement: Placement
     learner: OnPolicyLearner[Stats]
     source: RolloutSource
     beside: RecordedRollouts | None  # learned from after every rollout
@@ -68,11 +68,12 @@ def assemble(
     env = build_env(context.config, 1 if alone else params.n_envs, n_workers=params.n_workers)
     network = _network(env.spec, params, context.start)
     resumed = None if context.start is None or context.start.fork else context.start.checkpoint
-    device = choose_device(
+    placement = select_placement(
         params.device if resumed is None else resumed.state["device"],
-        partial(gradient_trial, network, params.rows_per_gradient),
+        params.precision if resumed is None else resumed.state["precision"],
+        partial(update_trial, network, params.rows_per_gradient),
     )
-    learner = build_learner(network, context.rng, device)
+    learner = build_learner(network, context.rng, placement)
     recorded = None
     if recording is not None:
         recorded = open_recording(
@@ -91,7 +92,7 @@ def assemble(
         parent_sha256=_parent(context.start),
     )
     info = describe(algorithm, network, env.spec, lineage, config_hash=context.config_hash)
-    return Parts(env, network, device, learner, source, None if alone else recorded, info)
+    return Parts(env, network, placement, learner, source, None if alone else recorded, info)
 
 
 def _collector(

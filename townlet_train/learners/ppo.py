@@ -10,42 +10,76 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from townlet_train.learners.actor_critic import Lesson
 from townlet_train.learners.advantages import compute_gae, explained_variance
-from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
+from townlet_train.learners.devices import ON_CPU, Placement
+from townlet_train.learners.learner import CommonSettings, PolicyLearner, Schedule, scheduled
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Played, Rollout, evaluated
-from townlet_train.learners.surrogate import Losses, Objective, Transitions
+from townlet_train.learners.surrogate import Float, Losses, Objective, Transitions
 from townlet_train.learners.telemetry import batch_deviations, correlation
 from townlet_train.policies.network import NetworkSpec
 
 ADAM_EPS = 1e-5
+TOWNLET_NAMES = {
+    "loss_policy": "policy_loss",
+    "loss_value": "value_loss",
+    "loss_entropy": "entropy",
+    "loss_total": "loss",
+    "clip_fraction": "clip_fraction",
+    "clip_fraction_max": "clip_fraction_max",
+    "clip_triggered_minibatches": "clipped_batches",
+    "adv_mean": "advantage_mean",
+    "adv_std": "advantage_std",
+    "adv_min_std": "advantage_std_min",
+    "adv_zero_std_batches": "flat_batches",
+    "reward_advantage_corr": "reward_advantage_corr",
+    "baseline_log_prob_mean": "log_prob_mean",
+    "batch_entropy_mean": "entropy",
+    "batch_entropy_std": "entropy_std",
+    "grad_norm": "grad_norm",
+    "grad_norm_max": "grad_norm_max",
+    "kl_divergence": "approx_kl",
+    "kl_divergence_max": "approx_kl_max",
+    "explained_variance": "explained_variance",
+    "lr": "learning_rate",
+    "skipped_updates": "skipped_updates",
+}
+UNDEFINED_AS_NULL = ("reward_advantage_corr", "explained_variance")  # where something is constant
 FLAT = 1e-8  # advantages of a batch that deviate less are all alike
 
 
-@dataclass(frozen=True)
-class PPOSettings:
-    """How to improve; names and defaults are Stable-Baselines3's."""
+class PPOSettings(CommonSettings, Protocol):
+    """How to improve, under Stable-Baselines3's names; the params of `ppo` are such settings, with its defaults."""
 
-    learning_rate: float = 3e-4
-    batch_size: int = 64
-    n_epochs: int = 10
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    clip_range: float = 0.2
-    clip_range_vf: float | None = None
-    ent_coef: float = 0.0
-    vf_coef: float = 0.5
-    max_grad_norm: float = 0.5
-    target_kl: float | None = None
-    normalize_advantage: bool = True
-    learning_rate_schedule: Schedule = "constant"
-    clip_range_schedule: Schedule = "constant"
-    normalize_rewards: bool = False  # over the deviation of the discounted return so far
-    device: str = "cpu"
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def n_epochs(self) -> int: ...
+    @property
+    def gae_lambda(self) -> float: ...
+    @property
+    def clip_range(self) -> float: ...
+    @property
+    def clip_range_vf(self) -> float | None: ...
+    @property
+    def ent_coef(self) -> float: ...
+    @property
+    def vf_coef(self) -> float: ...
+    @property
+    def target_kl(self) -> float | None: ...
+    @property
+    def normalize_advantage(self) -> bool: ...
+    @property
+    def learning_rate_schedule(self) -> Schedule: ...
+    @property
+    def clip_range_schedule(self) -> Schedule: ...
 
 
 @dataclass(frozen=True)
@@ -87,37 +121,21 @@ class PPOStats:
 
     def telemetry(self) -> dict[str, float | None]:
         """The same under the names of Townlet's logs."""
-        return {
-            "loss_policy": self.policy_loss,
-            "loss_value": self.value_loss,
-            "loss_entropy": self.entropy,
-            "loss_total": self.loss,
-            "clip_fraction": self.clip_fraction,
-            "clip_fraction_max": self.clip_fraction_max,
-            "clip_triggered_minibatches": self.clipped_batches,
-            "adv_mean": self.advantage_mean,
-            "adv_std": self.advantage_std,
-            "adv_min_std": self.advantage_std_min,
-            "adv_zero_std_batches": self.flat_batches,
-            "reward_advantage_corr": _defined(self.reward_advantage_corr),
-            "baseline_log_prob_mean": self.log_prob_mean,
-            "batch_entropy_mean": self.entropy,
-            "batch_entropy_std": self.entropy_std,
-            "grad_norm": self.grad_norm,
-            "grad_norm_max": self.grad_norm_max,
-            "kl_divergence": self.approx_kl,
-            "kl_divergence_max": self.approx_kl_max,
-            "explained_variance": _defined(self.explained_variance),
-            "lr": self.learning_rate,
-            "skipped_updates": self.skipped_updates,
-        }
+        known = {theirs: getattr(self, ours) for theirs, ours in TOWNLET_NAMES.items()}
+        return known | {name: None for name in UNDEFINED_AS_NULL if math.isnan(known[name])}
 
 
 class PPOLearner(PolicyLearner):
     """One network that improves by what its actions brought; an equal `rng` gives equal weights, bit for bit."""
 
-    def __init__(self, spec: NetworkSpec, settings: PPOSettings, rng: np.random.Generator) -> None:
-        super().__init__(spec, settings, rng, partial(FlatAdam, eps=ADAM_EPS))
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: PPOSettings,
+        rng: np.random.Generator,
+        placement: Placement = ON_CPU,
+    ) -> None:
+        super().__init__(spec, settings, rng, partial(FlatAdam, eps=ADAM_EPS), placement)
         self.settings = settings
         self._rng = rng
 
@@ -138,11 +156,11 @@ class PPOLearner(PolicyLearner):
         transitions, shaped_like = self._transitions(rollout), rollout.values[:-1].ravel()
         rate = scheduled(self.settings.learning_rate, self.settings.learning_rate_schedule, progress)
         started_at, objective = rate * self.descent.rate_factor, self._objective(progress)
-        measured: list[_Update] = []
+        lesson, measured = self.actor_critic.lesson(transitions), list[_Update]()
         epoch, close = 0, True
         while epoch < self.settings.n_epochs and close:
             with np.errstate(over="ignore", invalid="ignore"):  # found by the descent, in every batch
-                close = self._train_epoch(transitions, objective, rate, measured)
+                close = self._train_epoch(lesson, transitions.advantages, objective, rate, measured)
             epoch += 1
             on_epoch()
         self.descent.keep()
@@ -176,17 +194,17 @@ class PPOLearner(PolicyLearner):
         )
 
     def _train_epoch(
-        self, transitions: Transitions, objective: Objective, rate: float, measured: list[_Update]
+        self, lesson: Lesson, advantages: Float, objective: Objective, rate: float, measured: list[_Update]
     ) -> bool:
         """One pass in a new order; False when a batch was further from the rollout's policy than 1.5 target_kl."""
-        shuffled = transitions.take(self._rng.permutation(len(transitions.returns)))
+        order, batch_size = self._rng.permutation(len(advantages)), self.settings.batch_size
         target_kl = self.settings.target_kl
-        deviations = batch_deviations(shuffled.advantages, self.settings.batch_size).tolist()
-        for batch, deviation in zip(shuffled.batches(self.settings.batch_size), deviations, strict=True):
-            losses = self.actor_critic.gradient(batch, objective)
+        deviations = batch_deviations(advantages[order], batch_size).tolist()
+        gradients = lesson.gradients(order, batch_size, objective)
+        for (losses, norm, batch), deviation in zip(gradients, deviations, strict=True):
             if target_kl is not None and losses.approx_kl > 1.5 * target_kl:
                 return False
-            grad_norm = self.descent.step(losses.loss, rate, batch)
+            grad_norm = self.descent.step(losses.loss, rate, batch, norm)
             if grad_norm is not None:
                 measured.append(_Update(losses, grad_norm, deviation))
         return True
@@ -220,11 +238,6 @@ class PPOLearner(PolicyLearner):
         s = self.settings
         clip_range = scheduled(s.clip_range, s.clip_range_schedule, progress)
         return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage)
-
-
-def _defined(value: float) -> float | None:
-    """The value, or null where NaN says that there is none."""
-    return None if math.isnan(value) else value
 
 
 class _Update(NamedTuple):

@@ -58,7 +58,7 @@ class RunState(Generic[Stats]):
             "updates": parts.learner.n_updates,
             "rollouts": self.rollouts,
             "recorded": self.curve.told,
-            "device": parts.device,
+            **parts.placement._asdict(),
             "rng": self._rng.bit_generator.state,
         }
         weights, learner = parts.learner.weights, parts.learner.state()

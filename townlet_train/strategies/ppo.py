@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -96,7 +95,7 @@ class PPOStrategy:
     def run(self, context: TrainingContext) -> PPOTrainingResultDTO:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the model."""
         from townlet_train.learners.on_policy import OnPolicyRun, Recording, train
-        from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats
+        from townlet_train.learners.ppo import PPOLearner, PPOStats
         from townlet_train.learners.telemetry import TelemetryLog
 
         p = self.params
@@ -108,16 +107,13 @@ class PPOStrategy:
             if log.due(run.rollouts):
                 log.append({**run.telemetry(), **stats.telemetry(), "data_mode": p.data_mode})
 
-        settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
         path = p.recording
         source = None if path is None else context.services.replay.resolve_manifest(path)
         trained = train(
             context,
             self.params,
             algorithm=self.name,
-            build_learner=lambda network, rng, device: PPOLearner(
-                network, replace(settings, device=device), rng
-            ),
+            build_learner=lambda network, rng, placement: PPOLearner(network, p, rng, placement),
             recording=None if source is None else Recording(source, alone=p.data_mode == "replay"),
             on_rollout=tell,
         )
