@@ -54,6 +54,8 @@ def check_same(backend: str, spec: NetworkSpec, objective: Objective, *, masked:
     losses = learned(network, batch, objective)
     assert graphs_compiled() == n_graphs + 1
     gradient = pair.parameters.gradient.clone()
+    assert learned(network, batch, objective) == losses
+    assert torch.equal(pair.parameters.gradient, gradient)
     np.testing.assert_allclose(losses, learned(pair.by_autograd, batch, objective), rtol=1e-4, atol=1e-5)
     largest = float(pair.parameters.gradient.abs().max())
     assert largest > 1e-3
@@ -76,6 +78,7 @@ def test_a_compiled_update_is_that_of_autograd_for_every_network(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiled kernels for the CPU take a C++ compiler")
 @pytest.mark.parametrize("spec", SPECS, ids=SPEC_NAMES)
 def test_generated_kernels_find_the_gradient_of_autograd(spec: NetworkSpec) -> None:

@@ -13,7 +13,7 @@ from townlet_train.errors import TrainingError
 
 AUTO, CPU = "auto", "cpu"
 N_WARM_UPS, N_TRIALS = 3, 5  # compiled, captured, and replayed for the first time
-TOO_SOON_FOR_A_GPU = 3e-4  # seconds; about what it takes to ask a GPU for an update and hear of it
+TOO_SOON_FOR_A_GPU = 3e-4  # seconds; a guess at what it takes to ask a GPU for an update and hear of it
 WORTH_BFLOAT16 = 1.2  # times the speed; less is not worth the digits
 Precision = Literal["float32", "bfloat16"]
 logger = logging.getLogger(__name__)
@@ -119,5 +119,10 @@ def _best_time(run: Callable[[], object]) -> float:
 
 
 def reason_of(error: Exception) -> str:
-    """An error's first line, or its kind where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """An error's first line, and the second where the first announces it; its kind where it has none.
+
+    >>> reason_of(RuntimeError("the backend raised:\\nno compiler\\nat length"))
+    'the backend raised: no compiler'
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
