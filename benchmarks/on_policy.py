@@ -39,18 +39,28 @@ class Setting(NamedTuple):
     n_runs: int = 3
 
 
-def measure(algorithm: str, settings: Sequence[Setting]) -> dict[str, float]:
-    """Print steps per second of both and their ratio for each setting, and our share of the bare environment's rate."""
+def measure(algorithm: str, settings: Sequence[Setting], device: str = "cpu") -> dict[str, float]:
+    """Print steps per second of both and their ratio for each setting, and our share of the bare environment's rate.
+
+    On another device than the CPU, ours is measured on the CPU as well.
+    """
     prepare_sb3()
     results: dict[str, float] = {}
     for number, setting in enumerate(settings):
         runs: Runs = {"ours": [], "sb3": []}
+        on_cpu: list[float] = []
         bare: list[float] = []
+        params = {**setting.params, "device": device}
         for seed in range(42, 42 + setting.n_runs):
             bare.append(bare_rate(seed))
             for side, python in (("ours", Path(sys.executable)), ("sb3", SB3_ENV / "bin/python")):
-                runs[side].append(run_side(side, python, algorithm, seed, setting.params))
-        measured = report(algorithm, setting, runs, bare)
+                runs[side].append(run_side(side, python, algorithm, seed, params))
+            if device != "cpu":
+                there = run_side("ours", Path(sys.executable), algorithm, seed, params | {"device": "cpu"})
+                on_cpu.append(there["rate"])
+        measured = report(algorithm, setting._replace(title=f"{setting.title}, on {device}"), runs, bare)
+        if on_cpu:
+            print(f"  townlet-train on the CPU: {_spread(on_cpu)} steps/s", flush=True)
         results |= {f"{name}_{number}": value for name, value in measured.items()}
     return results
 
@@ -83,12 +93,19 @@ def bare_rate(seed: int) -> float:
 
 
 def run_side(
-    side: str, python: Path, algorithm: str, seed: int, params: Mapping[str, float]
+    side: str, python: Path, algorithm: str, seed: int, params: Mapping[str, float | str]
 ) -> dict[str, float]:
-    """Rate, return and memory, measured in a process of its own."""
+    """Rate, return and memory, measured in a process of its own, on the CPU unless params say otherwise."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     script = ROOT / f"on_policy_{side}.py"
-    arguments = [str(python), str(script), algorithm, ENV, str(seed), json.dumps(params)]
+    arguments = [
+        str(python),
+        str(script),
+        algorithm,
+        ENV,
+        str(seed),
+        json.dumps({"device": "cpu"} | dict(params)),
+    ]
     done = subprocess.run(arguments, env=os.environ | threads, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{algorithm}: the {side} side failed:\n{done.stderr}")

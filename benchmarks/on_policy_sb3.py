@@ -24,7 +24,7 @@ def main(algorithm: str, env: str, seed: str, settings: str) -> None:
     )
     environments = make_vec_env(env, n_envs, seed=int(seed))
     build = {"ppo": PPO, "a2c": A2C}[algorithm]
-    model = build("MlpPolicy", environments, seed=int(seed), device="cpu", stats_window_size=100, **params)
+    model = build("MlpPolicy", environments, seed=int(seed), stats_window_size=100, **params)
     with tempfile.TemporaryDirectory() as folder:
         started, cpu_started = time.perf_counter(), time.process_time()
         model.learn(timesteps, callback=CheckpointCallback(interval // n_envs, folder))

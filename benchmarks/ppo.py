@@ -17,8 +17,8 @@ TUNED = {
 }
 
 
-def main() -> dict[str, float]:
-    """Measure the contract's settings, and those that rl-baselines3-zoo publishes."""
+def main(device: str = "cpu") -> dict[str, float]:
+    """Measure the contract's settings, and those that rl-baselines3-zoo publishes, with both sides on a device."""
     return measure(
         "ppo",
         [
@@ -35,4 +35,5 @@ def main() -> dict[str, float]:
                 n_runs=2,
             ),
         ],
+        device,
     )

@@ -29,8 +29,9 @@ pytestmark = pytest.mark.torch
 
 from townlet_train.learners.descent import MOST_RESTORES, SKIPS_IN_A_ROW  # noqa: E402
 from townlet_train.learners.networks import network_for_env  # noqa: E402
-from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats  # noqa: E402
+from townlet_train.learners.ppo import PPOLearner, PPOStats  # noqa: E402
 from townlet_train.learners.rollouts import Rollout  # noqa: E402
+from townlet_train.strategies.ppo import PPOParams  # noqa: E402
 
 SHORT = {"timesteps": 700, "n_steps": 300, "batch_size": 50, "n_epochs": 2, "checkpoint_interval": 250}
 QUICK = {**SHORT, "evaluation_episodes": 2}
@@ -62,7 +63,7 @@ def rollout_of(learner: PPOLearner, n_steps: int = 40, seed: int = 0) -> Rollout
 
 
 def learner_of(spec: NetworkSpec = MLP, **settings: Any) -> PPOLearner:
-    return PPOLearner(spec, PPOSettings(**{"batch_size": 16, **settings}), np.random.default_rng(5))
+    return PPOLearner(spec, PPOParams(**{"batch_size": 16, **settings}), np.random.default_rng(5))
 
 
 def likelihood_of_paying(learner: PPOLearner, rollout: Rollout) -> float:

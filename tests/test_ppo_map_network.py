@@ -16,10 +16,11 @@ from townlet_train.learners.networks import (  # noqa: E402
     export_weights,
     network_for_env,
 )
-from townlet_train.learners.ppo import PPOLearner, PPOSettings  # noqa: E402
+from townlet_train.learners.ppo import PPOLearner  # noqa: E402
 from townlet_train.learners.rollouts import RolloutCollector, evaluated  # noqa: E402
+from townlet_train.strategies.ppo import PPOParams  # noqa: E402
 
-N_STEPS, SETTINGS = 6, PPOSettings(batch_size=64, n_epochs=2, learning_rate=1e-2)
+N_STEPS, SETTINGS = 6, PPOParams(batch_size=64, n_epochs=2, learning_rate=1e-2)
 
 
 def learner_and_collector() -> tuple[PPOLearner, RolloutCollector]:

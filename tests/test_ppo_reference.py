@@ -109,7 +109,10 @@ def test_the_learning_rate_rises_from_zero(tmp_path: Path) -> None:
     [
         ({"kl_coef": 0.1}, "name its checkpoint as reference"),
         ({"reference": Path("x.zip")}, "give kl_coef too"),
-        ({"reference": Path("x.zip"), "kl_coef": 0.1, "capture_dir": Path("c")}, "a recording is named"),
+        (
+            {"reference": Path("x.zip"), "kl_coef": 0.1, "capture_dir": Path("c")},
+            "give mode mixed, or no reference",
+        ),
     ],
 )
 def test_half_of_what_belongs_together_is_refused(

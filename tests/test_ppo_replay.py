@@ -25,7 +25,7 @@ pytestmark = pytest.mark.torch
 
 from townlet_train.envs.town import TownVectorEnv  # noqa: E402
 from townlet_train.learners.networks import network_for_env  # noqa: E402
-from townlet_train.learners.ppo import PPOLearner, PPOSettings  # noqa: E402
+from townlet_train.learners.ppo import PPOLearner  # noqa: E402
 from townlet_train.learners.replay import (  # noqa: E402
     Frames,
     RecordedRollouts,
@@ -34,6 +34,7 @@ from townlet_train.learners.replay import (  # noqa: E402
     whole_transitions,
 )
 from townlet_train.learners.rollouts import evaluated  # noqa: E402
+from townlet_train.strategies.ppo import PPOParams  # noqa: E402
 
 CONFIG = RunConfig.model_validate({"seed": 1, "rollout": {"towns": 3, "ticks": 90}})
 ENDS = st.lists(st.tuples(st.sampled_from(["", "dies", "cut"]), st.booleans()), min_size=1, max_size=12)
@@ -97,7 +98,7 @@ def recorded(path: Path, n_steps: int, **settings: Any) -> tuple[RecordedRollout
     env = TownVectorEnv(CONFIG.town, 1)
     spec = network_for_env(env.spec, "mlp", normalised=bool(settings))
     rollouts = open_recording(path, env.spec, spec, n_steps=n_steps, normalize_observations=bool(settings))
-    return rollouts, PPOLearner(spec, PPOSettings(), np.random.default_rng(0))
+    return rollouts, PPOLearner(spec, PPOParams(), np.random.default_rng(0))
 
 
 def test_one_pass_hands_out_every_transition_once_and_then_begins_anew(capture: Path) -> None:
@@ -216,7 +217,7 @@ def test_cloned_actions_become_likelier_where_they_paid(capture: Path) -> None:
     rollout = evaluated(rollouts.finish()[0], learner.actor_critic)
     before = rollout.log_probs.ravel()
     advantage = rollout.rewards.ravel() - rollout.rewards.mean()
-    myopic = PPOLearner(learner.spec, PPOSettings(gamma=0.0, learning_rate=1e-3), np.random.default_rng(0))
+    myopic = PPOLearner(learner.spec, PPOParams(gamma=0.0, learning_rate=1e-3), np.random.default_rng(0))
     for _ in range(5):
         myopic.update(rollout, 0.0)
     outputs, _ = myopic.actor_critic.evaluate(rollout.features[:, 0, 0], None)

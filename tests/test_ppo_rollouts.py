@@ -16,15 +16,16 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from townlet_train.learners.curve import TrainingCurve  # noqa: E402
-from townlet_train.learners.ppo import PPOLearner, PPOSettings  # noqa: E402
+from townlet_train.learners.ppo import PPOLearner  # noqa: E402
 from townlet_train.learners.rollouts import Episode, Rollout, RolloutCollector, evaluated  # noqa: E402
+from townlet_train.strategies.ppo import PPOParams  # noqa: E402
 
 LAST_TICK = SPEC.episode_ticks - 1
 
 
 @pytest.fixture
 def learner(rng: np.random.Generator) -> PPOLearner:
-    return PPOLearner(replace(MLP, feature_clip=1e9), PPOSettings(), rng)
+    return PPOLearner(replace(MLP, feature_clip=1e9), PPOParams(), rng)
 
 
 def collector(n_steps: int, env: CountingEnv | None = None, seed: int = 3) -> RolloutCollector:

@@ -1,23 +1,24 @@
 """An actor and its critic: what they put out, and the gradient of PPO's objective in every weight.
 
 Written out in NumPy for the MLP, on the memory of torch's flat vectors, because for a few thousand weights the
-bookkeeping of autograd costs several times the arithmetic; by autograd for a network without code of its own here or in
-`conflict_aware`. A test compares them.
+bookkeeping of autograd costs several times the arithmetic. `conflict_aware` has the map-and-features network,
+`autograd` every other network and device. A test compares them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from townlet_train.learners.lanes import TwoLanes, piece_rows
+from townlet_train.learners.descent import Batch
+from townlet_train.learners.lanes import piece_rows
 from townlet_train.learners.mlp_lane import ACTOR, CRITIC, MlpArrays, MlpLane
-from townlet_train.learners.networks import FlatParameters, PolicyNetwork
+from townlet_train.learners.networks import FlatParameters
+from townlet_train.learners.pieces import GradientInPieces
 from townlet_train.learners.surrogate import (
     Categorical,
     DiagonalGaussian,
@@ -26,9 +27,8 @@ from townlet_train.learners.surrogate import (
     Objective,
     Transitions,
     differentiate,
-    normalised,
 )
-from townlet_train.policies.network import ILLEGAL_LOGIT, LOG_STD, NetworkSpec
+from townlet_train.policies.network import LOG_STD, NetworkSpec
 
 Float = NDArray[np.float32]
 Maps = NDArray[np.uint8] | None
@@ -55,13 +55,49 @@ class ActorCritic(Protocol):
         """Actions as outputs (n_outputs, n) make them likely; may overwrite them."""
         ...
 
-    def gradient(self, batch: Transitions, objective: Objective) -> Losses:
-        """Fill the flat gradient with that of PPO's objective on a batch."""
+    def lesson(self, transitions: Transitions) -> Lesson:
+        """Transitions put where the network is, to be learned from."""
         ...
 
     def forward(self, features: Float, maps: Maps) -> Forward:
         """As `evaluate`, with a way back; both hold until the weights change."""
         ...
+
+
+class Lesson(Protocol):
+    """Transitions that lie where their network is."""
+
+    def gradients(
+        self, order: NDArray[np.int64], batch_size: int, objective: Objective
+    ) -> Iterator[Gradient]:
+        """Fill the flat gradient with that of PPO's objective on one batch after another, rows in that order.
+
+        The next batch is begun with the weights as they are by then.
+        """
+        ...
+
+
+class Gradient(NamedTuple):
+    """What a batch measured on the way to its gradient."""
+
+    losses: Losses
+    norm: float | None  # where it cost nothing to measure
+    batch: Batch
+
+
+class HostLesson:
+    """Transitions in NumPy, and what fills the gradient for some of them."""
+
+    def __init__(
+        self, transitions: Transitions, gradient: Callable[[Transitions, Objective], Losses]
+    ) -> None:
+        self._transitions, self._gradient = transitions, gradient
+
+    def gradients(
+        self, order: NDArray[np.int64], batch_size: int, objective: Objective
+    ) -> Iterator[Gradient]:
+        for batch in self._transitions.take(order).batches(batch_size):
+            yield Gradient(self._gradient(batch, objective), None, batch)
 
 
 class Forward(NamedTuple):
@@ -112,12 +148,12 @@ class MlpActorCritic:
             for name in ("action_net.weight", "action_net.bias", "value_net.weight", "value_net.bias")
         }
         self._log_std, self._log_std_gradient = values.get(LOG_STD), gradients.get(LOG_STD)
-        self._parameters, self._two = parameters, TwoLanes()
-        self._gradients = parameters.gradient, torch.zeros_like(parameters.gradient)
-        weights, *of = (
-            MlpArrays.of(flat, spec, parameters) for flat in (parameters.vector, *self._gradients)
+        self._parameters = parameters
+        weights = MlpArrays.of(parameters.vector, spec, parameters)
+        self._pieces = GradientInPieces(
+            parameters.gradient,
+            lambda gradient: MlpLane(spec, weights, MlpArrays.of(gradient, spec, parameters)),
         )
-        self._lanes = [MlpLane(spec, weights, gradient) for gradient in of]
 
     @property
     def log_std(self) -> Float | None:
@@ -141,10 +177,14 @@ class MlpActorCritic:
             return Categorical(outputs, illegal)
         return DiagonalGaussian(outputs, self._log_std, self._log_std_gradient)
 
+    def lesson(self, transitions: Transitions) -> Lesson:
+        return HostLesson(transitions, self.gradient)
+
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
+        """Fill the flat gradient with that of PPO's objective on a batch."""
         n = len(batch.returns)
         if n * self._parameters.vector.numel() >= WORTH_TWO_LANES and self._log_std is None:
-            return self._gradient_in_pieces(batch, objective)
+            return self._pieces.learn(batch, objective, piece_rows(n))
         outputs, values, backward = self.forward(batch.features)
         distribution = self.distribution(outputs, batch.illegal)
         losses, of_outputs, of_values = differentiate(distribution, values, batch, objective)
@@ -161,27 +201,6 @@ class MlpActorCritic:
             self._backward(inputs, self._backward_heads(inputs[-1], of_outputs, of_values))
 
         return Forward(*self._heads(inputs[-1]), backward)
-
-    def _gradient_in_pieces(self, batch: Transitions, objective: Objective) -> Losses:
-        n = len(batch.returns)
-        if objective.normalize_advantage:
-            batch = batch._replace(advantages=normalised(batch.advantages))
-            objective = objective._replace(normalize_advantage=False)
-        for gradient in self._gradients:
-            gradient.zero_()
-
-        def learn(lane: int, piece: Transitions) -> Float:
-            share = np.float32(len(piece.returns) / n)
-            outputs, values = self._lanes[lane].forward(torch.from_numpy(piece.features))
-            distribution = Categorical(outputs.numpy(), piece.illegal)
-            losses, of_outputs, of_values = differentiate(distribution, values.numpy(), piece, objective)
-            slopes = torch.from_numpy(of_outputs * share), torch.from_numpy(of_values * share)
-            self._lanes[lane].backward(*slopes)
-            return np.array(losses, np.float32) * share
-
-        losses = self._two.share_out(learn, list(batch.batches(piece_rows(n))))
-        self._gradients[0].add_(self._gradients[1])
-        return Losses(*np.sum(losses, axis=0).tolist())
 
     def _activate(self, hidden: Float) -> None:
         np.tanh(hidden, out=hidden) if self._tanh else np.maximum(hidden, 0, out=hidden)
@@ -231,116 +250,6 @@ class MlpActorCritic:
             np.matmul(ones, delta, out=self._hidden_gradient.biases[i])
             if i > 0:
                 delta = np.matmul(delta, self._hidden.weights[i])
-
-
-class AutogradActorCritic:
-    """Any network on any device: the objective as torch reads it."""
-
-    def __init__(self, network: PolicyNetwork, parameters: FlatParameters) -> None:
-        self._network = network
-        self._gradient = parameters.gradient
-        self._log_std, self._log_std_gradient = (
-            parameters.values.get(LOG_STD),
-            parameters.gradients.get(LOG_STD),
-        )
-        self._log_std_slope = np.zeros(0 if self._log_std is None else len(self._log_std), np.float32)
-
-    @property
-    def log_std(self) -> Float | None:
-        return None if self._log_std is None else self._log_std.cpu().numpy()
-
-    def outputs(self, features: Float, maps: Maps) -> Float:
-        return self.evaluate(features, maps)[0].T
-
-    def evaluate(self, features: Float, maps: Maps) -> tuple[Float, Float]:
-        with torch.no_grad():
-            outputs, values = self._heads(features, maps)
-        return np.ascontiguousarray(outputs.cpu().numpy().T), values.cpu().numpy()
-
-    def distribution(self, outputs: Float, illegal: NDArray[np.bool_] | None) -> Distribution:
-        log_std = self.log_std
-        if log_std is None:
-            return Categorical(outputs, illegal)
-        return DiagonalGaussian(outputs, log_std, self._log_std_slope)
-
-    def forward(self, features: Float, maps: Maps) -> Forward:
-        outputs, values = self._heads(features, maps)
-
-        def backward(of_outputs: Float, of_values: Float) -> None:
-            m = len(of_values)
-            self._gradient.zero_()
-            slopes = [self._tensor(of_outputs.T), self._tensor(of_values)]
-            torch.autograd.backward([outputs[:m], values[:m]], slopes)
-            if self._log_std_gradient is not None:
-                self._log_std_gradient.copy_(torch.from_numpy(self._log_std_slope))
-
-        found = outputs.detach().cpu().numpy().T, values.detach().cpu().numpy()
-        return Forward(np.ascontiguousarray(found[0]), found[1], backward)
-
-    def gradient(self, batch: Transitions, objective: Objective) -> Losses:
-        outputs, values = self._heads(batch.features, batch.maps)
-        log_probs, entropy = self._log_probs_and_entropy(outputs, batch)
-        old = _Old(*(self._tensor(array) for array in batch[5:]))
-        advantages = old.advantages
-        if objective.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        log_ratio = log_probs - old.log_probs
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1 - objective.clip_range, 1 + objective.clip_range)
-        policy_loss = -torch.min(ratio * advantages, clipped * advantages).mean()
-        if objective.clip_range_vf is not None:
-            limit = objective.clip_range_vf
-            values = old.values + (values - old.values).clamp(-limit, limit)
-        value_loss = (values - old.returns).square().mean()
-        loss = policy_loss + objective.vf_coef * value_loss - objective.ent_coef * entropy.mean()
-        reference_kl = loss.new_zeros(()) if batch.reference is None else self._kl_from(outputs, batch).mean()
-        loss = loss + objective.kl_coef * reference_kl
-        self._gradient.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-        approx_kl = (ratio - 1 - log_ratio).mean()
-        clip_fraction = ((ratio - 1).abs() > objective.clip_range).float().mean()
-        measured = (loss, policy_loss, value_loss, entropy.mean(), approx_kl, clip_fraction, reference_kl)
-        return Losses(*torch.stack(measured).detach().tolist())
-
-    def _heads(self, features: Float, maps: Maps) -> tuple[Tensor, Tensor]:
-        return self._network.heads(self._tensor(features), None if maps is None else self._tensor(maps))
-
-    def _log_probs_and_entropy(self, outputs: Tensor, batch: Transitions) -> tuple[Tensor, Tensor]:
-        actions = self._tensor(batch.actions)
-        log_std: Tensor | None = getattr(self._network, LOG_STD, None)
-        if log_std is not None:
-            normal = torch.distributions.Normal(outputs, log_std.exp(), validate_args=False)
-            return normal.log_prob(actions).sum(dim=1), normal.entropy().sum(dim=1)  # type: ignore[no-untyped-call]  # untyped in torch
-        logs = self._logs(outputs, batch.illegal)
-        return logs.gather(1, actions[:, None]).squeeze(1), -(logs.exp() * logs).sum(dim=1)
-
-    def _kl_from(self, outputs: Tensor, batch: Transitions) -> Tensor:
-        """KL(reference || policy), (n,)."""
-        assert batch.reference is not None
-        reference = self._tensor(batch.reference).T
-        log_std: Tensor | None = getattr(self._network, LOG_STD, None)
-        if log_std is None:
-            return (reference.exp() * (reference - self._logs(outputs, batch.illegal))).sum(dim=1)
-        mean, ref_log_std = reference.chunk(2, dim=1)
-        squares = ((2 * ref_log_std).exp() + (mean - outputs).square()) / (2 * log_std).exp()
-        return (log_std - ref_log_std + squares / 2 - 0.5).sum(dim=1)
-
-    def _logs(self, outputs: Tensor, illegal: NDArray[np.bool_] | None) -> Tensor:
-        if illegal is not None:
-            outputs = outputs.masked_fill(self._tensor(illegal).T, ILLEGAL_LOGIT)
-        return outputs.log_softmax(dim=1)
-
-    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._gradient.device)
-
-
-class _Old(NamedTuple):
-    """What was measured when the actions were taken."""
-
-    log_probs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
 
 
 class _Pairs:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic
+from typing import Generic, Literal
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, VectorEnv
 from townlet_train.errors import CheckpointError, TrainingError
 from townlet_train.files import sha256_of
-from townlet_train.learners.devices import AUTO, checked_device, choose_device
-from townlet_train.learners.learner import gradient_trial
+from townlet_train.learners.devices import AUTO, Placement, Precision, checked_device, select_placement
+from townlet_train.learners.learner import update_trial
 from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.replay import RecordedRollouts, open_recording
@@ -41,7 +41,7 @@ class Parts(Generic[Stats]):
 
     env: VectorEnv
     network: NetworkSpec
-    device: str
+    placement: Placement
     learner: OnPolicyLearner[Stats]
     source: RolloutSource
     beside: RecordedRollouts | None  # learned from after every rollout
@@ -73,9 +73,9 @@ def assemble(
     n_envs = 1 if alone else params.n_envs
     env = opened.enter_context(closing(build_env(context.config, n_envs, n_workers=params.n_workers)))
     network = _network(env.spec, params, context.start)
-    trial = partial(gradient_trial, network, params.rows_per_gradient)
-    device = choose_device(_device(params.device, context.start), trial)
-    learner = build_learner(network, context.rng, device)
+    trial = partial(update_trial, network, params.rows_per_gradient)
+    placement = select_placement(*_placed(params, context.start), trial)
+    learner = build_learner(network, context.rng, placement)
     recorded = None
     if recording is not None:
         recorded = open_recording(
@@ -95,19 +95,19 @@ def assemble(
     )
     lineage = own if context.start is None else _continued_lineage(own, context.start)
     info = describe(algorithm, network, env.spec, lineage, config_hash=context.config_hash)
-    return Parts(env, network, device, learner, source, None if alone else recorded, info)
+    return Parts(env, network, placement, learner, source, None if alone else recorded, info)
 
 
-def _device(wanted: str, start: StartingPoint | None) -> str:
-    """What to choose the device by: a run that goes on stays where it was, unless told to move, or forced to."""
-    if start is None or start.fork or wanted != start.checkpoint.state["params"]["device"]:
-        return wanted
-    last: str = start.checkpoint.state["device"]
-    if wanted == AUTO:
+def _placed(params: OnPolicyParams, start: StartingPoint | None) -> tuple[str, Literal["auto"] | Precision]:
+    """What to choose device and precision by: a run that goes on stays where it was, unless told or forced to move."""
+    if start is None or start.fork or params.device != start.checkpoint.state["params"]["device"]:
+        return params.device, params.precision
+    last = Placement(*(start.checkpoint.state[name] for name in Placement._fields))
+    if params.device == AUTO:
         try:
-            checked_device(last)
+            checked_device(last.device)
         except TrainingError:
-            return AUTO
+            return AUTO, params.precision
     return last
 
 

@@ -254,7 +254,7 @@ class BCLearner:
         return limited_threads(torch_threads=1 if written_out else n, numpy_threads=n if written_out else 1)
 
     def _build_gradient(self) -> Gradient:
-        if self.spec.kind == "mlp" and self.settings.device == "cpu":
+        if self.spec.kind == "mlp" and self._parameters.vector.device.type == "cpu":
             return MlpGradient(self.spec, self._parameters)
         return AutogradGradient(self._network, self._parameters)
 

@@ -7,7 +7,6 @@ depend on the batch's size alone, and so does every bit of the result. A test co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from townlet_train.learners.actor_critic import Forward
-from townlet_train.learners.lanes import MOST_ROWS, Done, Piece, TwoLanes, piece_rows
+from townlet_train.learners.actor_critic import Forward, HostLesson, Lesson
+from townlet_train.learners.lanes import MOST_ROWS, piece_rows
 from townlet_train.learners.map_kernels import (
     add_bias_and_rectify,
     backward_encoders,
@@ -25,14 +24,13 @@ from townlet_train.learners.map_kernels import (
     find_cells,
 )
 from townlet_train.learners.networks import FlatParameters
+from townlet_train.learners.pieces import GradientInPieces
 from townlet_train.learners.surrogate import (
     Categorical,
     Distribution,
     Losses,
     Objective,
     Transitions,
-    differentiate,
-    normalised,
 )
 from townlet_train.policies.network import NetworkSpec
 
@@ -45,11 +43,11 @@ class ConflictAwareActorCritic:
     """The network of `ConflictAwarePolicyNetwork` as PPO uses it; actions are indices."""
 
     def __init__(self, spec: NetworkSpec, parameters: FlatParameters) -> None:
-        self._gradient, self._second_gradient = parameters.gradient, torch.zeros_like(parameters.gradient)
         weights = _Arrays.of(parameters.values)
-        gradients = parameters.gradients, parameters.views(self._second_gradient)
-        self._lanes = [_Lane(spec, weights, _Arrays.of(gradient)) for gradient in gradients]
-        self._two = TwoLanes()
+        self._pieces = GradientInPieces(
+            parameters.gradient,
+            lambda gradient: _Lane(spec, weights, _Arrays.of(parameters.views(gradient))),
+        )
 
     @property
     def log_std(self) -> Float | None:
@@ -59,62 +57,37 @@ class ConflictAwareActorCritic:
         return self.evaluate(features, maps)[0].T
 
     def evaluate(self, features: Float, maps: Maps) -> tuple[Float, Float]:
-        rows = _piece_rows(len(features))
-        pieces = [slice(start, start + rows) for start in range(0, len(features), rows)]
+        def forward(lane: int, piece: slice) -> Float:
+            return self._pieces.lanes[lane].forward_heads(features[piece], known[piece])
+
         known = _given(maps)
-        done = self._two.share_out(
-            lambda lane, piece: self._lanes[lane].forward(features[piece], known[piece]), pieces
-        )
-        heads: Float = np.concatenate(done, axis=1)
+        heads: Float = np.concatenate(self._pieces.share_out(forward, _slices(len(features))), axis=1)
         return heads[:-1], heads[-1]
 
     def distribution(self, outputs: Float, illegal: NDArray[np.bool_] | None) -> Distribution:
         return Categorical(outputs, illegal)
 
+    def lesson(self, transitions: Transitions) -> Lesson:
+        return HostLesson(transitions, self.gradient)
+
     def gradient(self, batch: Transitions, objective: Objective) -> Losses:
-        if objective.normalize_advantage:
-            batch = batch._replace(advantages=normalised(batch.advantages))
-            objective = objective._replace(normalize_advantage=False)
-        n = len(batch.returns)
-
-        def learn(lane: int, piece: Transitions) -> Float:
-            share = np.float32(len(piece.returns) / n)
-            heads = self._lanes[lane].forward(piece.features, _given(piece.maps))
-            distribution = self.distribution(heads[:-1], piece.illegal)
-            losses, of_outputs, of_values = differentiate(distribution, heads[-1], piece, objective)
-            self._lanes[lane].backward(np.concatenate([of_outputs, of_values[None]]) * share)
-            return np.array(losses, np.float32) * share
-
-        losses = self._add_up(learn, list(batch.batches(_piece_rows(n))))
-        return Losses(*np.sum(losses, axis=0).tolist())
+        """Fill the flat gradient with that of PPO's objective on a batch."""
+        return self._pieces.learn(batch, objective, _piece_rows(len(batch.returns)))
 
     def forward(self, features: Float, maps: Maps) -> Forward:
         outputs, values = self.evaluate(features, maps)
 
         def backward(of_outputs: Float, of_values: Float) -> None:
-            of_heads, known = np.concatenate([of_outputs, of_values[None]]), _given(maps)
-            n = len(of_values)
+            known = _given(maps)
 
             def learn(lane: int, piece: slice) -> None:
-                self._lanes[lane].forward(
-                    features[piece], known[piece]
-                )  # lanes keep no more than their last piece
-                self._lanes[lane].backward(np.ascontiguousarray(of_heads[:, piece]))
+                one = self._pieces.lanes[lane]
+                one.forward(features[piece], known[piece])  # lanes keep no more than their last piece
+                one.backward(of_outputs[:, piece], of_values[piece])
 
-            rows = _piece_rows(n)
-            self._add_up(learn, [slice(start, min(start + rows, n)) for start in range(0, n, rows)])
+            self._pieces.add_up(learn, _slices(len(of_values)))
 
         return Forward(outputs, values, backward)
-
-    def _add_up(self, learn: Callable[[int, Piece], Done], pieces: Sequence[Piece]) -> list[Done]:
-        """Fill the flat gradient with the sum of what `learn` adds for every piece; returns what it measured."""
-        self._gradient.zero_()
-        if len(pieces) > 1:
-            self._second_gradient.zero_()
-        measured = self._two.share_out(learn, pieces)
-        if len(pieces) > 1:
-            self._gradient += self._second_gradient
-        return measured
 
 
 class _Arrays(NamedTuple):
@@ -163,8 +136,13 @@ class _Lane:
         self._encoded, self._of_encoded = (torch.empty(MOST_ROWS, 2 * self._width) for _ in range(2))
         self._hidden, self._of_hidden = (torch.empty(MOST_ROWS, self._width) for _ in range(2))
 
-    def forward(self, features: Float, maps: NDArray[np.uint8]) -> Float:
-        """Logits and, below them, values (n_actions + 1, n); `backward` needs what is kept until the next call."""
+    def forward(self, features: Float, maps: Maps) -> tuple[Float, Float]:
+        """Logits (n_actions, n) and values (n,); `backward` needs what is kept until the next call."""
+        heads = self.forward_heads(features, _given(maps))
+        return heads[:-1], heads[-1]
+
+    def forward_heads(self, features: Float, maps: NDArray[np.uint8]) -> Float:
+        """As `forward`, values below the logits: (n_actions + 1, n)."""
         w, n = self._weights, len(features)
         self._features = torch.from_numpy(np.ascontiguousarray(features))
         ends, encoded, hidden = self._ends[:n], self._encoded[:n], self._hidden[:n]
@@ -178,8 +156,9 @@ class _Lane:
         heads += np.concatenate(w.head_biases)[:, None]
         return heads
 
-    def backward(self, of_heads: Float) -> None:
-        """Add the gradient that slopes in the heads' outputs (n_actions + 1, n) make for the rows of `forward`."""
+    def backward(self, of_outputs: Float, of_values: Float) -> None:
+        """Add the gradient that slopes in the logits (n_actions, n) and values (n,) make for the rows of `forward`."""
+        of_heads = np.concatenate([of_outputs, of_values[None]])
         w, of, n = self._weights, self._of, of_heads.shape[1]
         ends, encoded, hidden = self._ends[:n], self._encoded[:n], self._hidden[:n]
         of_encoded, of_hidden = self._of_encoded[:n], self._of_hidden[:n]
@@ -209,6 +188,12 @@ class _Lane:
 def _piece_rows(n: int) -> int:
     """Rows of each piece that n rows are cut into: one piece where they are few."""
     return n if n < FEW_ROWS else piece_rows(n)
+
+
+def _slices(n: int) -> list[slice]:
+    """The pieces that n rows are cut into."""
+    rows = _piece_rows(n)
+    return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 
 def _given(maps: Maps) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from townlet_train.data.checkpoint import Arrays, under
 from townlet_train.errors import TrainingError
@@ -55,8 +56,12 @@ class GuardedDescent:
         """What learning rates are multiplied with: halved by every return to good weights."""
         return 0.5**self.restores
 
-    def step(self, loss: float, learning_rate: float, batch: Batch) -> float | None:
+    def step(
+        self, loss: float, learning_rate: float, batch: Batch, norm: float | None = None
+    ) -> float | None:
         """Step along the flat gradient, which is that of `batch`; returns its norm before cutting, None if skipped.
+
+        The norm is measured, which waits for the device, unless it is known.
 
         Raises:
             TrainingError: nothing is finite although weights were restored; names the first array that is not.
@@ -64,7 +69,8 @@ class GuardedDescent:
         gradient = self._gradient
         for frozen in self._frozen:
             frozen.zero_()
-        norm = math.sqrt(float(gradient.dot(gradient)))
+        if norm is None or self._frozen:
+            norm = math.sqrt(float(gradient.dot(gradient)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._skip(learning_rate, batch)
             return None
@@ -120,8 +126,13 @@ class GuardedDescent:
 
     def _first_non_finite(self, batch: Batch) -> str:
         """The name of the array where the trouble starts: what was observed, then weights, then gradients."""
-        arrays = {name: array for name, array in batch._asdict().items() if isinstance(array, np.ndarray)}
-        arrays |= {name: tensor.cpu().numpy() for name, tensor in self._parameters.values.items()}
-        gradients = self._parameters.gradients.items()
-        arrays |= {f"gradient of {name}": tensor.cpu().numpy() for name, tensor in gradients}
-        return next((name for name, array in arrays.items() if not np.isfinite(array).all()), "loss")
+        named = {
+            name: array for name, array in batch._asdict().items() if isinstance(array, np.ndarray | Tensor)
+        }
+        named |= self._parameters.values
+        named |= {f"gradient of {name}": tensor for name, tensor in self._parameters.gradients.items()}
+        return next((name for name, array in named.items() if not _finite(array)), "loss")
+
+
+def _finite(array: NDArray[Any] | Tensor) -> bool:
+    return bool(np.isfinite(array.cpu().numpy() if isinstance(array, Tensor) else array).all())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,11 +14,11 @@ from townlet_train.data.checkpoint import Arrays, below, under
 from townlet_train.envs.normalise import RewardScale, RunningMoments
 from townlet_train.learners.actor_critic import (
     ActorCritic,
-    AutogradActorCritic,
     MlpActorCritic,
     parameter_order,
 )
 from townlet_train.learners.descent import GuardedDescent
+from townlet_train.learners.devices import Placement
 from townlet_train.learners.networks import (
     FlatParameters,
     PolicyNetwork,
@@ -27,7 +26,7 @@ from townlet_train.learners.networks import (
     export_weights,
     import_weights,
 )
-from townlet_train.learners.optimisers import FlatOptimiser
+from townlet_train.learners.optimisers import FlatAdam, FlatOptimiser
 from townlet_train.learners.rollouts import Normaliser
 from townlet_train.learners.surrogate import Objective, Transitions
 from townlet_train.policies.network import NetworkSpec
@@ -48,8 +47,6 @@ class CommonSettings(Protocol):
     def max_grad_norm(self) -> float: ...
     @property
     def normalize_rewards(self) -> bool: ...
-    @property
-    def device(self) -> str: ...
 
 
 class PolicyLearner:
@@ -61,15 +58,16 @@ class PolicyLearner:
         settings: CommonSettings,
         rng: np.random.Generator,
         build_optimiser: Callable[[Tensor, Tensor], FlatOptimiser],
+        placement: Placement,
         frozen: Iterable[str] = (),
     ) -> None:
         self.spec, self._common = spec, settings
-        self._network = build_network(spec, rng).to(settings.device)
+        self._network = build_network(spec, rng).to(placement.device)
         self._parameters = FlatParameters(self._network, parameter_order(spec))
         arrays = self._network.state_dict()  # the network's own memory, which every change is made in
         on_host = all(tensor.device.type == "cpu" for tensor in arrays.values())
         self._arrays = {name: tensor.numpy() for name, tensor in arrays.items()} if on_host else None
-        self.actor_critic = build_actor_critic(spec, self._network, self._parameters)
+        self.actor_critic = build_actor_critic(self._network, self._parameters, placement)
         optimiser = build_optimiser(self._parameters.vector, self._parameters.gradient)
         self.descent = GuardedDescent(self._parameters, optimiser, settings.max_grad_norm, frozen)
         self._reward_scale: RewardScale | None = None
@@ -144,37 +142,59 @@ class PolicyLearner:
         return self._reward_scale.scaled(rewards, REWARD_CLIP)
 
 
-def build_actor_critic(spec: NetworkSpec, network: PolicyNetwork, parameters: FlatParameters) -> ActorCritic:
+def build_actor_critic(
+    network: PolicyNetwork, parameters: FlatParameters, placement: Placement
+) -> ActorCritic:
     """The fastest way to use a network where it is: written out for those we know on the CPU, else by autograd."""
-    on_cpu, kind = parameters.vector.device.type == "cpu", spec.kind
-    if on_cpu and kind == "mlp":
+    spec = network.spec
+    on_cpu = parameters.vector.device.type == "cpu"
+    written_out = on_cpu and placement.precision == "float32"
+    if written_out and spec.kind == "mlp":
         return MlpActorCritic(spec, parameters)
-    if on_cpu and kind == "conflict_aware" and spec.distribution == "categorical":
+    if written_out and spec.kind == "conflict_aware" and spec.distribution == "categorical":
         from townlet_train.learners import conflict_aware  # brings numba, which others need not wait for
 
         return conflict_aware.ConflictAwareActorCritic(spec, parameters)
-    return AutogradActorCritic(network, parameters)
+    from townlet_train.learners import autograd  # likewise, torch's compiler
+
+    return autograd.AutogradActorCritic(
+        network,
+        parameters,
+        precision=placement.precision,
+        compiler=autograd.captured if parameters.vector.device.type == "cuda" else None,
+    )
 
 
-def gradient_trial(spec: NetworkSpec, n_rows: int, device: str) -> Callable[[], object]:
-    """What computes one gradient of such a network on a device, for made-up rows."""
+def update_trial(spec: NetworkSpec, n_rows: int, placement: Placement) -> Callable[[], object]:
+    """What makes one update of such a network somewhere, as training does, from made-up rows."""
     rng = np.random.default_rng(0)
-    network = build_network(spec, rng).to(device)
-    actor_critic = build_actor_critic(spec, network, FlatParameters(network, parameter_order(spec)))
+    network = build_network(spec, rng).to(placement.device)
+    parameters = FlatParameters(network, parameter_order(spec))
+    actor_critic = build_actor_critic(network, parameters, placement)
+    adam = FlatAdam(parameters.vector, parameters.gradient, eps=1e-5)
+    descent = GuardedDescent(parameters, adam, max_grad_norm=0.5)
     categorical = spec.distribution == "categorical"
     vectors, rows = np.zeros((n_rows, spec.n_actions), np.float32), np.zeros(n_rows, np.float32)
-    batch = Transitions(
-        features=rng.standard_normal((n_rows, spec.n_features), np.float32),
-        maps=np.zeros((n_rows, *spec.map_shape), np.uint8) if spec.kind == "conflict_aware" else None,
-        illegal=None,
-        reference=None,
-        actions=np.zeros(n_rows, np.int64) if categorical else vectors,
-        log_probs=rows,
-        values=rows,
-        advantages=rng.standard_normal(n_rows, np.float32),
-        returns=rows,
+    lesson = actor_critic.lesson(
+        Transitions(
+            features=rng.standard_normal((n_rows, spec.n_features), np.float32),
+            maps=np.zeros((n_rows, *spec.map_shape), np.uint8) if spec.kind == "conflict_aware" else None,
+            illegal=None,
+            reference=None,
+            actions=np.zeros(n_rows, np.int64) if categorical else vectors,
+            log_probs=rows,
+            values=rows,
+            advantages=rng.standard_normal(n_rows, np.float32),
+            returns=rows,
+        )
     )
-    return partial(actor_critic.gradient, batch, TRIAL)
+
+    def update() -> float:
+        for losses, norm, batch in lesson.gradients(np.arange(n_rows), n_rows, TRIAL):
+            descent.step(losses.loss, 0.0, batch, norm)
+        return parameters.vector[0].item()  # read back, so that nothing is pending
+
+    return update
 
 
 def scheduled(value: float, schedule: Schedule, progress: float) -> float:

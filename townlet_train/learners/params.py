@@ -62,6 +62,10 @@ class OnPolicyParams(StrategyParams):
         min_length=1,
         description="cpu, cuda, cuda:1, ...; auto: the faster of the CPU and a GPU, measured",
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of the layers; auto: bfloat16 on a GPU where an update is 1.2 times as fast by it, measured",
+    )
 
     @model_validator(mode="after")
     def _conflict_aware_is_of_one_make(self) -> OnPolicyParams:

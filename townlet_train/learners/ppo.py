@@ -10,56 +10,90 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from townlet_train.data.checkpoint import Arrays
+from townlet_train.learners.actor_critic import Lesson
 from townlet_train.learners.advantages import compute_gae, explained_variance
-from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
+from townlet_train.learners.devices import ON_CPU, Placement
+from townlet_train.learners.learner import CommonSettings, PolicyLearner, Schedule, scheduled
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.reference import ReferencePolicy
 from townlet_train.learners.rollouts import Played, Rollout, evaluated
-from townlet_train.learners.surrogate import Losses, Objective, Transitions
+from townlet_train.learners.surrogate import Float, Losses, Objective, Transitions
 from townlet_train.learners.telemetry import batch_deviations, correlation
 from townlet_train.policies.network import NetworkSpec
 
 ADAM_EPS = 1e-5
+TOWNLET_NAMES = {
+    "loss_policy": "policy_loss",
+    "loss_value": "value_loss",
+    "loss_entropy": "entropy",
+    "loss_total": "loss",
+    "clip_fraction": "clip_fraction",
+    "clip_fraction_max": "clip_fraction_max",
+    "clip_triggered_minibatches": "clipped_batches",
+    "adv_mean": "advantage_mean",
+    "adv_std": "advantage_std",
+    "adv_min_std": "advantage_std_min",
+    "adv_zero_std_batches": "flat_batches",
+    "reward_advantage_corr": "reward_advantage_corr",
+    "baseline_log_prob_mean": "log_prob_mean",
+    "batch_entropy_mean": "entropy",
+    "batch_entropy_std": "entropy_std",
+    "grad_norm": "grad_norm",
+    "grad_norm_max": "grad_norm_max",
+    "kl_divergence": "approx_kl",
+    "kl_divergence_max": "approx_kl_max",
+    "reference_kl": "reference_kl",
+    "kl_coef": "kl_coef",
+    "explained_variance": "explained_variance",
+    "lr": "learning_rate",
+    "skipped_updates": "skipped_updates",
+}
+UNDEFINED_AS_NULL = ("reward_advantage_corr", "explained_variance")  # where something is constant
 FLAT = 1e-8  # advantages of a batch that deviate less are all alike
 
 
-@dataclass(frozen=True)
-class PPOSettings:
-    """How to improve; names and defaults are Stable-Baselines3's."""
+class PPOSettings(CommonSettings, Protocol):
+    """How to improve, under Stable-Baselines3's names; the params of `ppo` are such settings, with its defaults."""
 
-    learning_rate: float = 3e-4
-    batch_size: int = 64
-    n_epochs: int = 10
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    clip_range: float = 0.2
-    clip_range_vf: float | None = None
-    ent_coef: float = 0.0
-    vf_coef: float = 0.5
-    max_grad_norm: float = 0.5
-    target_kl: float | None = None
-    normalize_advantage: bool = True
-    learning_rate_schedule: Schedule = "constant"
-    clip_range_schedule: Schedule = "constant"
-    learning_rate_warmup: int = 0  # updates in which it rises from 0
-    normalize_rewards: bool = False  # over the deviation of the discounted return so far
-    kl_coef: float = 0.0  # of the distance to a reference
-    kl_half_life: float | None = None  # share of the run in which it halves; None: it stays
-    kl_floor: float = 0.0  # that it does not fall below
-    critic_only: bool = False  # the actor, and all it shares with the critic, stay as they are
-    device: str = "cpu"
-
-    def kl_coef_at(self, progress: float) -> float:
-        """max(kl_floor, kl_coef 2^(-progress / kl_half_life))."""
-        if self.kl_half_life is None:
-            return self.kl_coef
-        return max(self.kl_floor, self.kl_coef * 2 ** (-progress / self.kl_half_life))
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def n_epochs(self) -> int: ...
+    @property
+    def gae_lambda(self) -> float: ...
+    @property
+    def clip_range(self) -> float: ...
+    @property
+    def clip_range_vf(self) -> float | None: ...
+    @property
+    def ent_coef(self) -> float: ...
+    @property
+    def vf_coef(self) -> float: ...
+    @property
+    def target_kl(self) -> float | None: ...
+    @property
+    def normalize_advantage(self) -> bool: ...
+    @property
+    def learning_rate_schedule(self) -> Schedule: ...
+    @property
+    def clip_range_schedule(self) -> Schedule: ...
+    @property
+    def learning_rate_warmup(self) -> int: ...
+    @property
+    def kl_coef(self) -> float: ...
+    @property
+    def kl_half_life(self) -> float | None: ...
+    @property
+    def kl_floor(self) -> float: ...
+    @property
+    def critic_only(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -103,32 +137,8 @@ class PPOStats:
 
     def telemetry(self) -> dict[str, float | None]:
         """The same under the names of Townlet's logs."""
-        return {
-            "loss_policy": self.policy_loss,
-            "loss_value": self.value_loss,
-            "loss_entropy": self.entropy,
-            "loss_total": self.loss,
-            "clip_fraction": self.clip_fraction,
-            "clip_fraction_max": self.clip_fraction_max,
-            "clip_triggered_minibatches": self.clipped_batches,
-            "adv_mean": self.advantage_mean,
-            "adv_std": self.advantage_std,
-            "adv_min_std": self.advantage_std_min,
-            "adv_zero_std_batches": self.flat_batches,
-            "reward_advantage_corr": _defined(self.reward_advantage_corr),
-            "baseline_log_prob_mean": self.log_prob_mean,
-            "batch_entropy_mean": self.entropy,
-            "batch_entropy_std": self.entropy_std,
-            "grad_norm": self.grad_norm,
-            "grad_norm_max": self.grad_norm_max,
-            "kl_divergence": self.approx_kl,
-            "kl_divergence_max": self.approx_kl_max,
-            "reference_kl": self.reference_kl,
-            "kl_coef": self.kl_coef,
-            "explained_variance": _defined(self.explained_variance),
-            "lr": self.learning_rate,
-            "skipped_updates": self.skipped_updates,
-        }
+        known = {theirs: getattr(self, ours) for theirs, ours in TOWNLET_NAMES.items()}
+        return known | {name: None for name in UNDEFINED_AS_NULL if math.isnan(known[name])}
 
 
 class PPOLearner(PolicyLearner):
@@ -139,24 +149,30 @@ class PPOLearner(PolicyLearner):
         spec: NetworkSpec,
         settings: PPOSettings,
         rng: np.random.Generator,
+        placement: Placement = ON_CPU,
         reference: ReferencePolicy | None = None,
     ) -> None:
         frozen = spec.actor_shapes() if settings.critic_only else ()
-        super().__init__(spec, settings, rng, partial(FlatAdam, eps=ADAM_EPS), frozen)
+        super().__init__(spec, settings, rng, partial(FlatAdam, eps=ADAM_EPS), placement, frozen)
         self.settings = settings
         self._rng, self._reference = rng, reference
 
     def learn(self, played: Played, progress: float, on_epoch: Callable[[], None] = lambda: None) -> PPOStats:
-        """Learn from what this learner's actor played; as `update`."""
-        reference = None if self._reference is None else self._reference.parameters(played)
-        return self.update(evaluated(played, self.actor_critic), progress, on_epoch, reference)
+        """Learn from what this learner's actor played; as `update`. Of what was recorded no distances are known."""
+        near = self._reference if played.on_policy else None
+        distributions = None if near is None else near.parameters(played)
+        return self.update(evaluated(played, self.actor_critic), progress, on_epoch, distributions)
+
+    def adopt(self, state: Arrays | None, *, optimiser: bool = True) -> None:
+        """Begin anew with the weights as they are; a critic that learns alone never knows another run's optimiser."""
+        super().adopt(state, optimiser=optimiser and not self.settings.critic_only)
 
     def update(
         self,
         rollout: Rollout,
         progress: float,
         on_epoch: Callable[[], None] = lambda: None,
-        reference: NDArray[np.float32] | None = None,
+        reference: Float | None = None,
     ) -> PPOStats:
         """Learn from one rollout; `progress` is the share of the run done before it, 0 to 1.
 
@@ -169,11 +185,11 @@ class PPOLearner(PolicyLearner):
         transitions, shaped_like = self._transitions(rollout, reference), rollout.values[:-1].ravel()
         rate = scheduled(self.settings.learning_rate, self.settings.learning_rate_schedule, progress)
         started_at, objective = rate * self.descent.rate_factor, self._objective(progress)
-        measured: list[_Update] = []
+        lesson, measured = self.actor_critic.lesson(transitions), list[_Update]()
         epoch, close = 0, True
         while epoch < self.settings.n_epochs and close:
             with np.errstate(over="ignore", invalid="ignore"):  # found by the descent, in every batch
-                close = self._train_epoch(transitions, objective, rate, measured)
+                close = self._train_epoch(lesson, transitions.advantages, objective, rate, measured)
             epoch += 1
             on_epoch()
         self.descent.keep()
@@ -209,17 +225,17 @@ class PPOLearner(PolicyLearner):
         )
 
     def _train_epoch(
-        self, transitions: Transitions, objective: Objective, rate: float, measured: list[_Update]
+        self, lesson: Lesson, advantages: Float, objective: Objective, rate: float, measured: list[_Update]
     ) -> bool:
         """One pass in a new order; False when a batch was further from the rollout's policy than 1.5 target_kl."""
-        shuffled = transitions.take(self._rng.permutation(len(transitions.returns)))
+        order, batch_size = self._rng.permutation(len(advantages)), self.settings.batch_size
         target_kl = self.settings.target_kl
-        deviations = batch_deviations(shuffled.advantages, self.settings.batch_size).tolist()
-        for batch, deviation in zip(shuffled.batches(self.settings.batch_size), deviations, strict=True):
-            losses = self.actor_critic.gradient(batch, objective)
+        deviations = batch_deviations(advantages[order], batch_size).tolist()
+        gradients = lesson.gradients(order, batch_size, objective)
+        for (losses, norm, batch), deviation in zip(gradients, deviations, strict=True):
             if target_kl is not None and losses.approx_kl > 1.5 * target_kl:
                 return False
-            grad_norm = self.descent.step(losses.loss, rate * self._warmth(), batch)
+            grad_norm = self.descent.step(losses.loss, rate * self._warmth(), batch, norm)
             if grad_norm is not None:
                 measured.append(_Update(losses, grad_norm, deviation))
         return True
@@ -228,7 +244,7 @@ class PPOLearner(PolicyLearner):
         """What the next update's learning rate is multiplied with, at the start of a run."""
         return min(1.0, (self.n_updates + 1) / max(1, self.settings.learning_rate_warmup))
 
-    def _transitions(self, rollout: Rollout, reference: NDArray[np.float32] | None) -> Transitions:
+    def _transitions(self, rollout: Rollout, reference: Float | None) -> Transitions:
         """The rollout with advantages, its time and slots as one axis."""
         advantages, returns = compute_gae(
             self.scaled_rewards(
@@ -257,17 +273,15 @@ class PPOLearner(PolicyLearner):
     def _objective(self, progress: float) -> Objective:
         s = self.settings
         clip_range = scheduled(s.clip_range, s.clip_range_schedule, progress)
-        kl_coef = s.kl_coef_at(progress) if self._reference is not None else 0.0
+        kl_coef = 0.0 if self._reference is None else kl_coef_at(s, progress)
         return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage, kl_coef)
 
-    def adopt(self, state: Arrays | None, *, optimiser: bool = True) -> None:
-        """Begin anew with the weights as they are; a critic that learns alone never knows another run's optimiser."""
-        super().adopt(state, optimiser=optimiser and not self.settings.critic_only)
 
-
-def _defined(value: float) -> float | None:
-    """The value, or null where NaN says that there is none."""
-    return None if math.isnan(value) else value
+def kl_coef_at(settings: PPOSettings, progress: float) -> float:
+    """max(kl_floor, kl_coef 2^(-progress / kl_half_life)); without a half-life it stays."""
+    if settings.kl_half_life is None:
+        return settings.kl_coef
+    return max(settings.kl_floor, settings.kl_coef * 2 ** (-progress / settings.kl_half_life))
 
 
 class _Update(NamedTuple):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from townlet_train.data.checkpoint import Checkpoint, load_checkpoint
 from townlet_train.errors import CheckpointError
 from townlet_train.learners.actor_critic import parameter_order
+from townlet_train.learners.devices import Placement
 from townlet_train.learners.learner import build_actor_critic
 from townlet_train.learners.networks import FlatParameters, build_network, import_weights
 from townlet_train.learners.rollouts import Played, evaluate_pieces
@@ -21,12 +22,12 @@ Float = NDArray[np.float32]
 class ReferencePolicy:
     """A policy whose weights and whose way to standardise features stay as they are."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
         self.spec = NetworkSpec.from_document(checkpoint.info.network)
-        network = build_network(self.spec, np.random.default_rng(0)).to(device)
+        network = build_network(self.spec, np.random.default_rng(0)).to(placement.device)
         import_weights(network, checkpoint.weights)
         parameters = FlatParameters(network, parameter_order(self.spec))
-        self._actor = build_actor_critic(self.spec, network, parameters)
+        self._actor = build_actor_critic(network, parameters, placement)
         self._mean, self._std = checkpoint.weights[FEATURE_MEAN], checkpoint.weights[FEATURE_STD]
 
     def check_matches(self, learner: NetworkSpec, source: str) -> None:
@@ -54,12 +55,12 @@ class ReferencePolicy:
         return self._actor.distribution(outputs, illegal).parameters()
 
 
-def load_reference(path: Path, learner: NetworkSpec, device: str) -> ReferencePolicy:
+def load_reference(path: Path, learner: NetworkSpec, placement: Placement) -> ReferencePolicy:
     """The policy of a checkpoint, for a learner with such a network.
 
     Raises:
         CheckpointError: it cannot be read, or sees or does other things than the learner's policy.
     """
-    reference = ReferencePolicy(load_checkpoint(path), device)
+    reference = ReferencePolicy(load_checkpoint(path), placement)
     reference.check_matches(learner, str(path))
     return reference

@@ -10,6 +10,7 @@ import numpy as np
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.learners.curve import Measured
+from townlet_train.learners.devices import Placement
 from townlet_train.learners.rollouts import Episode, Float, Normaliser, Played
 from townlet_train.policies.network import NetworkSpec
 
@@ -119,4 +120,4 @@ class RolloutSource(Protocol):
         ...
 
 
-BuildLearner = Callable[[NetworkSpec, np.random.Generator, str], OnPolicyLearner[Stats]]  # the last: a device
+BuildLearner = Callable[[NetworkSpec, np.random.Generator, Placement], OnPolicyLearner[Stats]]

@@ -59,7 +59,7 @@ class RunState(Generic[Stats]):
             "updates": parts.learner.n_updates,
             "rollouts": self.rollouts,
             "recorded": self.curve.told,
-            "device": parts.device,
+            **parts.placement._asdict(),
             "rng": self._rng.bit_generator.state,
         }
         weights, learner = parts.learner.weights, parts.learner.state()
@@ -73,7 +73,7 @@ class RunState(Generic[Stats]):
     def warnings(self) -> tuple[str, ...]:
         """What whoever reads the run's result must know."""
         found: list[str] = []
-        device, restores = self.parts.device, self.parts.learner.restores
+        device, restores = self.parts.placement.device, self.parts.learner.restores
         if self._moved_from is not None:
             found.append(
                 f"The run was on {self._moved_from} and goes on on {device}, where sums may round otherwise."
@@ -128,7 +128,7 @@ class RunState(Generic[Stats]):
             parts.beside.restore(below("beside", saved.training))
         self.events.restore(below("events", saved.training))
         self.rollouts = saved.state["rollouts"]
-        if saved.state["device"] != parts.device:
+        if saved.state["device"] != parts.placement.device:
             self._moved_from = saved.state["device"]
             logger.warning("%s", self.warnings()[0])
         self._rng.bit_generator.state = saved.state["rng"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from townlet_train.learners.params import OnPolicyParams
 if TYPE_CHECKING:
     import numpy as np
 
+    from townlet_train.learners.devices import Placement
     from townlet_train.learners.networks import NetworkSpec
 
 
@@ -79,8 +79,10 @@ class PPOParams(OnPolicyParams):
             raise ValueError("kl_coef weighs the distance to a policy: name its checkpoint as reference")
         if self.reference is not None and not self.kl_coef:
             raise ValueError("a reference without kl_coef has no effect: give kl_coef too")
-        if self.reference is not None and self.recording is not None:
-            raise ValueError("a reference reads what is played, and a recording is named: name one of them")
+        if self.reference is not None and self.data_mode == "replay":
+            raise ValueError(
+                "a reference reads what is played, and nothing is: give mode mixed, or no reference"
+            )
         return self
 
     @model_validator(mode="after")
@@ -124,7 +126,7 @@ class PPOStrategy:
     def run(self, context: TrainingContext) -> PPOTrainingResultDTO:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the model."""
         from townlet_train.learners.on_policy import OnPolicyRun, Recording, train
-        from townlet_train.learners.ppo import PPOLearner, PPOSettings, PPOStats
+        from townlet_train.learners.ppo import PPOLearner, PPOStats
         from townlet_train.learners.reference import load_reference
         from townlet_train.learners.telemetry import TelemetryLog
 
@@ -137,15 +139,14 @@ class PPOStrategy:
             if log.due(run.rollouts):
                 log.append({**run.telemetry(), **stats.telemetry(), "data_mode": p.data_mode})
 
-        def build(network: NetworkSpec, rng: np.random.Generator, device: str) -> PPOLearner:
-            reference = None if p.reference is None else load_reference(p.reference, network, device)
-            return PPOLearner(network, replace(settings, device=device), rng, reference)
+        def build(network: NetworkSpec, rng: np.random.Generator, placement: Placement) -> PPOLearner:
+            reference = None if p.reference is None else load_reference(p.reference, network, placement)
+            return PPOLearner(network, p, rng, placement, reference)
 
         def enough(stats: PPOStats) -> bool:
             wanted = p.until_explained_variance
             return wanted is not None and stats.explained_variance >= wanted
 
-        settings = PPOSettings(**{name: getattr(p, name) for name in PPOSettings.__dataclass_fields__})
         path = p.recording
         source = None if path is None else context.services.replay.resolve_manifest(path)
         trained = train(

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.torch
 
 from townlet_train.learners.networks import NetworkSpec, build_network  # noqa: E402
 from townlet_train.learners.rollouts import Cut, Played  # noqa: E402
-from townlet_train_a2c.learner import A2CLearner, A2CSettings  # noqa: E402
+from townlet_train_a2c.learner import A2CLearner  # noqa: E402
+from townlet_train_a2c.strategy import A2CParams  # noqa: E402
 
 N_FEATURES, N_ACTIONS, N_UPDATES = 5, 3, 12
 MLP = NetworkSpec(
@@ -32,7 +33,7 @@ GAUSSIAN = NetworkSpec(**{**vars(MLP), "distribution": "gaussian"})
 
 
 def learner_of(spec: NetworkSpec, **settings: Any) -> A2CLearner:
-    return A2CLearner(spec, A2CSettings(**settings), np.random.default_rng(5))
+    return A2CLearner(spec, A2CParams(**settings), np.random.default_rng(5))
 
 
 def played_by_chance(spec: NetworkSpec, seed: int, *, n_steps: int = 5, n_envs: int = 2) -> Played:
@@ -164,7 +165,7 @@ def test_updates_are_those_of_autograd_and_torchs_rmsprop(
 
 
 def test_the_defaults_are_those_of_stable_baselines3() -> None:
-    settings = A2CSettings()
+    settings = A2CParams()
     assert (settings.learning_rate, settings.gamma, settings.gae_lambda) == (7e-4, 0.99, 1.0)
     assert (settings.ent_coef, settings.vf_coef, settings.max_grad_norm) == (0.0, 0.5, 0.5)
     assert (settings.rms_prop_eps, settings.normalize_advantage) == (1e-5, False)

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import isnan
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.learners.advantages import compute_gae, explained_variance
-from townlet_train.learners.learner import PolicyLearner, Schedule, scheduled
+from townlet_train.learners.devices import ON_CPU, Placement
+from townlet_train.learners.learner import CommonSettings, PolicyLearner, Schedule, scheduled
 from townlet_train.learners.networks import NetworkSpec
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.rollouts import Played
@@ -27,21 +28,23 @@ LONG = 1e9  # steps, after which corrections for the start are 1
 UPDATES_BETWEEN_KEEPS = 16  # of the weights that come back when nothing is finite any more
 
 
-@dataclass(frozen=True)
-class A2CSettings:
-    """How to improve; names and defaults are Stable-Baselines3's."""
+class A2CSettings(CommonSettings, Protocol):
+    """How to improve, under Stable-Baselines3's names; the params of `a2c` are such settings, with its defaults."""
 
-    learning_rate: float = 7e-4
-    gamma: float = 0.99
-    gae_lambda: float = 1.0
-    ent_coef: float = 0.0
-    vf_coef: float = 0.5
-    max_grad_norm: float = 0.5
-    rms_prop_eps: float = 1e-5
-    normalize_advantage: bool = False
-    learning_rate_schedule: Schedule = "constant"
-    normalize_rewards: bool = False
-    device: str = "cpu"
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def gae_lambda(self) -> float: ...
+    @property
+    def ent_coef(self) -> float: ...
+    @property
+    def vf_coef(self) -> float: ...
+    @property
+    def rms_prop_eps(self) -> float: ...
+    @property
+    def normalize_advantage(self) -> bool: ...
+    @property
+    def learning_rate_schedule(self) -> Schedule: ...
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,16 @@ class A2CUpdate(NamedTuple):
 class A2CLearner(PolicyLearner):
     """One network that improves with every rollout; an equal `rng` gives equal weights, bit for bit."""
 
-    def __init__(self, spec: NetworkSpec, settings: A2CSettings, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: A2CSettings,
+        rng: np.random.Generator,
+        placement: Placement = ON_CPU,
+    ) -> None:
         # RMSProp (Tieleman and Hinton 2012) is Adam without momentum, long after its start.
         rms_prop = partial(FlatAdam, eps=settings.rms_prop_eps, betas=(0.0, DECAY), steps=LONG)
-        super().__init__(spec, settings, rng, rms_prop)
+        super().__init__(spec, settings, rng, rms_prop, placement)
         self.settings = settings
 
     def learn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
@@ -49,17 +48,12 @@ class A2CStrategy:
     def run(self, context: TrainingContext) -> A2CTrainingResultDTO:
         """Collect, update, log, repeat, for `timesteps`; the final weights become the model."""
         from townlet_train.learners.on_policy import train
-        from townlet_train_a2c.learner import A2CLearner, A2CSettings
+        from townlet_train_a2c.learner import A2CLearner
 
-        settings = A2CSettings(
-            **{name: getattr(self.params, name) for name in A2CSettings.__dataclass_fields__}
-        )
         trained = train(
             context,
             self.params,
             algorithm=self.name,
-            build_learner=lambda network, rng, device: A2CLearner(
-                network, replace(settings, device=device), rng
-            ),
+            build_learner=lambda network, rng, placement: A2CLearner(network, self.params, rng, placement),
         )
         return A2CTrainingResultDTO(**trained.stats.telemetry(), **trained.facts)
