@@ -67,7 +67,7 @@ def graphs_compiled() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip"])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["plain", "entropy", "value clip", "near a reference"])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("spec", SPECS, ids=SPEC_NAMES)
 def test_a_compiled_update_is_that_of_autograd_for_every_network(

@@ -75,7 +75,7 @@ class Pair:
             features,
             maps if spec.kind == "conflict_aware" else None,
             shown,
-            self.reference(outputs, shown, rng),
+            self.reference(outputs, shown, np.random.default_rng(seed + 1)),
             actions,
             log_probs=distribution.log_probs(actions) + noise(0.3),
             values=values + noise(0.4),

@@ -142,7 +142,7 @@ def test_a_town_fills_every_field_that_no_anneal_would(tmp_path: Path) -> None:
         for name in ("rollout_ticks", "conflict", *EVENT_OF, *PPOTrainingResultDTO.model_fields)
         if getattr(result, name) in (None, {}) and not name.startswith("anneal_")
     }
-    assert empty <= {"chat_quality_mean", "reward_threshold", "converged", "evaluation"} | {
+    assert empty <= {"chat_quality_mean", "reference_kl", "reward_threshold", "converged", "evaluation"} | {
         "final_reward_mean", "final_reward_std", "episode_length_mean",
     }  # fmt: skip
     assert (result.cycle_id, result.log_stream_offset, result.rollout_ticks) == (1, 2, 100)

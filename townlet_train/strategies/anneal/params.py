@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from townlet_train.api import StrategyParams
 
-BC, CRITIC_WARMUP, PPO, EVAL = "bc", "critic_warmup", "ppo", "eval"
+ANNEAL, BC, CRITIC_WARMUP, PPO, EVAL = "anneal", "bc", "critic_warmup", "ppo", "eval"
 
 
 class StageParams(BaseModel):

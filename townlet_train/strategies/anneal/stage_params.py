@@ -8,7 +8,7 @@ from townlet_train.strategies.anneal.journey import Journey
 from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, EVAL, PPO, StageParams
 
 if TYPE_CHECKING:
-    from townlet_train.strategies.anneal.strategy import Anneal
+    from townlet_train.strategies.anneal.stages import Anneal
 
 SLOWEST = 0.1  # share of the learning rate that the last stages keep
 
