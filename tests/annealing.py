@@ -182,9 +182,7 @@ def anneal(
     settings = {"bc_manifest": Path("demonstrations"), "n_cycles": max(1, len(plan) - 2), "gate": False}
     settings |= params or {}
     try:
-        result = orchestrator.run_strategy(
-            "anneal", settings, run_dir=run_dir, resume_from=resume_from, report=report
-        )
+        result = orchestrator.run("anneal", settings, run_dir=run_dir, resume_from=resume_from, report=report)
     except Interrupted:
         result = None  # type: ignore[assignment]  # what was told is all there is
     return Made(result, told, run_dir)  # type: ignore[arg-type]  # an AnnealSummaryDTO by the contract of the strategy

@@ -69,6 +69,12 @@ class FakeStrategy:
         )
 
 
+class AnyParams(FakeParams):
+    """Takes whatever a method is told."""
+
+    model_config = FakeParams.model_config | {"extra": "allow"}
+
+
 class NeedsTorch(FakeStrategy):
     name = "needs_torch"
     requires_torch = True
@@ -307,3 +313,23 @@ def test_the_orchestrator_lists_what_it_can_run() -> None:
         ("nested", True),
     ]
     assert PolicyTrainingOrchestrator is TrainingOrchestrator
+
+
+def test_the_orchestrator_captures_and_reads_back_what_it_captured(tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"seed": 5, "rollout": {"towns": 2, "ticks": 30}})
+    orchestrator = TrainingOrchestrator(config, registry=registry())
+    captured = orchestrator.capture_rollout(tmp_path / "capture", policy="idle")
+    batches = orchestrator.run_replay_dataset(tmp_path / "capture", batch_size=4)
+    assert captured.frames == 2 * 30 * captured.agents
+    assert sum(batch["batch_size"] for batch in batches) == captured.frames / 30
+
+
+@pytest.mark.parametrize("name", ["bc", "ppo", "anneal"])
+def test_each_built_in_method_has_a_way_of_its_own_to_be_run(name: str, tmp_path: Path) -> None:
+    named = type("Named", (FakeStrategy,), {"name": name, "Params": AnyParams})
+    record = StrategyRecord(name, "Made up.", False, True, "", "tests", "0")
+    orchestrator = TrainingOrchestrator(
+        RunConfig(seed=7), registry=Registry(Listing((record,), ()), {name: named})
+    )
+    result = getattr(orchestrator, f"run_{name}")(run_dir=tmp_path / "run")
+    assert result.checkpoint == str(tmp_path / f"run/{name}_seed7_model.zip")

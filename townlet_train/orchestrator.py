@@ -9,43 +9,26 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pydantic import ValidationError
-
-from townlet_train.config import DEFAULT, RunConfig, config_hash
+from townlet_train.config import RunConfig
 from townlet_train.contract import (
     AnnealContext,
     Progress,
-    StartingPoint,
-    StrategyParams,
     TrainingContext,
     TrainingStrategy,
 )
 from townlet_train.envs.streams import stream
-from townlet_train.errors import ConfigError, PluginError, TownletTrainError, UsageError, suggestion
+from townlet_train.errors import PluginError, TownletTrainError
+from townlet_train.plan import build_params, plan_run
 from townlet_train.registry import Registry, RunLoggers, StrategyRecord, discover
-from townlet_train.results import TrainingResultDTO
+from townlet_train.results import RolloutCaptureDTO, TrainingResultDTO
 from townlet_train.services import TrainingServices
 from townlet_train.services.experiment import close_experiment
-from townlet_train.services.resume import (
-    Found,
-    changed_keys,
-    check_budget,
-    check_resumable,
-    check_same_params,
-    continued_config,
-    find_checkpoint,
-    find_start,
-)
 from townlet_train.services.runs import (
-    RUN,
-    Resumed,
     Run,
     check_run_dir,
-    default_run_dir,
     open_run,
-    recover_run_dir,
 )
 
 Report = Callable[[Progress], None]
@@ -84,10 +67,33 @@ class TrainingOrchestrator:
         return strategy(build_params(strategy, params))
 
     def run_bc(self, *, manifest: Path | None = None, **options: Any) -> TrainingResultDTO:
-        """Behaviour cloning of the demonstrations in `manifest`; options as for `run_strategy`."""
-        return self.run_strategy("bc", {"manifest": manifest}, **options)
+        """Behaviour cloning of the demonstrations in `manifest`; options as for `run`."""
+        return self.run("bc", {"manifest": manifest}, **options)
 
-    def run_strategy(
+    def run_ppo(self, params: Mapping[str, Any] | None = None, **options: Any) -> TrainingResultDTO:
+        """PPO; options as for `run`, among them the `anneal_context` it is measured against."""
+        return self.run("ppo", params or {}, **options)
+
+    def run_anneal(self, params: Mapping[str, Any] | None = None, **options: Any) -> TrainingResultDTO:
+        """From a clone to the best policy within the guardrails; options as for `run`."""
+        return self.run("anneal", params or {}, **options)
+
+    def capture_rollout(self, output: Path, *, policy: str = "expert", **options: Any) -> RolloutCaptureDTO:
+        """Capture a scripted policy as the config says; options as for `capture_as_configured`."""
+        from townlet_train.services.rollout import capture_as_configured
+
+        return capture_as_configured(
+            self.config, output=output, policy=policy, experts=self.registry.experts, **options
+        )
+
+    def run_replay_dataset(
+        self, path: Path, *, batch_size: int = 1, **options: Any
+    ) -> list[dict[str, float]]:
+        """A summary of every batch of a recording; options as for `ReplayDatasetService.build_dataset`."""
+        replay = self._services(self.config).replay
+        return replay.summarize_dataset(replay.build_dataset(path, batch_size=batch_size, **options))
+
+    def run(
         self,
         name: str,
         params: Mapping[str, Any],
@@ -110,13 +116,14 @@ class TrainingOrchestrator:
             UsageError: the run directory is taken, or a setting differs that makes it another run.
             CheckpointError: the checkpoint to go on from is missing, damaged, or of something else.
         """
-        plan = self._plan(name, params, run_dir, resume_from, fork=fork)
+        plan = plan_run(
+            self.config, self.origin, self.registry.find(name), params, run_dir, resume_from, fork=fork
+        )
         strategy = self.build_strategy(name, plan.params)
         details = plan.describe(strategy, self.origin)
         context = TrainingContext(
             config=plan.config,
-            services=self._given_services
-            or TrainingServices.from_config(plan.config, experts=self.registry.experts),
+            services=self._services(plan.config),
             config_hash=details["config_hash"],
             seed=plan.config.seed,
             rng=stream(plan.config.seed, "training"),
@@ -151,40 +158,8 @@ class TrainingOrchestrator:
             warnings = (*plan.warnings, *run.warnings, *loggers.warnings, *result.warnings)
             return close_experiment(run, result.model_copy(update={"warnings": warnings}))
 
-    def _plan(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        run_dir: Path | None,
-        resume_from: Path | str | None,
-        *,
-        fork: bool,
-    ) -> _Plan:
-        """What to run, where, and with which settings: those given, above a checkpoint's when there is one."""
-        path = run_dir or default_run_dir(name, self.config.seed)
-        recover_run_dir(path)
-        if resume_from is None:
-            if fork:
-                raise UsageError("--fork begins with a checkpoint's policy. Name it with --resume-from.")
-            return _Plan(self.config, params, path)
-        strategy = self.registry.find(name)
-        may_change = strategy.Params.may_change_on_resume
-        if may_change is None:
-            raise UsageError(f"Runs of {name} cannot be resumed.")
-        if fork:
-            found = find_checkpoint(str(resume_from), path)
-            saved = found.state.get("params", {}) if found.algorithm == name else {}
-            return _Plan(self.config, {**saved, **params}, path, _starting_point(found, fork), found.warnings)
-        found = find_start(str(resume_from), path)
-        check_resumable(found, name)
-        given = dict(changed_keys(self.config, self.origin, DEFAULT))
-        config, warnings = continued_config(found, given)
-        together = {**found.state["params"], **params}
-        check_budget(found, together)
-        check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
-        run_dir = run_dir or (found.path.parent if (found.path.parent / RUN).exists() else path)
-        start, warnings = _starting_point(found, found.forked), (*found.warnings, *warnings)
-        return _Plan(config, together, path if found.again else run_dir, start, warnings, found.resumed)
+    def _services(self, config: RunConfig) -> TrainingServices:
+        return self._given_services or TrainingServices.from_config(config, experts=self.registry.experts)
 
     def _run_guarded(
         self, name: str, strategy: TrainingStrategy, context: TrainingContext
@@ -210,47 +185,7 @@ def _record(run: Run, loggers: RunLoggers, line: Mapping[str, Any]) -> None:
     loggers.record(run.record(line))
 
 
-class _Plan(NamedTuple):
-    """What to run, where, with which settings, and from where."""
-
-    config: RunConfig
-    params: Mapping[str, Any]
-    run_dir: Path
-    start: StartingPoint | None = None
-    warnings: tuple[str, ...] = ()
-    resumed: Resumed | None = None  # the same run goes on
-
-    def describe(self, strategy: TrainingStrategy, origin: Mapping[str, str]) -> dict[str, Any]:
-        """What run.json says about where a run comes from."""
-        resolved = build_params(type(strategy), self.params).model_dump(mode="json")
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "params": resolved,
-            "config_hash": config_hash(self.config, {strategy.name: resolved}),
-            "origin": dict(origin),
-            "start": None if self.start is None else self.start.describe(),
-        }
-
-
-def _starting_point(found: Found, fork: bool) -> StartingPoint | None:
-    """The checkpoint that was found, to begin with; None where a run begins again from nothing."""
-    if found.checkpoint is None:
-        return None
-    return StartingPoint(found.path, found.sha256, found.checkpoint, fork)
-
-
 PolicyTrainingOrchestrator = TrainingOrchestrator
-
-
-def build_params(strategy: type[TrainingStrategy], params: Mapping[str, Any]) -> StrategyParams:
-    """A strategy's params from plain values; `ConfigError` names the first that is wrong."""
-    try:
-        return strategy.Params.model_validate(dict(params))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        hint = suggestion(key, strategy.Params.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{strategy.name}.{key} is {first['input']!r}: {first['msg']}.{hint}") from error
 
 
 def run_strategy(
@@ -263,6 +198,4 @@ def run_strategy(
     **options: Any,
 ) -> TrainingResultDTO:
     """What the generated command calls: one run of one strategy."""
-    return TrainingOrchestrator(config, registry=registry, origin=origin).run_strategy(
-        name, params, **options
-    )
+    return TrainingOrchestrator(config, registry=registry, origin=origin).run(name, params, **options)

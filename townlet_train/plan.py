@@ -1,0 +1,105 @@
+"""What a run is before it begins: with which settings, where, and from which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from townlet_train.config import DEFAULT, RunConfig, config_hash
+from townlet_train.contract import StartingPoint, StrategyParams, TrainingStrategy
+from townlet_train.errors import ConfigError, UsageError, suggestion
+from townlet_train.services.resume import (
+    Found,
+    changed_keys,
+    check_budget,
+    check_resumable,
+    check_same_params,
+    continued_config,
+    find_checkpoint,
+    find_start,
+)
+from townlet_train.services.runs import RUN, Resumed, default_run_dir, recover_run_dir
+
+
+class Plan(NamedTuple):
+    """What to run, where, with which settings, and from where."""
+
+    config: RunConfig
+    params: Mapping[str, Any]
+    run_dir: Path
+    start: StartingPoint | None = None
+    warnings: tuple[str, ...] = ()
+    resumed: Resumed | None = None  # the same run goes on
+
+    def describe(self, strategy: TrainingStrategy, origin: Mapping[str, str]) -> dict[str, Any]:
+        """What run.json says about where a run comes from."""
+        resolved = build_params(type(strategy), self.params).model_dump(mode="json")
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "params": resolved,
+            "config_hash": config_hash(self.config, {strategy.name: resolved}),
+            "origin": dict(origin),
+            "start": None if self.start is None else self.start.describe(),
+        }
+
+
+def plan_run(
+    config: RunConfig,
+    origin: Mapping[str, str],
+    strategy: type[TrainingStrategy],
+    params: Mapping[str, Any],
+    run_dir: Path | None,
+    resume_from: Path | str | None,
+    *,
+    fork: bool,
+) -> Plan:
+    """What to run, where, and with which settings: those given, above a checkpoint's when there is one.
+
+    Raises:
+        UsageError: a setting differs that makes it another run, or there is nothing left to do.
+        CheckpointError: the checkpoint to go on from is missing, damaged, or of something else.
+    """
+    path = run_dir or default_run_dir(strategy.name, config.seed)
+    recover_run_dir(path)
+    if resume_from is None:
+        if fork:
+            raise UsageError("--fork begins with a checkpoint's policy. Name it with --resume-from.")
+        return Plan(config, params, path)
+    may_change = strategy.Params.may_change_on_resume
+    if may_change is None:
+        raise UsageError(f"Runs of {strategy.name} cannot be resumed.")
+    if fork:
+        found = find_checkpoint(str(resume_from), path)
+        saved = found.state.get("params", {}) if found.algorithm == strategy.name else {}
+        return Plan(config, {**saved, **params}, path, _starting_point(found, fork), found.warnings)
+    found = find_start(str(resume_from), path)
+    check_resumable(found, strategy.name)
+    given = dict(changed_keys(config, origin, DEFAULT))
+    continued, warnings = continued_config(found, given)
+    together = {**found.state["params"], **params}
+    check_budget(found, together)
+    check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
+    run_dir = run_dir or (found.path.parent if (found.path.parent / RUN).exists() else path)
+    start, warnings = _starting_point(found, found.forked), (*found.warnings, *warnings)
+    return Plan(continued, together, path if found.again else run_dir, start, warnings, found.resumed)
+
+
+def build_params(strategy: type[TrainingStrategy], params: Mapping[str, Any]) -> StrategyParams:
+    """A strategy's params from plain values; `ConfigError` names the first that is wrong."""
+    try:
+        return strategy.Params.model_validate(dict(params))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        hint = suggestion(key, strategy.Params.model_fields) if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{strategy.name}.{key} is {first['input']!r}: {first['msg']}.{hint}") from error
+
+
+def _starting_point(found: Found, fork: bool) -> StartingPoint | None:
+    """The checkpoint that was found, to begin with; None where a run begins again from nothing."""
+    if found.checkpoint is None:
+        return None
+    return StartingPoint(found.path, found.sha256, found.checkpoint, fork)
