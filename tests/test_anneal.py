@@ -156,6 +156,13 @@ def test_an_anneal_that_was_stopped_in_any_stage_goes_on_as_the_same(stage: int,
     assert _lines(tmp_path / "stopped") == _lines(tmp_path / "whole")
 
 
+def test_the_experts_share_falls_to_nothing_and_its_imitation_with_it(tmp_path: Path) -> None:
+    plan = [CLONE, WARM, Reached(40), Reached(41), Reached(42)]
+    made = anneal(tmp_path / "run", plan, {"anneal_ratio": 0.8, "bc_weight": 0.5})
+    assert [told.get("expert_share") for told in made.told[2:]] == [0.8, 0.4, None]
+    assert [stage.bc_weight for stage in made.result.stages[2:]] == [0.5, 0.25, None]
+
+
 def test_a_schedule_of_ones_own_takes_the_place_of_the_usual(tmp_path: Path) -> None:
     schedule = [
         {"cycle": 1, "mode": "ppo", "params": {"timesteps": 77}},

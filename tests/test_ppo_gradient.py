@@ -23,6 +23,7 @@ from townlet_train.learners.actor_critic import (  # noqa: E402
 from townlet_train.learners.autograd import AutogradActorCritic  # noqa: E402
 from townlet_train.learners.conflict_aware import ConflictAwareActorCritic  # noqa: E402
 from townlet_train.learners.networks import FlatParameters, build_network  # noqa: E402
+from townlet_train.learners.rehearsal import Demonstrations, Rehearsal  # noqa: E402
 from townlet_train.learners.surrogate import Losses, Objective, Transitions, normalised  # noqa: E402
 
 TOWN_SIZED = replace(WITH_MAP, n_features=31, n_actions=9, hidden_sizes=(64,), map_shape=(3, 7, 7))
@@ -265,3 +266,33 @@ def test_a_gaussian_sample_sits_at_its_draws_quantile() -> None:
     draws = np.array([[[0.5, 0.8413447]]])
     np.testing.assert_allclose(sample_gaussian(mean, log_std, draws), [[[1.0, 0.0]]], atol=1e-5)
     assert np.isfinite(sample_gaussian(mean, log_std, np.array([[[0.0, 1.0]]]))).all()
+
+
+@pytest.mark.parametrize("spec", [MLP, GAUSSIAN, TOWN_SIZED], ids=["mlp", "gaussian", "maps"])
+def test_imitation_adds_its_own_gradient_to_what_is_there(spec: NetworkSpec) -> None:
+    pair = Pair(spec)
+    batch = pair.batch(40)
+    written_out = ConflictAwareActorCritic if spec.kind == "conflict_aware" else MlpActorCritic
+    actor_critic = written_out(spec, pair.parameters)
+    learned(actor_critic, batch, PLAIN)
+    before = pair.parameters.gradient.numpy().copy()
+    rows = Demonstrations(
+        batch.features, batch.maps, None if batch.illegal is None else batch.illegal.T, batch.actions
+    )
+    drawn = np.random.default_rng(7).integers(40, size=25)
+    rehearsal = Rehearsal(rows, actor_critic, pair.parameters.gradient, 0.3, np.random.default_rng(7))
+    loss = rehearsal.add(25)
+    added = pair.parameters.gradient.numpy() - before
+
+    chosen = batch.take(drawn)
+    ratio_is_one = chosen._replace(log_probs=log_probs_of(pair, chosen), advantages=np.ones(25, np.float32))
+    alone = PLAIN._replace(vf_coef=0.0, normalize_advantage=False, clip_range=1e6)
+    learned(pair.by_autograd, ratio_is_one, alone)  # the slope of -mean r is that of -mean ln p where r = 1
+    np.testing.assert_allclose(added, 0.3 * pair.parameters.gradient.numpy(), atol=1e-5)
+    assert loss == pytest.approx(-float(log_probs_of(pair, chosen).mean()), abs=1e-5)
+
+
+def log_probs_of(pair: Pair, batch: Transitions) -> Any:
+    """Of the actions of a batch, as the policy is now."""
+    outputs, _ = pair.by_autograd.evaluate(batch.features, batch.maps)
+    return pair.by_autograd.distribution(outputs, batch.illegal).log_probs(batch.actions)

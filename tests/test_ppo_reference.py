@@ -1,4 +1,4 @@
-"""Staying near a reference, and a critic that learns alone: what a warm start needs to hold."""
+"""Staying near a reference, a critic that learns alone, an expert beside: what a warm start may need to hold."""
 
 from __future__ import annotations
 
@@ -109,6 +109,7 @@ def test_the_learning_rate_rises_from_zero(tmp_path: Path) -> None:
     [
         ({"kl_coef": 0.1}, "name its checkpoint as reference"),
         ({"reference": Path("x.zip")}, "give kl_coef too"),
+        ({"bc_coef": 0.1}, "give expert_share too"),
         (
             {"reference": Path("x.zip"), "kl_coef": 0.1, "capture_dir": Path("c")},
             "give mode mixed, or no reference",
@@ -130,3 +131,43 @@ def test_a_reference_of_another_environment_is_refused_in_a_sentence(
     arguments = ["--reference", str(path), "--kl-coef", "1", "--output-dir", str(tmp_path / "run")]
     assert main(["ppo", "--env", other, "--timesteps", "10", *arguments]) == 6
     assert "Name a reference that was trained in the same environment" in capsys.readouterr().err
+
+
+def test_the_expert_drives_its_share_of_the_slots_and_the_learner_counts_its_own(tmp_path: Path) -> None:
+    shared = {"timesteps": 800, "n_envs": 4, "n_epochs": 1, "batch_size": 50}
+    alone = train(tmp_path / "alone", **shared)
+    beside = train(tmp_path / "beside", **shared, expert_share=0.5)
+    assert (alone.updates, beside.updates) == (16, 8)
+    assert beside.steps == 800
+
+
+def test_an_expert_that_is_imitated_where_it_drives_is_soon_approached(tmp_path: Path) -> None:
+    longer = {
+        "timesteps": 4000,
+        "n_envs": 4,
+        "learning_rate": 3e-3,
+        "expert_share": 0.5,
+        "evaluation_episodes": 20,
+    }
+    left_alone = train(tmp_path / "left_alone", **longer)
+    imitated = train(tmp_path / "imitated", **longer, bc_coef=1.0)
+    assert left_alone.evaluation is not None
+    assert imitated.evaluation is not None
+    assert imitated.evaluation.mean > 400 > left_alone.evaluation.mean
+
+
+def test_a_run_beside_an_expert_that_is_resumed_is_the_same_run(tmp_path: Path) -> None:
+    params = {"n_envs": 3, "expert_share": 0.4, "bc_coef": 0.5, "checkpoint_interval": 150}
+    whole = train(tmp_path / "whole", timesteps=900, **params)
+    train(tmp_path / "half", timesteps=450, **params)
+    resumed = run_strategy(
+        "ppo",
+        {"timesteps": 900},
+        config=RunConfig(env="CartPole-v1", seed=3),
+        run_dir=tmp_path / "half",
+        resume_from="latest",
+    )
+    assert resumed.checkpoint is not None
+    first, second = (load_checkpoint(Path(str(run.checkpoint))).weights for run in (whole, resumed))
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])

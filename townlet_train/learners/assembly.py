@@ -22,7 +22,8 @@ from townlet_train.learners.networks import network_for_env
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.replay import RecordedRollouts, open_recording
 from townlet_train.learners.roles import BuildLearner, OnPolicyLearner, RolloutSource, Stats
-from townlet_train.learners.rollouts import RolloutCollector
+from townlet_train.learners.rollouts import Driver, RolloutCollector
+from townlet_train.policies.experts import build_expert
 from townlet_train.policies.network import NetworkSpec
 from townlet_train.services.runs import versions
 
@@ -61,6 +62,7 @@ def assemble(
     recording: Recording | None,
     opened: ExitStack,
     reference: Path | None = None,
+    expert_share: float = 0.0,
 ) -> Parts[Stats]:
     """The parts of a run; first weights and all that is random in rollouts are drawn from `context.rng`.
 
@@ -86,7 +88,9 @@ def assemble(
             normalize_observations=params.normalize_observations and alone,
         )
     seeds = range(context.seed, context.seed + (0 if alone else params.n_envs))
-    source = recorded if alone and recorded else _collector(env, network, params, seeds, context.rng)
+    source = (
+        recorded if alone and recorded else _collector(env, network, params, seeds, context, expert_share)
+    )
     own = Lineage(
         demonstrations=None if recording is None else str(recording.path),
         demonstrations_sha256=None if recording is None else sha256_of(recording.path),
@@ -112,15 +116,24 @@ def _placed(params: OnPolicyParams, start: StartingPoint | None) -> tuple[str, L
 
 
 def _collector(
-    env: VectorEnv, network: NetworkSpec, params: OnPolicyParams, seeds: range, rng: np.random.Generator
+    env: VectorEnv,
+    network: NetworkSpec,
+    params: OnPolicyParams,
+    seeds: range,
+    context: TrainingContext,
+    expert_share: float,
 ) -> RolloutCollector:
+    driver = None
+    if expert_share:
+        driver = Driver(build_expert(env.spec, context.services.experts), expert_share)
     return RolloutCollector(
         env,
         network,
         n_steps=params.n_steps,
         seeds=np.array(seeds),
-        rng=rng,
+        rng=context.rng,
         normalize_observations=params.normalize_observations,
+        driver=driver,
     )
 
 

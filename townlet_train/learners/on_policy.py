@@ -52,13 +52,15 @@ def train(
     build_learner: BuildLearner[Stats],
     recording: Recording | None = None,
     reference: Path | None = None,
+    expert_share: float = 0.0,
     enough: Callable[[Stats], bool] = lambda stats: False,
     on_rollout: OnRollout[Stats] = lambda run, stats: None,
 ) -> Trained[Stats]:
     """Collect, update, log, repeat until `params.timesteps`, then evaluate; a checkpoint handed in is gone on from.
 
     `on_rollout` is called after every rollout's updates, when the run can be asked for its `telemetry`. The run ends
-    before its time after updates that were `enough`. `reference` is the file of a policy that the learner asks.
+    before its time after updates that were `enough`. `reference` is the file of a policy that the learner asks,
+    `expert_share` the share of slots that the environment's expert drives.
 
     Raises:
         Interrupted: the user asked to stop; a checkpoint to resume from is saved, and named.
@@ -69,7 +71,9 @@ def train(
         opened.enter_context(
             limited_threads(torch_threads=1, numpy_threads=1)
         )  # first weights depend on it, too
-        parts = assemble(context, params, algorithm, build_learner, recording, opened, reference)
+        parts = assemble(
+            context, params, algorithm, build_learner, recording, opened, reference, expert_share
+        )
         settings = {
             "seed": context.seed,
             "config": context.config.model_dump(mode="json"),

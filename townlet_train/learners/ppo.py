@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from townlet_train.data.checkpoint import Arrays
 from townlet_train.learners.actor_critic import Lesson
@@ -21,6 +22,7 @@ from townlet_train.learners.devices import ON_CPU, Placement
 from townlet_train.learners.learner import CommonSettings, PolicyLearner, Schedule, scheduled
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.learners.reference import ReferencePolicy
+from townlet_train.learners.rehearsal import Rehearsal, demonstrated
 from townlet_train.learners.rollouts import Played, Rollout, evaluated
 from townlet_train.learners.surrogate import Float, Losses, Objective, Transitions
 from townlet_train.learners.telemetry import batch_deviations, correlation
@@ -94,6 +96,8 @@ class PPOSettings(CommonSettings, Protocol):
     def kl_floor(self) -> float: ...
     @property
     def critic_only(self) -> bool: ...
+    @property
+    def bc_coef(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -182,14 +186,17 @@ class PPOLearner(PolicyLearner):
         Raises:
             TrainingError: losses or gradients stay non-finite although weights were restored; names the first array.
         """
-        transitions, shaped_like = self._transitions(rollout, reference), rollout.values[:-1].ravel()
+        transitions, own = self._transitions(rollout, reference), own_rows(rollout)
         rate = scheduled(self.settings.learning_rate, self.settings.learning_rate_schedule, progress)
         started_at, objective = rate * self.descent.rate_factor, self._objective(progress)
         lesson, measured = self.actor_critic.lesson(transitions), list[_Update]()
+        rehearsal = self._rehearsal(rollout)
         epoch, close = 0, True
         while epoch < self.settings.n_epochs and close:
             with np.errstate(over="ignore", invalid="ignore"):  # found by the descent, in every batch
-                close = self._train_epoch(lesson, transitions.advantages, objective, rate, measured)
+                close = self._train_epoch(
+                    lesson, transitions.advantages, objective, rate, measured, rehearsal
+                )
             epoch += 1
             on_epoch()
         self.descent.keep()
@@ -208,12 +215,12 @@ class PPOLearner(PolicyLearner):
             clipped_batches=int(np.count_nonzero(table[:, 5] > 0)),
             grad_norm=mean[7],
             grad_norm_max=most[7],
-            explained_variance=explained_variance(shaped_like, transitions.returns),
+            explained_variance=explained_variance(transitions.values, transitions.returns),
             advantage_mean=float(transitions.advantages.mean()),
             advantage_std=float(transitions.advantages.std()),
             advantage_std_min=float(table[:, 8].min()),
             flat_batches=int(np.count_nonzero(table[:, 8] < FLAT)),
-            reward_advantage_corr=correlation(rollout.rewards, transitions.advantages),
+            reward_advantage_corr=correlation(rollout.rewards.ravel()[own], transitions.advantages),
             log_prob_mean=float(transitions.log_probs.mean(dtype=np.float64)),
             reference_kl=None if reference is None else mean[6],
             kl_coef=objective.kl_coef,
@@ -225,7 +232,13 @@ class PPOLearner(PolicyLearner):
         )
 
     def _train_epoch(
-        self, lesson: Lesson, advantages: Float, objective: Objective, rate: float, measured: list[_Update]
+        self,
+        lesson: Lesson,
+        advantages: Float,
+        objective: Objective,
+        rate: float,
+        measured: list[_Update],
+        rehearsal: Rehearsal | None,
     ) -> bool:
         """One pass in a new order; False when a batch was further from the rollout's policy than 1.5 target_kl."""
         order, batch_size = self._rng.permutation(len(advantages)), self.settings.batch_size
@@ -235,6 +248,9 @@ class PPOLearner(PolicyLearner):
         for (losses, norm, batch), deviation in zip(gradients, deviations, strict=True):
             if target_kl is not None and losses.approx_kl > 1.5 * target_kl:
                 return False
+            if rehearsal is not None:
+                rehearsal.add(batch_size)
+                norm = None
             grad_norm = self.descent.step(losses.loss, rate * self._warmth(), batch, norm)
             if grad_norm is not None:
                 measured.append(_Update(losses, grad_norm, deviation))
@@ -258,7 +274,7 @@ class PPOLearner(PolicyLearner):
             self.settings.gae_lambda,
         )
         n, illegal, maps = rollout.rewards.size, rollout.illegal, rollout.maps
-        return Transitions(
+        transitions = Transitions(
             features=rollout.features.reshape(n, -1),
             maps=None if maps is None else maps.reshape(n, *maps.shape[3:]),
             illegal=None if illegal is None else illegal.reshape(n, -1).T,
@@ -269,12 +285,28 @@ class PPOLearner(PolicyLearner):
             advantages=advantages.reshape(n),
             returns=returns.reshape(n),
         )
+        return transitions if rollout.driven is None else transitions.take(own_rows(rollout))
+
+    def _rehearsal(self, rollout: Rollout) -> Rehearsal | None:
+        """What the expert demonstrated in this rollout, to be imitated beside; None where that weighs nothing."""
+        shown = demonstrated(rollout) if self.settings.bc_coef else None
+        if shown is None:
+            return None
+        gradient = self._parameters.gradient
+        return Rehearsal(shown, self.actor_critic, gradient, self.settings.bc_coef, self._rng)
 
     def _objective(self, progress: float) -> Objective:
         s = self.settings
         clip_range = scheduled(s.clip_range, s.clip_range_schedule, progress)
         kl_coef = 0.0 if self._reference is None else kl_coef_at(s, progress)
         return Objective(clip_range, s.clip_range_vf, s.ent_coef, s.vf_coef, s.normalize_advantage, kl_coef)
+
+
+def own_rows(rollout: Rollout) -> NDArray[np.int64]:
+    """Rows of a rollout, time and slots as one axis, that the learner's own actor played."""
+    slots = rollout.rewards.shape[1:]
+    driven = np.zeros(slots, np.bool_) if rollout.driven is None else rollout.driven
+    return np.flatnonzero(np.broadcast_to(~driven, rollout.rewards.shape))
 
 
 def kl_coef_at(settings: PPOSettings, progress: float) -> float:

@@ -14,6 +14,7 @@ from townlet_train.envs.protocol import Observation, VectorEnv
 from townlet_train.errors import UsageError
 from townlet_train.learners.actor_critic import ActorCritic
 from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec, normalise
+from townlet_train.policies.protocol import Policy
 
 Float = NDArray[np.float32]
 CHUNK = 8192  # rows evaluated at a time, so that a rollout of many slots does not multiply in memory
@@ -52,6 +53,9 @@ class Played(NamedTuple):
     heads: tuple[Float, Float] | None = None  # outputs (n_outputs, n) and values (n,), where acting gave both
     on_policy: bool = True  # whether the actor that learns from it played it
     observed: Float | None = None  # features as they were shown, (n_steps, ..., n_features)
+    driven: NDArray[np.bool_] | None = (
+        None  # (n_envs, n_agents): slots the expert drove; None where it drove none
+    )
 
     def final_values(self, actor: ActorCritic) -> Float:
         """What the critic says of the observations that episodes were cut at; 0 where none was."""
@@ -77,6 +81,7 @@ class Rollout:
     values: Float  # one step longer: the last are of what comes after the rollout
     final_values: Float  # of the observation an episode was cut at; 0 where none was
     on_policy: bool = True  # whether the actor that learns from it played it
+    driven: NDArray[np.bool_] | None = None  # (n_envs, n_agents): slots the expert drove
 
 
 def evaluated(played: Played, actor: ActorCritic) -> Rollout:
@@ -101,7 +106,15 @@ def evaluated(played: Played, actor: ActorCritic) -> Rollout:
         values=np.concatenate([values, last_values]).reshape(-1, *rewards.shape[1:]),
         final_values=played.final_values(actor),
         on_policy=played.on_policy,
+        driven=played.driven,
     )
+
+
+class Driver(NamedTuple):
+    """An expert that drives a share of the slots, other ones in every rollout."""
+
+    expert: Policy
+    share: float  # 0 to 1
 
 
 class Episode(NamedTuple):
@@ -159,9 +172,11 @@ class RolloutCollector:
         seeds: NDArray[np.int64],
         rng: np.random.Generator,
         normalize_observations: bool = False,
+        driver: Driver | None = None,
     ) -> None:
         self.env, self.n_steps, self.timestep = env, n_steps, 0
-        self._spec, self._rng = spec, rng
+        self._spec, self._rng, self._driver = spec, rng, driver
+        self._driven = np.zeros((env.n_envs, env.n_agents), np.bool_)
         self._moments = RunningMoments.empty(spec.n_features) if normalize_observations else None
         self.normaliser: Normaliser | None = None  # of the rollout at hand; features are as they are without
         slots = (env.n_envs, env.n_agents)
@@ -211,6 +226,8 @@ class RolloutCollector:
             state |= under(f"cut{index}", cut.arrays())
         if self._moments is not None:
             state |= under("moments", self._moments.arrays())
+        if self._driver is not None:
+            state["driven"] = self._driven.copy()
         if self.normaliser is not None:
             state |= {"normaliser.mean": self.normaliser.mean, "normaliser.std": self.normaliser.std}
         return state | under("env", self.env.get_state())
@@ -227,6 +244,7 @@ class RolloutCollector:
             array[: self._filled] = state[name]
         self._noise[self.n_steps - len(state["noise"]) :] = state["noise"]
         self.timestep = int(state["timestep"][0])
+        self._driven = state["driven"].copy() if self._driver is not None else self._driven
         self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()
         n_cuts = sum(name.startswith("cut") and name.endswith(".step") for name in state)
         self._cuts = [Cut.from_arrays(below(f"cut{i}", state)) for i in range(n_cuts)]
@@ -270,6 +288,7 @@ class RolloutCollector:
         """Play `n_ticks`, at most `missing`; the actor must stay the same until `finish`."""
         if self._filled == 0:
             self._draw_noise(actor.log_std)
+            self._draw_driven()
         for t in range(self._filled, self._filled + n_ticks):
             self._actions[t] = actions = self._act(actor, t)
             step = self.env.step(actions)
@@ -301,6 +320,7 @@ class RolloutCollector:
             tuple(self._cuts),
             None if self._heads is None else self._heads.of(slice(0, end)),
             observed=features[:end],
+            driven=self._driven if self._driver is not None else None,
         )
         episodes = self._episodes(played)
         self._renew_normaliser(features[:end])
@@ -322,6 +342,13 @@ class RolloutCollector:
             self._rng.standard_normal(out=self._noise, dtype=np.float32)
             self._noise *= np.exp(log_std)
 
+    def _draw_driven(self) -> None:
+        """Choose the slots that the expert drives until the rollout is full."""
+        if self._driver is not None:
+            n_driven = round(self._driver.share * self._driven.size)
+            order = self._rng.permutation(self._driven.size)
+            self._driven = (order < n_driven).reshape(self._driven.shape)
+
     def _act(self, actor: ActorCritic, t: int) -> NDArray[Any]:
         """Keep what is seen as step t and choose actions for it, (n_envs, n_agents, ...)."""
         features, maps, mask = self._observation
@@ -341,6 +368,10 @@ class RolloutCollector:
             _forbid(outputs, mask, self._illegal[t])
         outputs += noise
         actions: NDArray[Any] = outputs.argmax(axis=-1) if self._categorical else outputs
+        if self._driver is not None:
+            driven = self._driven
+            labels = self._driver.expert.act(self._observation, np.zeros(actions.shape))
+            actions[driven] = labels[driven]
         return actions
 
     def _seen(self, observation: Observation) -> tuple[Float, NDArray[np.uint8] | None]:

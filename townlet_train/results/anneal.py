@@ -28,7 +28,10 @@ class AnnealStageResultDTO(BaseModel):
     accuracy: float | None = Field(None, ge=0, le=1, description="held-out accuracy of a clone")
     threshold: float | None = Field(None, ge=0, le=1, description="what it had to reach")
     passed: bool | None = Field(None, description="whether it did; null where there is no threshold")
-    bc_weight: float | None = Field(None, ge=0, le=1, description="share of agent-ticks driven by the expert")
+    anneal_ratio: float | None = Field(
+        None, ge=0, le=1, description="share of agent-ticks driven by the expert"
+    )
+    bc_weight: float | None = Field(None, ge=0, le=1, description="weight of imitating it there")
     loss: float | None = Field(None, description="loss of a clone, nats")
     loss_total: float | None = None
     loss_policy: float | None = None

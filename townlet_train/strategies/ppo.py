@@ -39,6 +39,15 @@ class PPOParams(OnPolicyParams):
         None, gt=0, description="share of the run in which kl_coef halves; unset: it stays"
     )
     kl_floor: float = Field(0.0, ge=0, description="what kl_coef does not fall below")
+    expert_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the slots that the environment's expert drives, others every rollout",
+    )
+    bc_coef: float = Field(
+        0.0, ge=0, description="weight of imitating it: the negative log-likelihood of what it did there"
+    )
     critic_only: bool = Field(
         False, description="the actor, and all that it shares with the critic, stay as they are"
     )
@@ -83,6 +92,14 @@ class PPOParams(OnPolicyParams):
             raise ValueError(
                 "a reference reads what is played, and nothing is: give mode mixed, or no reference"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _an_expert_where_one_is_imitated(self) -> PPOParams:
+        if self.bc_coef and not self.expert_share:
+            raise ValueError("bc_coef imitates the expert where it drives: give expert_share too")
+        if self.expert_share and self.data_mode == "replay":
+            raise ValueError("an expert drives in rollouts, and nothing is played: leave expert_share out")
         return self
 
     @model_validator(mode="after")
@@ -155,6 +172,7 @@ class PPOStrategy:
             algorithm=self.name,
             build_learner=build,
             reference=p.reference,
+            expert_share=p.expert_share,
             enough=enough,
             recording=None if source is None else Recording(source, alone=p.data_mode == "replay"),
             on_rollout=tell,

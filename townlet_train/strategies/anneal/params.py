@@ -58,6 +58,15 @@ class AnnealParams(StrategyParams):
     kl_coef: float | None = Field(None, ge=0, description="weight of the distance to the clone")
     kl_half_life: float | None = Field(None, gt=0, description="share of all steps in which it halves")
     kl_floor: float | None = Field(None, ge=0, description="what it does not fall below")
+    anneal_ratio: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of agent-ticks that the expert drives in the first cycle; 0 in the last",
+    )
+    bc_weight: float = Field(
+        0.0, ge=0, le=1, description="weight of imitating it there; falls as anneal_ratio does"
+    )
     bc_threshold: float | None = Field(None, ge=0, le=1, description="held-out accuracy that a clone needs")
     bc: dict[str, Any] = Field(default_factory=dict, description="params of bc, over what suits")
     ppo: dict[str, Any] = Field(default_factory=dict, description="params of ppo, over what suits")
@@ -74,6 +83,12 @@ class AnnealParams(StrategyParams):
     evaluation_episodes: int = Field(
         100, ge=0, description="held-out episodes of the best policy at the end; 0: none"
     )
+
+    @model_validator(mode="after")
+    def _an_expert_where_one_is_imitated(self) -> AnnealParams:
+        if self.bc_weight and not self.anneal_ratio:
+            raise ValueError("bc_weight imitates the expert where it drives: give anneal_ratio too")
+        return self
 
     @model_validator(mode="after")
     def _one_recording(self) -> AnnealParams:

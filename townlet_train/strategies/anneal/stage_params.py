@@ -55,7 +55,22 @@ def _ppo(journey: Journey, anneal: Anneal) -> dict[str, Any]:
         for name in ("replay_manifest", "capture_dir")
         if (path := getattr(params, name)) is not None
     }
-    return {**common, "timesteps": steps, **near, **({"mode": "mixed", **recorded} if recorded else {})}
+    left = share_left(journey, anneal)
+    driven = {"expert_share": params.anneal_ratio * left, "bc_coef": params.bc_weight * left} if left else {}
+    return {
+        **common,
+        "timesteps": steps,
+        **near,
+        **driven,
+        **({"mode": "mixed", **recorded} if recorded else {}),
+    }
+
+
+def share_left(journey: Journey, anneal: Anneal) -> float:
+    """What is left of the expert's part: all of it in the first stage of PPO, nothing in the last."""
+    n_stages = sum(stage.mode == PPO for stage in anneal.stages)
+    n_done = sum(done.mode == PPO for done in journey.stages)
+    return 1.0 if n_stages == 1 else 1 - n_done / (n_stages - 1)
 
 
 def _common(anneal: Anneal) -> dict[str, Any]:

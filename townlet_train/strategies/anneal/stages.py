@@ -288,6 +288,8 @@ class Anneal:
                 name: found.get(name)
                 for name in ("loss_total", "loss_policy", "loss_value", "explained_variance")
             },
+            anneal_ratio=told["params"].get("expert_share"),
+            bc_weight=told["params"].get("bc_coef"),
             reference_kl=found.get("reference_kl"),
             kl_coef=told["params"].get("kl_coef"),
             learning_rate=told["params"].get("learning_rate"),
