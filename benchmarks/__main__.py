@@ -18,6 +18,7 @@ NAMES = (
     "town_ppo",
     "town_scratch",
     "recording",
+    "annealed",
     "gate",
 )
 ON_A_DEVICE = ("ppo", "town_ppo")

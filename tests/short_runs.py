@@ -14,7 +14,15 @@ from townlet_train.results import TrainingResultDTO
 SHORT = {"timesteps": 700, "n_steps": 300, "batch_size": 50, "n_epochs": 2, "checkpoint_interval": 100}
 SHORT |= {"evaluation_episodes": 2, "log_interval": 100}
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "learning_rate_schedule": "linear"}
-TIMES = {"timestamp", "start_time", "end_time", "training_time_seconds", "duration_sec", "started_at"}
+TIMES = {
+    "samples_per_sec",
+    "timestamp",
+    "start_time",
+    "end_time",
+    "training_time_seconds",
+    "duration_sec",
+    "started_at",
+}
 TIMES |= {"steps_per_sec", "collect_sec", "update_sec", "epoch_duration_sec"}
 PLACES = {"model_path", "checkpoint", "policy"}
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.annealing import Reached, anneal
+from tests.short_runs import left_by
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.errors import UsageError
@@ -190,3 +195,37 @@ TIMES = {"timestamp", "duration_sec", "checkpoint_sha256"}
 
 def _lines(run_dir: Path) -> list[object]:
     return [_timeless(json.loads(line)) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+SMALL = {
+    "timesteps": 6000, "n_cycles": 3, "stage_episodes": 8, "evaluation_episodes": 8, "gate": False,
+    "bc": {"n_epochs": 4}, "ppo": {"n_envs": 2, "n_steps": 50, "n_epochs": 2, "log_interval": 100},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_an_anneal_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    settings = tmp_path / "small.json"
+    settings.write_text(json.dumps({"env": "CartPole-v1", "seed": 5, "anneal": SMALL}))
+    run_dir, straight = tmp_path / "run", tmp_path / "straight"
+    program = [sys.executable, "-m", "townlet_train", "anneal", "--output-dir", str(run_dir), "--json"]
+    started = [*program, "--config", str(settings)]
+    began = time.perf_counter()
+    subprocess.run(started, check=True, capture_output=True)
+    took = time.perf_counter() - began
+    run_dir.rename(straight)  # what it left names its place
+    moments = random.Random(2)
+    for _ in range(5):
+        command = [*program, "--resume-from", "latest"] if (run_dir / "run.json").exists() else started
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.3, 0.9) * took)
+        process.kill()
+        process.wait()
+    finished = subprocess.run(
+        [*program, "--resume-from", "latest"], check=False, capture_output=True, text=True
+    )
+    if finished.returncode == 3:  # the last life had reached the end before it was killed
+        assert "Raise --timesteps" in finished.stderr
+    assert left_by(run_dir) == left_by(straight)

@@ -141,15 +141,16 @@ def test_killed_at_random_moments_again_and_again_it_ends_with_the_same_bytes(
 ) -> None:
     pytest.importorskip("Box2D" if case == "a lander" else "torch")
     pytest.importorskip("townlet_train_a2c" if case.endswith("a2c") else "torch")
+    killer.train(tmp_path / "run", killer.CASES[case])
+    (tmp_path / "run").rename(tmp_path / "straight")  # what it left names its place
     kills = 100 if case == "a pole" else 12
-    command = [sys.executable, "-m", "tests.killer", str(tmp_path / "killed"), case, str(kills)]
+    command = [sys.executable, "-m", "tests.killer", str(tmp_path / "run"), case, str(kills)]
     killed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
     assert killed.returncode == 0, killed.stderr
     report = json.loads(killed.stdout)
     assert report["kills"] == kills
     assert len(set(report["resumed_at"])) > kills / 4  # most lives got further than the one before
-    killer.train(tmp_path / "straight", killer.CASES[case])
-    assert left_by(tmp_path / "killed") == left_by(tmp_path / "straight")
+    assert left_by(tmp_path / "run") == left_by(tmp_path / "straight")
 
 
 PHASES = {  # what sends a signal when it has been called before so often, and the step at which the run then stops

@@ -144,7 +144,7 @@ def test_what_it_carries_captures_and_evaluates_away_from_the_repository(
     assert len(run("evaluate", "--policy", "expert", "--episodes", "2", *small)["episode_returns"]) == 2
     listed = run("strategies", "list")["strategies"]
     ours = [strategy["name"] for strategy in listed if strategy["distribution"] == "townlet-train"]
-    assert ours == ["bc", "ppo"]
+    assert ours == ["anneal", "bc", "ppo"]
 
 
 @pytest.mark.torch

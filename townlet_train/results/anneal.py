@@ -58,7 +58,6 @@ class AnnealStageResultDTO(BaseModel):
     )
     rolled_back: bool | None = Field(None, description="whether its policy was given up")
     best: bool = Field(False, description="whether it left the best policy so far")
-    duration_sec: float = Field(ge=0)
 
 
 class AnnealSummaryDTO(TrainingResultDTO):

@@ -48,7 +48,8 @@ WRITTEN = (
     "*_metrics.json",
     "logs/training_*.log",
     "logs/metrics_*.csv",
-    "stages/*/*",
+    "stages/*/*",  # of an anneal, and what it captured
+    "demonstrations/*",
     "logs/*/*",  # of loggers that plugins add
 )
 logger = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def open_run(
         else:
             _set_aside(path)
         for unfinished in path.glob(f".*{PARTIAL}"):
-            unfinished.unlink()
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         if resumed is not None:
             checkpoint = None if resumed.path is None else str(resumed.path)
             since = {"checkpoint": checkpoint, "timestep": resumed.timestep, "at": now()}

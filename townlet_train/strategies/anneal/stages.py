@@ -26,6 +26,7 @@ from townlet_train.api import (
     TrainingContext,
     TrainingError,
     TrainingResultDTO,
+    UsageError,
     capture_as_configured,
     gate_checkpoints,
     gate_evidence,
@@ -80,6 +81,11 @@ class Anneal:
         start = self.context.start
         if start is None or start.fork:
             return Journey()
+        if start.path.resolve().parent != self.context.run_dir.resolve():
+            raise UsageError(
+                f"An anneal goes on where its stages are, {start.path.parent}, not in {self.context.run_dir}. "
+                f"Leave --output-dir out, or begin another one."
+            )
         journey = Journey.model_validate(start.checkpoint.state["journey"])
         self.log.rewind(start.path.parent / LOG, lambda event: event["stage"] < len(journey.stages))
         return journey
@@ -135,10 +141,9 @@ class Anneal:
                 "action": action,
                 "rolled_back": action in ("restore", "hold", "fail"),
                 "best": after.best == journey.current and action is None,
-                "duration_sec": time.perf_counter() - started,
             }
         )
-        self._tell(index, described, flags, after)
+        self._tell(index, described, after, time.perf_counter() - started)
         return after.model_copy(update={"stages": (*journey.stages, described)})
 
     def _train(
@@ -226,9 +231,9 @@ class Anneal:
     def _measure(self, journey: Journey) -> EvaluationDTO:
         """What the policy at hand earns on the held-out seeds."""
         assert journey.current is not None  # `prepare` saw to a first stage that leaves one
-        return self._evaluate(
-            self.params.stage_episodes, SELECTION_SEED, checkpoint=self._path(journey.current)
-        )
+        path = self._path(journey.current)
+        measured = self._evaluate(self.params.stage_episodes, SELECTION_SEED, checkpoint=path)
+        return measured.model_copy(update={"policy": journey.current})  # the same wherever the run is
 
     def _path(self, below: str | None) -> Path:
         """A checkpoint of this run, from its place below the run's directory."""
@@ -303,12 +308,12 @@ class Anneal:
             anneal_queue_flag=None if is_clone else QUEUE in raised,
             anneal_intensity_flag=None if is_clone else INTENSITY in raised,
             flags=tuple(flag.reason for flag in flags),
-            duration_sec=0.0,
         )
 
-    def _tell(self, index: int, done: AnnealStageResultDTO, flags: tuple[Flag, ...], after: Journey) -> None:
+    def _tell(self, index: int, done: AnnealStageResultDTO, after: Journey, seconds: float) -> None:
         """The stage as an event, and what was done about it as another."""
-        self.log.append({"event": "stage", "stage": index, **done.model_dump(mode="json")})
+        stage = {"event": "stage", "stage": index, **done.model_dump(mode="json")}
+        self.log.append({**stage, "duration_sec": seconds})
         if done.action is not None:
             self.log.append(
                 {
