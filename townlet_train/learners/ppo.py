@@ -182,7 +182,7 @@ class PPOLearner(PolicyLearner):
         Raises:
             TrainingError: losses or gradients stay non-finite although weights were restored; names the first array.
         """
-        transitions, shaped_like = self._transitions(rollout, reference), rollout.values[:-1].ravel()
+        transitions = self._transitions(rollout, reference)
         rate = scheduled(self.settings.learning_rate, self.settings.learning_rate_schedule, progress)
         started_at, objective = rate * self.descent.rate_factor, self._objective(progress)
         lesson, measured = self.actor_critic.lesson(transitions), list[_Update]()
@@ -208,7 +208,7 @@ class PPOLearner(PolicyLearner):
             clipped_batches=int(np.count_nonzero(table[:, 5] > 0)),
             grad_norm=mean[7],
             grad_norm_max=most[7],
-            explained_variance=explained_variance(shaped_like, transitions.returns),
+            explained_variance=explained_variance(transitions.values, transitions.returns),
             advantage_mean=float(transitions.advantages.mean()),
             advantage_std=float(transitions.advantages.std()),
             advantage_std_min=float(table[:, 8].min()),
