@@ -164,6 +164,7 @@ def anneal(
     config: RunConfig | None = None,
     stop_in: int | None = None,
     resume_from: str | None = None,
+    fork: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Made:
     """Run an anneal whose stages lead to what the plan says; `stop_in` is the stage in which it is interrupted."""
@@ -182,7 +183,9 @@ def anneal(
     settings = {"bc_manifest": Path("demonstrations"), "n_cycles": max(1, len(plan) - 2), "gate": False}
     settings |= params or {}
     try:
-        result = orchestrator.run("anneal", settings, run_dir=run_dir, resume_from=resume_from, report=report)
+        result = orchestrator.run(
+            "anneal", settings, run_dir=run_dir, resume_from=resume_from, fork=fork, report=report
+        )
     except Interrupted:
         result = None  # type: ignore[assignment]  # what was told is all there is
     return Made(result, told, run_dir)  # type: ignore[arg-type]  # an AnnealSummaryDTO by the contract of the strategy

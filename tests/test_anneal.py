@@ -15,7 +15,7 @@ from tests.annealing import Reached, anneal
 from tests.short_runs import left_by
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
-from townlet_train.errors import UsageError
+from townlet_train.errors import UnknownNameError, UsageError
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
 
@@ -177,6 +177,48 @@ def test_a_schedule_of_ones_own_takes_the_place_of_the_usual(tmp_path: Path) -> 
     made = anneal(tmp_path / "run", [CLONE, Reached(40)], {"schedule": schedule})
     assert [stage.mode for stage in made.result.stages] == ["bc", "ppo", "eval"]
     assert made.told[1]["timesteps"] == 77
+
+
+def test_no_stage_better_than_the_clone_is_held_and_not_passed_unjudged(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(29)], {"gate": True})
+    assert (made.result.status, made.result.gate) == ("HOLD", None)
+    assert "No stage was better than the clone" in made.result.reasons[0]
+
+
+def test_a_budget_that_the_critic_took_part_of_does_not_end_a_resumed_anneal(tmp_path: Path) -> None:
+    plan = [CLONE, WARM, Reached(40), Reached(50)]
+    anneal(tmp_path / "run", plan, {"timesteps": 200}, stop_in=3)
+    resumed = anneal(tmp_path / "run", plan, {"timesteps": 200}, resume_from="latest")
+    assert stage_of(resumed.result.checkpoint) == 3
+    assert resumed.result.warnings == ()
+
+
+def test_a_stage_that_fails_is_an_event_and_a_row(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(0, error="Everything is NaN.")])
+    assert made.events[-1]["event"] == "fail"
+    assert made.events[-1]["reasons"] == ["Stage 2 (ppo) failed: Everything is NaN."]
+    assert made.result.stages[-1].action == "fail"
+
+
+def test_a_fork_is_refused_since_an_anneal_begins_with_a_clone_of_its_own(tmp_path: Path) -> None:
+    first = anneal(tmp_path / "run", [CLONE, WARM, Reached(40)])
+    with pytest.raises(UsageError, match="--fork has no meaning here"):
+        anneal(tmp_path / "fork", [CLONE, WARM], resume_from=str(first.result.checkpoint), fork=True)
+
+
+def test_a_stage_that_nobody_runs_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    schedule = [{"cycle": 0, "mode": "bc"}, {"cycle": 1, "mode": "pppo"}]
+    with pytest.raises(UnknownNameError, match="Did you mean 'ppo'"):
+        anneal(tmp_path / "run", [CLONE], {"schedule": schedule})
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_anneal_goes_on_where_its_stages_are_and_nowhere_else(tmp_path: Path) -> None:
+    plan = [CLONE, WARM, Reached(40)]
+    anneal(tmp_path / "run", plan, stop_in=2)
+    newest = sorted((tmp_path / "run").glob("checkpoint_*.zip"))[-1]
+    with pytest.raises(UsageError, match="An anneal goes on where its stages are"):
+        anneal(tmp_path / "elsewhere", plan, resume_from=str(newest))
 
 
 def test_a_schedule_that_begins_with_nothing_to_improve_is_refused(tmp_path: Path) -> None:

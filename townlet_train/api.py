@@ -30,6 +30,7 @@ from townlet_train.hookspecs import API_VERSION, hookimpl
 from townlet_train.policies.experts import EXPERTS, Experts, build_expert
 from townlet_train.results import (
     AnnealStageResultDTO,
+    AnnealStatus,
     AnnealSummaryDTO,
     BCTrainingResultDTO,
     Comparison,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from townlet_train.envs.protocol import EnvSpec, Observation
     from townlet_train.envs.streams import stream
     from townlet_train.policies.protocol import Policy
-    from townlet_train.services.gate import gate_checkpoints
+    from townlet_train.services.gate import check_block_unseen, gate_checkpoints
     from townlet_train.services.promotion import PromotionService, gate_evidence
     from townlet_train.services.rolling import EventLog
     from townlet_train.services.rollout import capture_as_configured
@@ -65,6 +66,7 @@ _LATER = {
     "EventLog": "townlet_train.services.rolling",
     "Guardrail": "townlet_train.config",
     "PromotionService": "townlet_train.services.promotion",
+    "check_block_unseen": "townlet_train.services.gate",
     "gate_checkpoints": "townlet_train.services.gate",
     "gate_evidence": "townlet_train.services.promotion",
     "Demonstrations": "townlet_train.data.dataset",
@@ -80,6 +82,7 @@ __all__ = [
     "EXPERTS",
     "AnnealContext",
     "AnnealStageResultDTO",
+    "AnnealStatus",
     "AnnealSummaryDTO",
     "BCTrainingResultDTO",
     "Checkpoint",
@@ -117,6 +120,7 @@ __all__ = [
     "build_env",
     "build_expert",
     "capture_as_configured",
+    "check_block_unseen",
     "gate_checkpoints",
     "gate_evidence",
     "hookimpl",

@@ -80,7 +80,8 @@ def plan_run(
     given = dict(changed_keys(config, origin, DEFAULT))
     continued, warnings = continued_config(found, given)
     together = {**found.state["params"], **params}
-    check_budget(found, together)
+    if "timesteps" in may_change:
+        check_budget(found, together)
     check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
     run_dir = run_dir or (found.path.parent if (found.path.parent / RUN).exists() else path)
     start, warnings = _starting_point(found, found.forked), (*found.warnings, *warnings)

@@ -13,6 +13,7 @@ from townlet_train.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
+    from townlet_train.policies.experts import Experts
     from townlet_train.results import GateDTO
 
 Candidates = Annotated[
@@ -79,7 +80,7 @@ def command(
 
     Both play the same seeds of a block that nobody trains on or selects by. See docs/gate.md for what that promises.
     """
-    from townlet_train.cli.session import load_settings
+    from townlet_train.cli.session import experts_for, load_settings
 
     if bool(candidates) == (returns is not None):
         raise UsageError(
@@ -101,7 +102,13 @@ def command(
     if returns is not None:
         result = _judge_files(settings.config, *returns, sequential=sequential)
     else:
-        result = _play(settings.config, candidates or [], against, sequential=sequential)
+        result = _play(
+            settings.config,
+            candidates or [],
+            against,
+            sequential=sequential,
+            experts=experts_for(context, against),
+        )
     emit(result, json_output=json_output)
     return verdict_code(result.verdict, ExitCode.OK)
 
@@ -113,7 +120,9 @@ def _judge_files(config: RunConfig, candidate: Path, release: Path, *, sequentia
     return decide(read_returns(candidate), read_returns(release), config.gate)
 
 
-def _play(config: RunConfig, candidates: list[Path], release: str | None, *, sequential: bool) -> GateDTO:
+def _play(
+    config: RunConfig, candidates: list[Path], release: str | None, *, sequential: bool, experts: Experts
+) -> GateDTO:
     from townlet_train.contract import Progress
     from townlet_train.services.gate import gate_checkpoints
 
@@ -124,4 +133,5 @@ def _play(config: RunConfig, candidates: list[Path], release: str | None, *, seq
             release,
             sequential=sequential,
             report=lambda done, total: report(Progress("gate", done, total, {})),
+            experts=experts,
         )

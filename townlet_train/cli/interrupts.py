@@ -14,9 +14,7 @@ from types import FrameType
 
 from townlet_train.errors import ExitCode
 
-PATIENCE = (
-    8.0  # seconds to close what is open in after a second signal; a worker that hangs is given 5 to end
-)
+PATIENCE = 8.0  # seconds to close what is open after a second signal; a hanging worker is given 5 to end
 
 
 class StopRequest:

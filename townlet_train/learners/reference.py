@@ -32,6 +32,11 @@ class ReferencePolicy:
 
     def check_matches(self, learner: NetworkSpec, source: str) -> None:
         """Raise `CheckpointError` when distances to the learner's policy make no sense."""
+        if self.spec.kind == "conflict_aware" and learner.kind == "mlp":
+            raise CheckpointError(
+                f"{source} reads maps, the policy that is trained does not, so none are kept for it. "
+                f"Name a reference without maps, or train with --network conflict_aware."
+            )
         for name in ("n_features", "n_actions", "distribution"):
             own, wanted = getattr(self.spec, name), getattr(learner, name)
             if own != wanted:

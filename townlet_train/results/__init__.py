@@ -1,6 +1,6 @@
 """What a command found out, as frozen pydantic models: Rich shows them as tables, `--json` prints them whole."""
 
-from townlet_train.results.anneal import AnnealStageResultDTO, AnnealSummaryDTO
+from townlet_train.results.anneal import AnnealStageResultDTO, AnnealStatus, AnnealSummaryDTO
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
@@ -40,6 +40,7 @@ from townlet_train.results.training import BCTrainingResultDTO, OnPolicyResultDT
 
 __all__ = [
     "AnnealStageResultDTO",
+    "AnnealStatus",
     "AnnealSummaryDTO",
     "BCTrainingResultDTO",
     "CandidateDTO",

@@ -95,6 +95,16 @@ def rolled(path: Path, index: int) -> Path:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file, without a last one that a crash left unfinished."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [f"{line}\n" for line in lines[:-1]]
+    """The lines of a file, without a last one that a crash left unfinished.
+
+    Raises:
+        DataError: a line before the last is no text; it is named.
+    """
+    lines = path.read_bytes().split(b"\n")
+    try:
+        return [line.decode("utf-8") + "\n" for line in lines[:-1]]
+    except UnicodeDecodeError as error:
+        number = 1 + next(i for i, line in enumerate(lines) if error.object == line)
+        raise DataError(
+            f"{path}, line {number} is damaged: {error}. Restore the file or begin a new run."
+        ) from error

@@ -130,10 +130,14 @@ class PPOStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse an environment, a device or a recording that cannot be used, or a recording of another environment."""
+        """Refuse an environment, device, recording or reference that cannot be used, or is of another environment."""
         from townlet_train.learners.devices import AUTO, checked_device
 
-        spec_of(context.config)
+        spec = spec_of(context.config)
+        if self.params.reference is not None:
+            from townlet_train.api import load_checkpoint  # brings NumPy
+
+            load_checkpoint(self.params.reference).info.check_matches(spec)
         if self.params.device != AUTO:
             checked_device(self.params.device)
         if self.params.recording is not None:

@@ -3,7 +3,7 @@
 `judge` is a pure function of what was measured; `gate_checkpoints` measures and judges.
 """
 
-from townlet_train.services.gate.blocks import block_name, block_seeds, first_block_seed
+from townlet_train.services.gate.blocks import block_name, block_seeds, check_block_unseen, first_block_seed
 from townlet_train.services.gate.checkpoints import evaluate_pair, gate_checkpoints, measure
 from townlet_train.services.gate.integrity import Inspected, inspect_candidate
 from townlet_train.services.gate.judge import judge, judge_all, judge_sequentially, sequential_looks
@@ -14,6 +14,7 @@ __all__ = [
     "Measured",
     "block_name",
     "block_seeds",
+    "check_block_unseen",
     "evaluate_pair",
     "first_block_seed",
     "gate_checkpoints",

@@ -15,6 +15,7 @@ from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import VectorEnv
 from townlet_train.errors import CheckpointError, UsageError
 from townlet_train.files import sha256_of
+from townlet_train.policies.experts import EXPERTS, Experts
 from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
 from townlet_train.policies.scripted import scripted_policy
@@ -45,6 +46,7 @@ def gate_checkpoints(
     *,
     sequential: bool = False,
     report: Report = lambda done, total: None,
+    experts: Experts = EXPERTS,
 ) -> GateDTO:
     """The verdict on candidates beside a release, a checkpoint or a scripted policy's name, in `config.env`.
 
@@ -60,7 +62,7 @@ def gate_checkpoints(
     ) as env:
         settings = with_threshold_of(env, config.gate, release)
         players = [_candidate(path, env, config) for path in candidates]
-        reference = None if release is None else _release(release, env, config)
+        reference = None if release is None else _release(release, env, config, experts)
         if sequential:
             return _play_sequentially(players, reference, env, settings, report)
         playing = [player for player in (*players, reference) if player is not None and not player.problems]
@@ -74,7 +76,12 @@ def gate_checkpoints(
 
 
 def evaluate_pair(
-    config: RunConfig, candidate: Path, release: str | Path, *, report: Report = lambda done, total: None
+    config: RunConfig,
+    candidate: Path,
+    release: str | Path,
+    *,
+    report: Report = lambda done, total: None,
+    experts: Experts = EXPERTS,
 ) -> tuple[Measured, Measured]:
     """Candidate and release measured on the same seeds of the gate's block; `judge` says what follows.
 
@@ -82,7 +89,7 @@ def evaluate_pair(
         CheckpointError: as `gate_checkpoints`.
     """
     with closing(build_env(config, min(config.gate.episodes, MOST_ENVS))) as env:
-        ours, theirs = _candidate(candidate, env, config), _release(release, env, config)
+        ours, theirs = _candidate(candidate, env, config), _release(release, env, config, experts)
         seeds = block_seeds(config.gate)
         first = _unplayed(ours, env) if ours.problems else measure(ours, env, seeds, _part(0, 2, report))
         return first, measure(theirs, env, seeds, _part(1, 2, report))
@@ -158,11 +165,11 @@ def _candidate(path: Path, env: VectorEnv, config: RunConfig) -> Player:
     return Player(str(path), policy, found.sha256)
 
 
-def _release(release: str | Path, env: VectorEnv, config: RunConfig) -> Player:
+def _release(release: str | Path, env: VectorEnv, config: RunConfig, experts: Experts) -> Player:
     """The policy to compare with; a file wins over a scripted policy of that name."""
     path = Path(release)
     if not path.exists() and isinstance(release, str) and path.suffix == "" and len(path.parts) == 1:
-        return Player(release, scripted_policy(release, env.spec))
+        return Player(release, scripted_policy(release, env.spec, experts))
     checkpoint = load_checkpoint(path)
     checkpoint.info.check_matches(env.spec)
     problems = integrity_problems(checkpoint, env.spec, block_seeds(config.gate), block_name(config.gate))

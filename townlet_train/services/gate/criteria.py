@@ -160,8 +160,9 @@ def guardrail_criteria(
     Raises:
         ConfigError: events are counted, and the one that a guardrail names is none of them.
     """
-    if not candidate.events or (release is not None and not release.events):
+    if not candidate.events:
         return ()
+    counted = release if release is not None and release.events else None
     criteria: list[Criterion] = []
     for guardrail in settings.guardrails:
         if guardrail.event not in candidate.events:
@@ -169,7 +170,7 @@ def guardrail_criteria(
                 f"gate.guardrails names event {guardrail.event!r}, which is not counted."
                 f"{suggestion(guardrail.event, candidate.events)}"
             )
-        criteria += _guardrail(guardrail, candidate, release, measure)
+        criteria += _guardrail(guardrail, candidate, counted, measure)
     return tuple(criteria)
 
 

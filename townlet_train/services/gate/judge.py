@@ -308,8 +308,9 @@ def _doubts(candidate: Measured, release: Measured | None, settings: GateSetting
     if not settings.guardrails:
         return ()
     if release is not None and bool(candidate.events) != bool(release.events):
-        without = release if candidate.events else candidate
-        return (f"{without.name} has no events, so no guardrail was judged.",)
+        if candidate.events:
+            return (f"{release.name} has no events, so guardrails were judged by their limits alone.",)
+        return (f"{candidate.name} has no events, so no guardrail was judged.",)
     if candidate.events and (candidate.rates_only or (release is not None and release.rates_only)):
         return ("Events in files are rates without spread: guardrails took them as they stand.",)
     return ()

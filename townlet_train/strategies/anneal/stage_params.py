@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from townlet_train.strategies.anneal.journey import Journey
 from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, EVAL, PPO, StageParams
+from townlet_train.strategies.anneal.schedule import ppo_stage_steps
 
 if TYPE_CHECKING:
     from townlet_train.strategies.anneal.stages import Anneal
@@ -40,7 +41,7 @@ def _critic_warmup(journey: Journey, anneal: Anneal) -> dict[str, Any]:
 
 def _ppo(journey: Journey, anneal: Anneal) -> dict[str, Any]:
     suits, params = anneal.suits, anneal.params
-    steps = suits.timesteps // max(1, sum(stage.mode == PPO for stage in anneal.stages))
+    steps = ppo_stage_steps(anneal.stages, suits)
     done = min(1.0, journey.steps / suits.timesteps)
     common = _common(anneal)
     common["learning_rate"] *= journey.rate_scale * max(SLOWEST, 1 - done)

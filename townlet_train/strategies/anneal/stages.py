@@ -14,11 +14,13 @@ from typing import Any
 from townlet_train.api import (
     AnnealContext,
     AnnealStageResultDTO,
+    AnnealStatus,
     AnnealSummaryDTO,
     Checkpoint,
     EvaluationDTO,
     EventLog,
     GateDTO,
+    Interrupted,
     Progress,
     PromotionService,
     PromotionStatusDTO,
@@ -65,6 +67,7 @@ class Anneal:
         self.manifest = self._demonstrations()
         self.label = params.dataset_label or self.manifest.parent.name
         self.log = EventLog(context.run_dir / LOG)
+        self.recorded = 0  # timestep of the last line in the metrics
 
     def run(self) -> AnnealSummaryDTO:
         started = time.perf_counter()
@@ -87,6 +90,7 @@ class Anneal:
                 f"Leave --output-dir out, or begin another one."
             )
         journey = Journey.model_validate(start.checkpoint.state["journey"])
+        self.recorded = start.checkpoint.state["recorded"]
         self.log.rewind(start.path.parent / LOG, lambda event: event["stage"] < len(journey.stages))
         return journey
 
@@ -120,7 +124,12 @@ class Anneal:
         try:
             result = None if stage.mode == EVAL else self._train(stage, journey, index, folder, told)
         except TrainingError as error:
-            return journey.fail(f"Stage {index} ({stage.mode}) failed: {error}")
+            return self._failed(journey, stage, index, f"Stage {index} ({stage.mode}) failed: {error}")
+        except Interrupted as stop:
+            raise Interrupted(
+                f"Stopped in stage {index} ({stage.mode}), which begins again when the anneal goes on: "
+                f"--resume-from latest --output-dir {self.context.run_dir}"
+            ) from stop
         journey = self._moved(journey, stage, result)
         measured = self._measure(journey)
         journey = self._pinned(journey, stage, measured)
@@ -145,6 +154,22 @@ class Anneal:
         )
         self._tell(index, described, after, time.perf_counter() - started)
         return after.model_copy(update={"stages": (*journey.stages, described)})
+
+    def _failed(self, journey: Journey, stage: StageParams, index: int, reason: str) -> Journey:
+        """A stage that left nothing, as an end."""
+        done = AnnealStageResultDTO(
+            cycle=stage.cycle,
+            mode=stage.mode,
+            steps=0,
+            total_steps=journey.steps,
+            social_stage=self._social_stage(stage),
+            flags=(reason,),
+            action="fail",
+            rolled_back=True,
+        )
+        after = journey.fail(reason)
+        self._tell(index, done, after, 0.0)
+        return after.model_copy(update={"stages": (*journey.stages, done)})
 
     def _train(
         self, stage: StageParams, journey: Journey, index: int, folder: Path, told: Mapping[str, Any]
@@ -184,6 +209,9 @@ class Anneal:
     def _record(self, stage: StageParams, index: int, before: int, line: Mapping[str, Any]) -> None:
         """A line of a stage in the run's metrics, its steps counted on from the stages before."""
         steps = before if stage.mode == BC else before + line.get("timestep", 0)
+        if index and steps <= self.recorded:
+            return  # a line that no resumed run could tell from one before
+        self.recorded = steps
         named = {"stage": index, "mode": stage.mode, "cycle": stage.cycle}
         self.context.record({**line, "timestep": steps, **named, "social_stage": self._social_stage(stage)})
 
@@ -243,9 +271,7 @@ class Anneal:
         def report(done: int, total: int) -> None:
             self.context.report(Progress("evaluate", done, total, {}, live=True))
 
-        return self.context.services.evaluation.evaluate(
-            **whom, episodes=episodes, seed=seed, deterministic=False, report=report
-        )
+        return self.context.services.evaluation.evaluate(**whom, episodes=episodes, seed=seed, report=report)
 
     def _pinned(self, journey: Journey, stage: StageParams, measured: EvaluationDTO) -> Journey:
         """The clone is the reference that everything after it is compared with."""
@@ -340,7 +366,7 @@ class Anneal:
             "config": self.context.config.model_dump(mode="json"),
             "params": self.params.model_dump(mode="json"),
             "timestep": journey.steps,
-            "recorded": journey.steps,
+            "recorded": self.recorded,
             "journey": journey.model_dump(mode="json"),
         }
         path = self.context.run_dir / f"checkpoint_{journey.steps}.zip"
@@ -349,17 +375,25 @@ class Anneal:
 
     def _judge(self, journey: Journey) -> tuple[GateDTO | None, PromotionStatusDTO | None]:
         """The verdict on the best policy beside the release, or beside the clone; where promotion stands then."""
-        if journey.status is not None or not self.params.gate or journey.best in (None, journey.clone):
+        if journey.status is not None or not self.params.gate or journey.best is None:
             return None, None
 
         def report(done: int, total: int) -> None:
             self.context.report(Progress("gate", done, total, {}, live=True))
 
-        run_dir, folder = self.context.run_dir, self.params.promotion_dir
+        folder = self.params.promotion_dir
         promotion = self.context.services.promotion if folder is None else PromotionService(folder)
         release = None if promotion is None else promotion.release
-        beside = release or run_dir / str(journey.clone)
-        verdict = gate_checkpoints(self.context.config, [run_dir / str(journey.best)], beside, report=report)
+        if release is None and journey.best == journey.clone:
+            return None, None  # nothing to judge beside but itself
+        beside = release or self._path(journey.clone)
+        verdict = gate_checkpoints(
+            self.context.config,
+            [self._path(journey.best)],
+            beside,
+            report=report,
+            experts=self.context.services.experts,
+        )
         if promotion is None:
             return verdict, None
         found = gate_evidence(verdict.model_dump(mode="json"))
@@ -369,8 +403,19 @@ class Anneal:
         )
         return verdict, noted
 
+    def _ending(self, journey: Journey, verdict: GateDTO | None) -> tuple[AnnealStatus, tuple[str, ...]]:
+        """The verdict where the guardrails held, and its reasons."""
+        if verdict is not None:
+            return verdict.verdict, verdict.reasons
+        if self.params.gate and journey.best == journey.clone:
+            return "HOLD", (
+                "No stage was better than the clone, and there is no release to judge it beside.",
+            )
+        return "PASS", ()
+
     def _summary(self, journey: Journey, started: float) -> AnnealSummaryDTO:
         verdict, promotion = self._judge(journey)
+        ending, reasons = self._ending(journey, verdict)
         best = journey.best or journey.current
         path = None if best is None else self._path(best)
         n, threshold = (
@@ -379,8 +424,8 @@ class Anneal:
         )
         evaluation = self._evaluate(n, None, checkpoint=path) if n and path is not None else None
         return AnnealSummaryDTO(
-            status=journey.status or ("PASS" if verdict is None else verdict.verdict),
-            reasons=journey.reasons or (() if verdict is None else verdict.reasons),
+            status=journey.status or ending,
+            reasons=journey.reasons or reasons,
             gate=verdict,
             promotion_pass_streak=None if promotion is None else promotion.pass_streak,
             promotion_candidate_ready=None if promotion is None else promotion.candidate_ready,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from townlet_train.api import AnnealSummaryDTO, StrategyParams, TrainingContext, UsageError
-from townlet_train.strategies.anneal.params import ANNEAL, BC, AnnealParams
+from townlet_train.api import (
+    AnnealSummaryDTO,
+    StrategyParams,
+    TrainingContext,
+    UsageError,
+)
+from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, EVAL, AnnealParams
 from townlet_train.strategies.anneal.schedule import stages_of, what_suits
 
 
@@ -21,8 +26,17 @@ class AnnealStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse demonstrations that are not there, and a schedule that begins with nothing to improve."""
-        if self.params.bc_manifest is not None:
+        """Refuse demonstrations that are not there, stages that nobody runs, seeds that the gate may not see."""
+        from townlet_train.api import build_expert, check_block_unseen, spec_of  # bring NumPy
+
+        if context.start is not None and context.start.fork:
+            raise UsageError(
+                "An anneal begins with a clone of its own, so --fork has no meaning here. Leave it out."
+            )
+        spec = spec_of(context.config)
+        if self.params.bc_manifest is None:
+            build_expert(spec, context.services.experts)
+        else:
             manifest = context.services.replay.check(self.params.bc_manifest)
             context.services.replay.check_env(manifest, context.config.env)
         stages = stages_of(self.params, what_suits(context.config.env, self.params))
@@ -30,6 +44,11 @@ class AnnealStrategy:
             raise UsageError(
                 f"A schedule begins with bc, which leaves what is improved; this one with {stages[0].mode}."
             )
+        for stage in stages:
+            if stage.mode not in (CRITIC_WARMUP, EVAL):
+                context.build_strategy(stage.mode, stage.params)
+        if self.params.gate:
+            check_block_unseen(context.config)
 
     def run(self, context: TrainingContext) -> AnnealSummaryDTO:
         """Stage after stage until all are done or the guardrails end it; the best policy is what it leaves."""
