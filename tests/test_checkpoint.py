@@ -162,7 +162,7 @@ def test_a_member_given_twice_is_refused(saved: Path) -> None:
 
 
 def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"does not exist\. Train one with"):
+    with pytest.raises(CheckpointError, match=r"does not exist\. Look at its name, or train one with"):
         load_checkpoint(tmp_path / "none.zip")
     with pytest.raises(CheckpointError, match="is a directory"):
         load_checkpoint(tmp_path)

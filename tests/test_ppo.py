@@ -22,7 +22,7 @@ from townlet_train.envs.protocol import EnvSpec
 from townlet_train.errors import ConfigError, EnvironmentFailedError, Interrupted, TrainingError
 from townlet_train.orchestrator import run_strategy
 from townlet_train.policies.network import NetworkSpec
-from townlet_train.results import PPOTrainingResultDTO
+from townlet_train.results import EvaluationDTO, PPOTrainingResultDTO
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -174,7 +174,7 @@ def test_a_run_leaves_checkpoints_documents_and_lines(tmp_path: Path) -> None:
         "action_space": "Discrete(2)",
         "reward_threshold": 475.0,
     }
-    assert document["metrics"]["converged"] is False
+    assert document["metrics"]["converged"] is None
     assert document["metrics"]["total_episodes"] == result.total_episodes > 0
     assert document["hyperparameters"]["gae_lambda"] == 0.95
     [metrics_path] = (tmp_path / "run").glob("*_metrics.json")
@@ -251,13 +251,43 @@ def test_an_unknown_environment_ends_with_5_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_device_that_does_not_work_ends_with_2_before_anything_is_written(
+@pytest.mark.parametrize(
+    ("device", "code", "sentence"),
+    [
+        ("warp", 3, "expected auto, cpu, cuda or cuda:1"),
+        ("cuda:99", 2, "Device 'cuda:99' does not work here"),
+    ],
+)
+def test_a_device_nobody_knows_is_bad_usage_and_one_that_does_not_work_a_failure(
+    device: str, code: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ppo", "--env", "CartPole-v1", "--device", device, "--output-dir", str(tmp_path / "run")]
+    assert main(arguments) == code
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_width_is_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["ppo", "--env", "CartPole-v1", "--device", "warp", "--output-dir", str(tmp_path / "run")]
-    assert main(arguments) == 2
-    assert "Device 'warp' does not work here" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    arguments = ["--set", "ppo.hidden_sizes=[8,0]", "--output-dir", str(tmp_path / "run")]
+    assert main(["ppo", "--env", "CartPole-v1", "--dry-run", *arguments]) == 3
+    assert "hidden sizes are at least 1, 0 was given" in capsys.readouterr().err
+
+
+def test_too_few_episodes_bound_nothing() -> None:
+    returns = (500.0,) * 19
+    few = EvaluationDTO(
+        policy="p", env="CartPole-v1", deterministic=False, seeds=tuple(range(19)), episode_returns=returns,
+        mean=500, iqm=500, ci_low=500, ci_high=500,
+    )  # fmt: skip
+    enough = few.model_copy(update={"episode_returns": (*returns, 500.0)})
+    assert (few.reaches(475), enough.reaches(475), enough.reaches(501), enough.reaches(None)) == (
+        None,
+        True,
+        False,
+        None,
+    )
 
 
 @pytest.mark.slow

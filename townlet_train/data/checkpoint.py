@@ -42,7 +42,7 @@ MANIFEST, WEIGHTS, STATE, OPTIMIZER, TRAINING = (
     "training.safetensors",
 )
 ENCRYPTED = 0x1  # bit of a zip entry's flags
-HOW_TO_TRAIN = "Train one with `townlet-train bc`."
+HOW_TO_TRAIN = "Look at its name, or train one with `townlet-train bc` or `townlet-train ppo`."
 
 Arrays = Mapping[str, NDArray[Any]]
 Bounds = tuple[float | None, float | None]  # lowest and highest, None: unbounded

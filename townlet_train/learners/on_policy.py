@@ -93,7 +93,7 @@ def train(
     facts = run.facts() | {
         "evaluation": evaluation,
         "reward_threshold": threshold,
-        "converged": evaluation.ci_low >= threshold if evaluation and threshold is not None else None,
+        "converged": None if evaluation is None else evaluation.reaches(threshold),
         "checkpoint": str(model),
         "checkpoint_sha256": sha256_of(model),
         "duration_sec": time.perf_counter() - started,

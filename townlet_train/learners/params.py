@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from townlet_train.contract import StrategyParams
 
@@ -66,6 +67,19 @@ class OnPolicyParams(StrategyParams):
         "auto",
         description="of the layers; auto: bfloat16 on a GPU where an update is 1.2 times as fast by it, measured",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _a_device_we_learn_on(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError("expected auto, cpu, cuda or cuda:1, cuda:2, ...")
+        return device
+
+    @model_validator(mode="after")
+    def _widths_a_network_can_have(self) -> OnPolicyParams:
+        if self.hidden_sizes is not None and min(self.hidden_sizes) < 1:
+            raise ValueError(f"hidden sizes are at least 1, {min(self.hidden_sizes)} was given")
+        return self
 
     @model_validator(mode="after")
     def _conflict_aware_is_of_one_make(self) -> OnPolicyParams:

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from townlet_train.results.base import ResultDTO
 
+FEWEST_TO_BOUND = 20  # episodes; the bootstrap of fewer knows no tail
+
 
 class EvaluationDTO(ResultDTO):
     """Episode returns of one policy on fixed seeds."""
@@ -27,6 +29,12 @@ class EvaluationDTO(ResultDTO):
     events: dict[str, float] = Field(
         default_factory=dict, description="events per 1 000 agent-ticks, by name"
     )
+
+    def reaches(self, threshold: float | None) -> bool | None:
+        """Whether the lower bound of the mean does; None without a threshold, and for too few episodes to bound it."""
+        if threshold is None or len(self.episode_returns) < FEWEST_TO_BOUND:
+            return None
+        return self.ci_low >= threshold
 
 
 class PolicyScoreDTO(BaseModel):

@@ -443,7 +443,7 @@ class Anneal:
             total_episodes=None if evaluation is None else len(evaluation.episode_returns),
             evaluation=evaluation,
             reward_threshold=threshold,
-            converged=evaluation.ci_low >= threshold if evaluation and threshold is not None else None,
+            converged=None if evaluation is None else evaluation.reaches(threshold),
             duration_sec=time.perf_counter() - started,
         )
 
