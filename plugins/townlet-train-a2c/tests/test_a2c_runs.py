@@ -61,7 +61,7 @@ def test_a_run_leaves_the_files_and_documents_of_the_contract(tmp_path: Path) ->
     assert results["metadata"]["total_timesteps"] == 1207
     assert results["hyperparameters"]["learning_rate"] == 7e-4
     assert results["hyperparameters"]["n_steps"] == 5
-    assert results["metrics"]["converged"] is False
+    assert results["metrics"]["converged"] is None  # a handful of episodes bounds nothing
     assert results["metrics"]["total_episodes"] > 20
     result = results["result"]
     assert (result["steps"], result["updates"], result["transitions"]) == (1207, 242, 2)
