@@ -202,6 +202,6 @@ def _trunk(spec: NetworkSpec) -> nn.Sequential:
 
 
 def _linear(n_in: int, n_out: int) -> nn.Linear:
-    """A linear layer without values: torch would draw them from its global generator."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]  # untyped in torch
-    return layer
+    """A linear layer whose values are yet to be drawn; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):  # `skip_init` would bring sympy along
+        return nn.Linear(n_in, n_out)

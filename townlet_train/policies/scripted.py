@@ -11,7 +11,6 @@ from townlet_train.envs.protocol import Actions, EnvSpec, Observation
 from townlet_train.errors import UnknownNameError, UsageError
 from townlet_train.policies.experts import EXPERT, EXPERTS, Experts, build_expert
 from townlet_train.policies.protocol import Policy
-from townlet_train.sim.expert import expert_actions
 from townlet_train.sim.layout import ACTIONS, FEATURE_INDEX, FEATURES
 
 HUNGER_FLAGS = tuple(FEATURE_INDEX[name] for name in ("low_hunger", "critical_hunger", "stock_low"))
@@ -109,6 +108,10 @@ def _check_town(name: str, spec: EnvSpec) -> None:
 
 def _expert(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Expert actions over any leading axes."""
+    from townlet_train.sim.expert import (
+        expert_actions,
+    )  # compiled rules, which no other environment need load
+
     actions = np.empty(mask.shape[:-1], np.int64)
     expert_actions(
         features.reshape(-1, features.shape[-1]), mask.reshape(-1, mask.shape[-1]), actions.reshape(-1)

@@ -72,7 +72,7 @@ class AnnealSummaryDTO(TrainingResultDTO):
 
     strategy: str = "anneal"
     status: AnnealStatus
-    reasons: tuple[str, ...] = Field((), description="why it is not PASS")
+    reasons: tuple[str, ...] = Field((), description="why, in sentences")
     stages: tuple[AnnealStageResultDTO, ...]
     dataset_label: str
     baselines: dict[str, dict[str, float]] = Field(

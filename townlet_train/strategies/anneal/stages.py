@@ -106,7 +106,13 @@ class Anneal:
                 self.context.report(Progress("capture", done, total, {}))
 
             config = self.context.config
-            wanted = config.rollout.model_copy(update=self.suits.capture)
+            usual = type(config.rollout)()
+            suits = {
+                name: value
+                for name, value in self.suits.capture.items()
+                if getattr(config.rollout, name) == getattr(usual, name)  # what was said otherwise holds
+            }
+            wanted = config.rollout.model_copy(update=suits)
             capture_as_configured(
                 config.model_copy(update={"rollout": wanted}),
                 output=folder,
@@ -124,7 +130,8 @@ class Anneal:
         try:
             result = None if stage.mode == EVAL else self._train(stage, journey, index, folder, told)
         except TrainingError as error:
-            return self._failed(journey, stage, index, f"Stage {index} ({stage.mode}) failed: {error}")
+            reason = f"Stage {index} ({stage.mode}) failed: {error}"
+            return self._failed(journey, stage, index, reason, time.perf_counter() - started)
         except Interrupted as stop:
             raise Interrupted(
                 f"Stopped in stage {index} ({stage.mode}), which begins again when the anneal goes on: "
@@ -155,7 +162,9 @@ class Anneal:
         self._tell(index, described, after, time.perf_counter() - started)
         return after.model_copy(update={"stages": (*journey.stages, described)})
 
-    def _failed(self, journey: Journey, stage: StageParams, index: int, reason: str) -> Journey:
+    def _failed(
+        self, journey: Journey, stage: StageParams, index: int, reason: str, seconds: float
+    ) -> Journey:
         """A stage that left nothing, as an end."""
         done = AnnealStageResultDTO(
             cycle=stage.cycle,
@@ -168,7 +177,7 @@ class Anneal:
             rolled_back=True,
         )
         after = journey.fail(reason)
-        self._tell(index, done, after, 0.0)
+        self._tell(index, done, after, seconds)
         return after.model_copy(update={"stages": (*journey.stages, done)})
 
     def _train(
