@@ -12,16 +12,18 @@ from townlet_train.learners.optimisers import FlatAdam  # noqa: E402
 N = 1001
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("fresh_after", [None, 7])
-def test_adam_is_torchs(fresh_after: int | None) -> None:
+def test_adam_is_torchs(fresh_after: int | None, weight_decay: float) -> None:
     generator = torch.Generator().manual_seed(0)
     vector, gradient = torch.randn(N, generator=generator), torch.zeros(N)
     theirs = torch.nn.Parameter(vector.clone())
-    adam, expected = FlatAdam(vector, gradient, eps=1e-5), torch.optim.Adam([theirs], lr=3e-3, eps=1e-5)
+    adam = FlatAdam(vector, gradient, eps=1e-5, weight_decay=weight_decay)
+    expected = torch.optim.Adam([theirs], lr=3e-3, eps=1e-5, weight_decay=weight_decay)
     for step in range(30):
         if step == fresh_after:
             adam.reset()
-            expected = torch.optim.Adam([theirs], lr=3e-3, eps=1e-5)
+            expected = torch.optim.Adam([theirs], lr=3e-3, eps=1e-5, weight_decay=weight_decay)
         gradient.copy_(torch.randn(N, generator=generator))
         theirs.grad = gradient.clone()
         adam.step(3e-3)

@@ -70,3 +70,14 @@ def test_the_plugin_door_imports_nothing_heavy() -> None:
     code = "import sys, townlet_train.api, townlet_train.strategies.plugin; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {name.partition(".")[0] for name in result.stdout.split()} & HEAVY
+
+
+@pytest.mark.torch
+def test_an_update_does_not_bring_torchs_compiler_along() -> None:
+    code = (
+        "import sys; from townlet_train.learners.devices import checked_device; "
+        "checked_device('cpu'); print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" in result.stdout.split()
+    assert not {"torch._dynamo", "sympy"} & set(result.stdout.split())

@@ -33,9 +33,11 @@ from townlet_train.learners.devices import checked_device
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, check_choices, measure_imitation
 from townlet_train.learners.networks import HIDDEN_SIZES, FlatParameters, build_network, export_weights
+from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.policies.network import NetworkKind, NetworkSpec, normalise
 from townlet_train.services.runs import versions
 
+ADAM_EPS = 1e-8
 SMALLEST_STD = 1e-3  # a feature that varies less is taken as constant
 
 
@@ -97,9 +99,8 @@ class BCLearner:
         self._network = build_network(spec, rng).to(checked_device(settings.device))
         self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
         self._gradient = self._build_gradient()
-        self._adam = torch.optim.Adam(
-            [self._parameters.vector], settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        vector, gradient = self._parameters.vector, self._parameters.gradient
+        self._adam = FlatAdam(vector, gradient, eps=ADAM_EPS, weight_decay=settings.weight_decay)
         self._frames = self._standardise()
 
     @classmethod
@@ -142,8 +143,7 @@ class BCLearner:
             for chunk in self._shuffled_chunks():
                 for batch in chunk.batches(self.settings.batch_size):
                     loss += self._gradient(batch)
-                    self._adam.param_groups[0]["lr"] = self._learning_rate()
-                    self._adam.step()
+                    self._adam.step(self._learning_rate())
                     self.timestep += len(batch.actions)
                 on_progress()
         elapsed = time.perf_counter() - started

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from townlet_train.errors import TrainingError
+from townlet_train.learners.optimisers import FlatAdam
 
 AUTO, CPU = "auto", "cpu"
 N_WARM_UPS, N_TRIALS = 3, 5  # compiled, captured, and replayed for the first time
@@ -97,7 +98,7 @@ def checked_device(name: str) -> torch.device:
     try:
         weight = torch.ones(1, device=name, requires_grad=True)
         torch.autograd.backward(weight.square().sum())
-        torch.optim.Adam([weight], fused=True).step()
+        FlatAdam(weight.detach(), torch.ones_like(weight), eps=1e-8).step(1e-3)
         weight.item()
     except Exception as error:  # each backend says no with an error of its own: assertion, import, runtime
         raise TrainingError(

@@ -33,7 +33,9 @@ class FlatOptimiser(Protocol):
 class FlatAdam:
     """Adam (Kingma and Ba 2015) by the operation under torch's class, which alone costs less than half of it here.
 
-    `steps` is how many lie behind: after very many, the moments are no longer corrected for having begun at 0.
+    The class would also bring torch's compiler along, a second at its first use. `weight_decay` adds that share of the
+    vector to its gradient. `steps` is how many lie behind: after very many, the moments are no longer corrected for
+    having begun at 0.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class FlatAdam:
         eps: float,
         betas: tuple[float, float] = (0.9, 0.999),
         steps: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
         self._vector, self._gradient, self._eps = vector, gradient, eps
+        self._weight_decay = weight_decay
         self._betas, self._first_steps = betas, steps
         self._mean, self._square = torch.zeros_like(vector), torch.zeros_like(vector)
         self._steps = torch.tensor(steps, device=vector.device)
@@ -69,7 +73,7 @@ class FlatAdam:
             lr=learning_rate,
             beta1=self._betas[0],
             beta2=self._betas[1],
-            weight_decay=0.0,
+            weight_decay=self._weight_decay,
             eps=self._eps,
             amsgrad=False,
             maximize=False,
