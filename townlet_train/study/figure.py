@@ -14,7 +14,6 @@ from townlet_train.study.conditions import BC, CONDITIONS
 
 PANEL_INCHES = (5.2, 3.9)
 BAND_OPACITY = 0.12
-SAME_BYTES = {"svg.hashsalt": "townlet-train", "svg.fonttype": "none"}
 
 
 def check_can_draw() -> None:
@@ -31,7 +30,7 @@ def draw(study: StudyDTO, path: Path) -> None:
 
     trunks = list(dict.fromkeys(row.trunk for row in study.rows))
     width, height = PANEL_INCHES
-    with matplotlib.rc_context(SAME_BYTES):
+    with matplotlib.rc_context({"svg.hashsalt": "townlet-train", "svg.fonttype": "none"}):  # same bytes
         figure = Figure(figsize=(width * len(trunks), height), layout="constrained")
         panels = figure.subplots(1, len(trunks), sharey=True, squeeze=False)[0]
         for panel, trunk in zip(panels, trunks, strict=True):
