@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,8 +97,10 @@ def plan_study(
     return Study(config, said, seeds, tuple(conditions), tuple(trunks), timesteps or suits.timesteps, root)
 
 
-def check_names(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
-    """Raise `UnknownNameError` for the first name that is not known."""
+def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise `UsageError` where there is no name, `UnknownNameError` for the first that is not known."""
+    if not names:
+        raise UsageError(f"Name at least one {kind}: {', '.join(known)}.")
     for name in names:
         if name not in known:
             raise UnknownNameError(kind, name, known)
