@@ -10,6 +10,7 @@ import typer
 from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting
 from townlet_train.cli.session import load_settings, session_registry
+from townlet_train.errors import Interrupted
 
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Training seeds, one run of every cell for each.")]
 FirstSeed = Annotated[
@@ -78,12 +79,15 @@ def command(
         experts=registry.experts,
     )
     with reporting() as report:
-        result = run_study(
-            study,
-            n_at_once=jobs,
-            resume=resume,
-            report=lambda done, total: report(Progress("study", done, total, {})),
-        )
+        try:
+            result = run_study(
+                study,
+                n_at_once=jobs,
+                resume=resume,
+                report=lambda done, total: report(Progress("study", done, total, {})),
+            )
+        except Interrupted as stop:
+            raise Interrupted(f"{stop} Runs that had ended are kept: go on with --resume.") from stop
     if figure is not None:
         draw(result, figure)
         result = result.model_copy(update={"figure": str(figure)})
