@@ -13,6 +13,7 @@ from townlet_train.envs.protocol import EnvSpec
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
 
 MLP = NetworkSpec("mlp", n_features=5, n_actions=3, hidden_sizes=(8, 4))
+SHARED = NetworkSpec("mlp", 5, 3, hidden_sizes=(8, 4), shared_trunk=True)
 WITH_MAP = NetworkSpec("conflict_aware", 5, 3, hidden_sizes=(6,), activation="relu", map_shape=(2, 3, 3))
 ACTIONS = ("wait", "north", "chat")
 

@@ -7,15 +7,19 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.annealing import Reached, anneal
+from tests.fakes import SPEC
+from tests.policies import MLP, small_checkpoint
 from tests.short_runs import left_by
 from townlet_train.config import RunConfig
-from townlet_train.data.checkpoint import load_checkpoint
-from townlet_train.errors import UnknownNameError, UsageError
+from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint
+from townlet_train.envs.build import spec_of
+from townlet_train.errors import CheckpointError, ConfigError, UnknownNameError, UsageError
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
 
@@ -243,6 +247,43 @@ SMALL = {
     "timesteps": 6000, "n_cycles": 3, "stage_episodes": 8, "evaluation_episodes": 8, "gate": False,
     "bc": {"n_epochs": 4}, "ppo": {"n_envs": 2, "n_steps": 50, "n_epochs": 2, "log_interval": 100},
 }  # fmt: skip
+
+
+def test_a_policy_that_is_there_is_taken_instead_of_a_clone(tmp_path: Path) -> None:
+    clone, town = tmp_path / "mine.zip", spec_of(RunConfig())
+    network = replace(MLP, n_features=len(town.feature_names), n_actions=len(town.action_names))
+    save_checkpoint(clone, replace(small_checkpoint(network, town), state={"stage": 0}))
+    params = {"bc_manifest": None, "clone": clone}
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40)], params)
+    assert [(told["stage"], told["from"]) for told in made.told] == [(1, 0), (2, 1)]
+    first = made.result.stages[0]
+    assert (tmp_path / "run" / str(first.checkpoint)).read_bytes() == clone.read_bytes()
+    assert (first.accuracy, first.passed, first.return_mean) == (None, None, pytest.approx(30.0))
+    assert (made.result.demonstrations, made.result.status) == (None, "PASS")
+    assert made.told[0]["hidden_sizes"] == [8, 4]  # the given network's, not the usual
+
+
+def test_a_policy_to_begin_with_must_be_whole_and_of_this_environment(tmp_path: Path) -> None:
+    clone = tmp_path / "clone.zip"
+    clone.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        anneal(tmp_path / "run", [CLONE], {"bc_manifest": None, "clone": clone})
+    save_checkpoint(clone, small_checkpoint(MLP, SPEC))
+    with pytest.raises(CheckpointError, match="was trained in environment 'counting'"):
+        anneal(tmp_path / "run", [CLONE], {"bc_manifest": None, "clone": clone})
+    with pytest.raises(ConfigError, match="one of clone and bc_manifest"):
+        anneal(tmp_path / "run", [CLONE], {"clone": clone})
+    assert not (tmp_path / "run").exists()
+
+
+def test_guardrails_that_only_look_change_nothing_but_which_policy_is_the_best(tmp_path: Path) -> None:
+    plan = [CLONE, WARM, Reached(40), Reached(80, faint=0.5), Reached(90, faint=0.5), Reached(35)]
+    made = anneal(tmp_path / "run", plan, {"guardrails": {"act": False}, "kl_coef": 0.1})
+    assert [stage.action for stage in made.result.stages] == [None] * len(plan)
+    assert [bool(stage.flags) for stage in made.result.stages] == [False, False, False, True, True, True]
+    assert [told["kl_coef"] for told in made.told[2:]] == [0.1] * 4
+    assert [told["from"] for told in made.told] == [None, 0, 1, 2, 3, 4]
+    assert stage_of(made.result.checkpoint) == 2
 
 
 @pytest.mark.slow

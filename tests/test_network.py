@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import SPEC, CountingEnv
-from tests.policies import MLP, WITH_MAP, random_weights, small_checkpoint
+from tests.policies import MLP, SHARED, WITH_MAP, random_weights, small_checkpoint
 from townlet_train.data.checkpoint import Checkpoint
 from townlet_train.envs.protocol import Observation
 from townlet_train.errors import CheckpointError, DataError
@@ -26,7 +26,7 @@ from townlet_train.policies.network import (
     sample,
 )
 
-SPECS = [MLP, replace(MLP, activation="relu", hidden_sizes=(7,)), WITH_MAP]
+SPECS = [MLP, replace(MLP, activation="relu", hidden_sizes=(7,)), WITH_MAP, SHARED]
 
 
 def naive_logits(spec: NetworkSpec, w: dict[str, Any], features: Any, maps: Any) -> Any:
@@ -47,13 +47,14 @@ def naive_logits(spec: NetworkSpec, w: dict[str, Any], features: Any, maps: Any)
             )
             rows.append(layer("policy_head", act(layer("shared.0", encoded))))
             continue
+        trunk = "shared_net" if spec.shared_trunk else "policy_net"
         for i in range(len(spec.hidden_sizes)):
-            h = act(layer(f"mlp_extractor.policy_net.{2 * i}", h))
+            h = act(layer(f"mlp_extractor.{trunk}.{2 * i}", h))
         rows.append(layer("action_net", h))
     return np.array(rows)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware"])
+@pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware", "shared"])
 def test_logits_are_those_of_the_formulas(spec: NetworkSpec, rng: np.random.Generator) -> None:
     weights = random_weights(spec)
     features = rng.normal(size=(20, 5), scale=20).astype(np.float32)
@@ -63,7 +64,7 @@ def test_logits_are_those_of_the_formulas(spec: NetworkSpec, rng: np.random.Gene
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware"])
+@pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware", "shared"])
 def test_torch_and_numpy_agree(spec: NetworkSpec, rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
     from townlet_train.learners.networks import build_network, export_weights
@@ -84,7 +85,7 @@ def test_torch_and_numpy_agree(spec: NetworkSpec, rng: np.random.Generator) -> N
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware"])
+@pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware", "shared"])
 def test_building_a_network_leaves_torchs_global_generator_alone(spec: NetworkSpec) -> None:
     torch = pytest.importorskip("torch")
     from townlet_train.learners.networks import build_network, export_weights
@@ -94,6 +95,21 @@ def test_building_a_network_leaves_torchs_global_generator_alone(spec: NetworkSp
     assert torch.equal(before, torch.get_rng_state())
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_a_shared_trunk_belongs_to_the_actor_and_leaves_the_critic_its_head() -> None:
+    own = SHARED.parameter_shapes().keys() - SHARED.actor_shapes().keys()
+    assert own == {"value_net.weight", "value_net.bias"}
+    assert SHARED.shares_trunk
+    assert not MLP.shares_trunk
+
+
+def test_separate_trunks_are_described_as_before_there_was_a_choice() -> None:
+    assert "shared_trunk" not in MLP.to_document()
+    for spec in (MLP, SHARED):
+        assert NetworkSpec.from_document(spec.to_document()) == spec
+    with pytest.raises(ValueError, match="shared_trunk is a choice of an mlp"):
+        replace(WITH_MAP, shared_trunk=True)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.policies import MLP, WITH_MAP
+from tests.policies import MLP, SHARED, WITH_MAP
 from tests.strange_envs import Closing, PaysNoNumber
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
@@ -75,7 +75,7 @@ def likelihood_of_paying(learner: PPOLearner, rollout: Rollout) -> float:
     return float(np.exp(log_probs).mean())
 
 
-@pytest.mark.parametrize("spec", [MLP, WITH_MAP], ids=["mlp", "conflict aware"])
+@pytest.mark.parametrize("spec", [MLP, SHARED, WITH_MAP], ids=["mlp", "shared trunk", "conflict aware"])
 def test_an_action_that_pays_becomes_likelier(spec: NetworkSpec) -> None:
     learner = learner_of(spec, learning_rate=3e-3, gamma=0.0)
     rollout = rollout_of(learner)

@@ -20,6 +20,9 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry(
         "townlet_train.cli.demo", "Capture the expert, clone it, improve on the clone, compare them all."
     ),
+    "anneal study": Entry(
+        "townlet_train.cli.study", "Measure what each term of the warm start earns, seed by seed."
+    ),
     "rollout": Entry("townlet_train.cli.rollout", "Capture demonstrations."),
     "replay": Entry("townlet_train.cli.replay", "Inspect, validate and split captured demonstrations."),
     "evaluate": Entry(

@@ -68,7 +68,8 @@ class LazyGroup(QuickGroup):
         Raises:
             UnknownNameError: neither the table nor the registry knows the name.
         """
-        name, rest = args[0], args[1:]
+        n_words = 2 if " ".join(args[:2]) in COMMANDS else 1
+        name, rest = " ".join(args[:n_words]), args[n_words:]
         try:
             return name, self._load(ctx, name), rest
         except TownletTrainError:

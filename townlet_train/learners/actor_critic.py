@@ -111,8 +111,8 @@ class Forward(NamedTuple):
 
 
 def parameter_order(spec: NetworkSpec) -> list[str]:
-    """A network's parameters in the order of the flat vector: an MLP's actor and critic layer by layer."""
-    if spec.kind != "mlp":
+    """A network's parameters in the order of the flat vector: separate trunks' actor and critic layer by layer."""
+    if spec.kind != "mlp" or spec.shared_trunk:
         return list(spec.parameter_shapes())
     pairs = zip(spec.hidden_layers(ACTOR), spec.hidden_layers(CRITIC), strict=True)
     hidden = [f"{layer}.{kind}" for pair in pairs for kind in ("weight", "bias") for layer in pair]

@@ -178,7 +178,12 @@ def describe(
 def _network(env: EnvSpec, params: OnPolicyParams, start: StartingPoint | None) -> NetworkSpec:
     """The network that the params describe; that of the checkpoint to begin with, where there is one."""
     wanted = network_for_env(
-        env, params.network, params.hidden_sizes, params.activation, normalised=params.normalize_observations
+        env,
+        params.network,
+        params.hidden_sizes,
+        params.activation,
+        normalised=params.normalize_observations,
+        shared_trunk=params.shared_trunk,
     )
     return wanted if start is None else _continued_network(wanted, start, env)
 
@@ -191,7 +196,7 @@ def _continued_network(wanted: NetworkSpec, start: StartingPoint, env: EnvSpec) 
     """
     start.checkpoint.info.check_matches(env)
     saved = NetworkSpec.from_document(start.checkpoint.info.network)
-    for name in ("kind", "hidden_sizes", "activation", "distribution"):
+    for name in ("kind", "hidden_sizes", "activation", "distribution", "shared_trunk"):
         if getattr(saved, name) != getattr(wanted, name):
             raise CheckpointError(
                 f"{start.path} holds a network with {name} {getattr(saved, name)!r}, the params describe one with "

@@ -111,13 +111,14 @@ class BCLearner:
         *,
         network: NetworkKind,
         hidden_sizes: tuple[int, ...] | None,
+        shared_trunk: bool = False,
         val_fraction: float,
         rng: np.random.Generator,
     ) -> BCLearner:
         """A learner with a network of that kind, and about `val_fraction` of the episodes held out."""
         split = split_by_episode(demonstrations, val_fraction, rng)
         check_choices(demonstrations, split)
-        spec = network_for(demonstrations, network, hidden_sizes)
+        spec = network_for(demonstrations, network, hidden_sizes, shared_trunk=shared_trunk)
         return cls(spec, settings, demonstrations, split, rng)
 
     @property
@@ -260,7 +261,11 @@ class BCLearner:
 
 
 def network_for(
-    demonstrations: Demonstrations, kind: NetworkKind, hidden_sizes: tuple[int, ...] | None = None
+    demonstrations: Demonstrations,
+    kind: NetworkKind,
+    hidden_sizes: tuple[int, ...] | None = None,
+    *,
+    shared_trunk: bool = False,
 ) -> NetworkSpec:
     """The network of that kind these demonstrations need, of the usual width unless told."""
     maps = demonstrations.maps
@@ -275,6 +280,7 @@ def network_for(
         hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
         activation="tanh" if kind == "mlp" else "relu",
         map_shape=(0, 0, 0) if kind == "mlp" or maps is None else maps.shape[1:],
+        shared_trunk=shared_trunk,
     )
 
 

@@ -52,7 +52,7 @@ class MlpGradient:
 
     def __init__(self, spec: NetworkSpec, parameters: FlatParameters) -> None:
         self._tanh = spec.activation == "tanh"
-        layers = [*spec.hidden_layers("mlp_extractor.policy_net"), "action_net"]
+        layers = [*spec.hidden_layers(spec.actor_trunk), "action_net"]
         self._weights = [parameters.values[f"{layer}.weight"].numpy() for layer in layers]
         self._biases = [parameters.values[f"{layer}.bias"].numpy() for layer in layers]
         self._weight_gradients = [parameters.gradients[f"{layer}.weight"].numpy() for layer in layers]

@@ -149,7 +149,7 @@ def build_actor_critic(
     spec = network.spec
     on_cpu = parameters.vector.device.type == "cpu"
     written_out = on_cpu and placement.precision == "float32"
-    if written_out and spec.kind == "mlp":
+    if written_out and spec.kind == "mlp" and not spec.shared_trunk:
         return MlpActorCritic(spec, parameters)
     if written_out and spec.kind == "conflict_aware" and spec.distribution == "categorical":
         from townlet_train.learners import conflict_aware  # brings numba, which others need not wait for

@@ -60,11 +60,12 @@ class PolicyNetwork(nn.Module):
 
 
 class MlpPolicy(PolicyNetwork):
-    """Separate actor and critic trunks on the features, named and initialised like Stable-Baselines3's MlpPolicy."""
+    """Actor and critic trunks on the features, or one for both, named and initialised like Stable-Baselines3's."""
 
     def __init__(self, spec: NetworkSpec, generator: torch.Generator) -> None:
         super().__init__(spec)
-        self.mlp_extractor = nn.ModuleDict({name: _trunk(spec) for name in ("policy_net", "value_net")})
+        trunks = ("shared_net",) if spec.shared_trunk else ("policy_net", "value_net")
+        self.mlp_extractor = nn.ModuleDict({name: _trunk(spec) for name in trunks})
         self.action_net = _linear(spec.hidden_sizes[-1], spec.n_actions)
         self.value_net = _linear(spec.hidden_sizes[-1], 1)
         for module, gain in (
@@ -77,6 +78,9 @@ class MlpPolicy(PolicyNetwork):
                 nn.init.zeros_(layer.bias)
 
     def heads(self, normalised: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.spec.shared_trunk:
+            hidden = self.mlp_extractor["shared_net"](normalised)
+            return self.action_net(hidden), self.value_net(hidden).squeeze(-1)
         logits = self.action_net(self.mlp_extractor["policy_net"](normalised))
         return logits, self.value_net(self.mlp_extractor["value_net"](normalised)).squeeze(-1)
 
@@ -112,6 +116,7 @@ def network_for_env(
     activation: Activation | None = None,
     *,
     normalised: bool = False,
+    shared_trunk: bool = False,
 ) -> NetworkSpec:
     """The network of that kind for an environment, of the usual width and activation unless told.
 
@@ -132,6 +137,7 @@ def network_for_env(
         map_shape=env.map_shape if reads_maps else (0, 0, 0),
         feature_clip=FEATURE_CLIP if normalised else UNCLIPPED,
         distribution="gaussian" if env.action_low else "categorical",
+        shared_trunk=shared_trunk,
     )
 
 

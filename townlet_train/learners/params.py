@@ -54,6 +54,9 @@ class OnPolicyParams(StrategyParams):
     hidden_sizes: tuple[int, ...] | None = Field(
         None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"
     )
+    shared_trunk: bool = Field(
+        False, description="actor and critic of an mlp read the same hidden layers; learns by autograd"
+    )
     activation: Literal["tanh", "relu"] | None = Field(
         None,
         description="of the hidden layers; unset: tanh for mlp, relu for conflict_aware, which has no other",
@@ -87,6 +90,8 @@ class OnPolicyParams(StrategyParams):
             raise ValueError("network conflict_aware has one hidden size")
         if self.network == "conflict_aware" and self.activation == "tanh":
             raise ValueError("network conflict_aware has activation relu")
+        if self.network == "conflict_aware" and self.shared_trunk:
+            raise ValueError("network conflict_aware shares its layers anyway: leave shared_trunk out")
         return self
 
     @property

@@ -34,9 +34,9 @@ LOG_STD = "log_std"
 class NetworkSpec:
     """Kind and sizes of a network; enough to build it and to know its parameters by name and shape.
 
-    "mlp" reads the features through separate actor and critic trunks, named as Stable-Baselines3's MlpPolicy
-    names them. "conflict_aware" reads map and features through an encoder each, named as in upstream's
-    ConflictAwarePolicyNetwork; `hidden_sizes` is then a single width.
+    "mlp" reads the features through separate actor and critic trunks, named as Stable-Baselines3's MlpPolicy names
+    them, or through one `shared_trunk`. "conflict_aware" reads map and features through an encoder each, named as in
+    upstream's ConflictAwarePolicyNetwork; `hidden_sizes` is then a single width.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -53,11 +53,14 @@ class NetworkSpec:
     distribution: DistributionKind = (
         "categorical"  # gaussian: n_actions real numbers around a mean, one `log_std` each
     )
+    shared_trunk: bool = False  # of an mlp; conflict_aware has no other
 
     def __post_init__(self) -> None:
         if not self.hidden_sizes or (self.kind == "conflict_aware" and len(self.hidden_sizes) != 1):
             wanted = "one hidden size" if self.kind == "conflict_aware" else "at least one hidden size"
             raise ValueError(f"a {self.kind!r} network has {wanted}, got {self.hidden_sizes}")
+        if self.shared_trunk and self.kind != "mlp":
+            raise ValueError(f"shared_trunk is a choice of an mlp, {self.kind!r} has no other")
         if min(self.n_features, self.n_actions, *self.hidden_sizes) < 1:
             raise ValueError("features, actions and hidden sizes are at least 1")
         if not 0 < self.feature_clip < math.inf:
@@ -65,7 +68,12 @@ class NetworkSpec:
 
     def to_document(self) -> dict[str, Any]:
         """Plain JSON types, for a checkpoint's manifest."""
-        return asdict(self) | {"hidden_sizes": [*self.hidden_sizes], "map_shape": [*self.map_shape]}
+        document = asdict(self) | {"hidden_sizes": [*self.hidden_sizes], "map_shape": [*self.map_shape]}
+        if not self.shared_trunk:
+            del document[
+                "shared_trunk"
+            ]  # separate trunks are described as they were before there was a choice
+        return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> NetworkSpec:
@@ -83,7 +91,12 @@ class NetworkSpec:
     @property
     def shares_trunk(self) -> bool:
         """Whether actor and critic read the same last hidden layer, so that a value costs next to nothing."""
-        return self.kind == "conflict_aware"
+        return self.kind == "conflict_aware" or self.shared_trunk
+
+    @property
+    def actor_trunk(self) -> str:
+        """The name of the hidden layers that an MLP's actor reads the features through."""
+        return f"mlp_extractor.{'shared_net' if self.shared_trunk else 'policy_net'}"
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every trainable array by name and shape, those that decide the action first."""
@@ -109,12 +122,13 @@ class NetworkSpec:
                 "policy_head": (self.n_actions, width),
             }
         head = {"action_net": (self.n_actions, self.hidden_sizes[-1])}
-        return self.hidden_layers("mlp_extractor.policy_net") | head
+        return self.hidden_layers(self.actor_trunk) | head
 
     def _critic_layers(self) -> dict[str, tuple[int, int]]:
         if self.kind == "conflict_aware":
             return {"value_head": (1, self.hidden_sizes[0])}
-        return self.hidden_layers("mlp_extractor.value_net") | {"value_net": (1, self.hidden_sizes[-1])}
+        trunk = {} if self.shared_trunk else self.hidden_layers("mlp_extractor.value_net")
+        return trunk | {"value_net": (1, self.hidden_sizes[-1])}
 
 
 class NetworkPolicy:
@@ -176,7 +190,7 @@ def compute_logits(spec: NetworkSpec, weights: Arrays, features: Float, maps: ND
         flat_maps = maps.reshape(len(maps), -1).astype(np.float32)
         encoded = dense("map_encoder.1", flat_maps), dense("feature_encoder.0", hidden)
         return affine("policy_head", dense("shared.0", np.concatenate(encoded, axis=1)))
-    for layer in spec.hidden_layers("mlp_extractor.policy_net"):
+    for layer in spec.hidden_layers(spec.actor_trunk):
         hidden = dense(layer, hidden)
     return affine("action_net", hidden)
 

@@ -29,6 +29,13 @@ from townlet_train.results.replay import (
     ReplayValidateDTO,
     RolloutCaptureDTO,
 )
+from townlet_train.results.study import (
+    StudyBudgetDTO,
+    StudyCellDTO,
+    StudyDTO,
+    StudyPointDTO,
+    StudyRowDTO,
+)
 from townlet_train.results.town import (
     DoctorCheckDTO,
     KernelCacheDTO,
@@ -72,6 +79,11 @@ __all__ = [
     "ReplayValidateDTO",
     "ResultDTO",
     "RolloutCaptureDTO",
+    "StudyBudgetDTO",
+    "StudyCellDTO",
+    "StudyDTO",
+    "StudyPointDTO",
+    "StudyRowDTO",
     "TownBudgetDTO",
     "TownDoctorDTO",
     "TrainingResultDTO",

@@ -79,7 +79,9 @@ class AnnealSummaryDTO(TrainingResultDTO):
         default_factory=dict, description="what stages are compared with, by dataset label"
     )
     steps: int = Field(ge=0, description="environment steps of all stages")
-    demonstrations: str = Field(description="manifest of what was cloned")
+    demonstrations: str | None = Field(
+        description="manifest of what was cloned; null where a clone was given"
+    )
     bc_checkpoint: str | None = Field(None, description="the clone")
     evaluation: EvaluationDTO | None = Field(
         None, description="of the best policy, on held-out seeds that selected nothing"

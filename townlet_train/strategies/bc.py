@@ -70,6 +70,7 @@ class BCStrategy:
             self._settings(),
             network=self.params.network,
             hidden_sizes=self.params.hidden_sizes,
+            shared_trunk=self.params.shared_trunk,
             val_fraction=self.params.val_fraction,
             rng=context.rng,
         )

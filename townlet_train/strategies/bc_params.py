@@ -29,6 +29,9 @@ class BCParams(StrategyParams):
     hidden_sizes: tuple[int, ...] | None = Field(
         None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"
     )
+    shared_trunk: bool = Field(
+        False, description="actor and critic of an mlp are to read the same hidden layers"
+    )
     majority_threshold: float = Field(
         0.9, gt=0, le=1, description="refuse when one action is this share of frames"
     )
@@ -52,6 +55,8 @@ class BCParams(StrategyParams):
             raise ValueError(f"hidden sizes are at least 1, {min(self.hidden_sizes)} was given")
         if self.network == "conflict_aware" and self.hidden_sizes is not None and len(self.hidden_sizes) != 1:
             raise ValueError("network conflict_aware has one hidden size")
+        if self.network == "conflict_aware" and self.shared_trunk:
+            raise ValueError("network conflict_aware shares its layers anyway: leave shared_trunk out")
         return self
 
     def shortfalls(self, result: BCTrainingResultDTO) -> Iterator[str]:

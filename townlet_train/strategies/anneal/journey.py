@@ -39,6 +39,10 @@ class Journey(BaseModel):
         best = {"best": self.current, "best_measured": measured} if better else {}
         return self.model_copy(update={**best, "strikes": 0, "previous": measured, "loss": loss})
 
+    def note(self, measured: EvaluationDTO, loss: float | None) -> Journey:
+        """A stage went through a guardrail that only looks: it goes on, and its policy is not the best."""
+        return self.model_copy(update={"previous": measured, "loss": loss})
+
     def object(self, reasons: tuple[str, ...]) -> Journey:
         """A stage went through a guardrail: first more KL and smaller steps, then back to the best, then an end."""
         if self.strikes == 0:

@@ -33,6 +33,7 @@ class Guardrails(BaseModel):
     loss_tolerance: float = Field(
         1.0, ge=0, description="how far the loss may rise, in units of its baseline, at least of 1"
     )
+    act: bool = Field(True, description="soften, restore and hold; else what was gone through is only told")
 
 
 class AnnealParams(StrategyParams):
@@ -41,6 +42,7 @@ class AnnealParams(StrategyParams):
     may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset()
 
     bc_manifest: Path | None = Field(None, description="demonstrations; unset: the expert's are captured")
+    clone: Path | None = Field(None, description="a policy to begin with instead of cloning")
     replay_manifest: Path | None = Field(None, description="recorded transitions that PPO learns from beside")
     capture_dir: Path | None = Field(None, description="capture that PPO learns from beside")
     dataset_label: str | None = Field(None, description="what baselines are kept under; unset: their folder")
@@ -88,6 +90,12 @@ class AnnealParams(StrategyParams):
     def _an_expert_where_one_is_imitated(self) -> AnnealParams:
         if self.bc_weight and not self.anneal_ratio:
             raise ValueError("bc_weight imitates the expert where it drives: give anneal_ratio too")
+        return self
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> AnnealParams:
+        if self.clone is not None and self.bc_manifest is not None:
+            raise ValueError("one of clone and bc_manifest can be named, not both")
         return self
 
     @model_validator(mode="after")

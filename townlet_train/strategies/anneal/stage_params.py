@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from townlet_train.api import load_checkpoint
 from townlet_train.strategies.anneal.journey import Journey
 from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, EVAL, PPO, StageParams
 from townlet_train.strategies.anneal.schedule import ppo_stage_steps
@@ -31,7 +32,7 @@ def _bc(journey: Journey, anneal: Anneal) -> dict[str, Any]:
 def _critic_warmup(journey: Journey, anneal: Anneal) -> dict[str, Any]:
     steps = int(anneal.suits.timesteps * anneal.params.critic_warmup)
     return {
-        **_common(anneal),
+        **_common(journey, anneal),
         "timesteps": max(1, steps),
         "critic_only": True,
         "until_explained_variance": anneal.params.critic_explains,
@@ -43,7 +44,7 @@ def _ppo(journey: Journey, anneal: Anneal) -> dict[str, Any]:
     suits, params = anneal.suits, anneal.params
     steps = ppo_stage_steps(anneal.stages, suits)
     done = min(1.0, journey.steps / suits.timesteps)
-    common = _common(anneal)
+    common = _common(journey, anneal)
     common["learning_rate"] *= journey.rate_scale * max(SLOWEST, 1 - done)
     kl_coef = (
         suits.kl_coef if suits.kl_half_life is None else suits.kl_coef * 2 ** (-done / suits.kl_half_life)
@@ -74,9 +75,21 @@ def share_left(journey: Journey, anneal: Anneal) -> float:
     return 1.0 if n_stages == 1 else 1 - n_done / (n_stages - 1)
 
 
-def _common(anneal: Anneal) -> dict[str, Any]:
+def _common(journey: Journey, anneal: Anneal) -> dict[str, Any]:
     """What all stages of PPO are told; their network is the clone's."""
-    network: dict[str, Any] = {
-        name: anneal.suits.bc[name] for name in ("network", "hidden_sizes") if name in anneal.suits.bc
+    return {
+        "evaluation_episodes": 0,
+        "telemetry_frequency": 0,
+        **_network(journey, anneal),
+        **anneal.suits.ppo,
     }
-    return {"evaluation_episodes": 0, "telemetry_frequency": 0, **network, **anneal.suits.ppo}
+
+
+def _network(journey: Journey, anneal: Anneal) -> dict[str, Any]:
+    """The params that describe the clone's network."""
+    if anneal.params.clone is not None:
+        network = load_checkpoint(anneal.context.run_dir / str(journey.clone)).info.network
+        names = ("hidden_sizes", "activation", "shared_trunk")
+        return {"network": network["kind"], **{name: network[name] for name in names if name in network}}
+    names = ("network", "hidden_sizes", "shared_trunk")
+    return {name: anneal.suits.bc[name] for name in names if name in anneal.suits.bc}

@@ -54,7 +54,7 @@ from townlet_train.strategies.anneal.stage_params import stage_strategy
 
 FIRST_STAGE_SEED, LAST_STAGE_SEED = 1_000_000, 20_000_000
 SELECTION_SEED = 25_000_000  # of the episodes that stages are measured on, which select the best
-DEMONSTRATIONS, STAGES, LOG = "demonstrations", "stages", "anneal_log.jsonl"
+DEMONSTRATIONS, STAGES, LOG, CLONE = "demonstrations", "stages", "anneal_log.jsonl", "clone.zip"
 
 
 class Anneal:
@@ -65,7 +65,7 @@ class Anneal:
         self.suits: Suits = what_suits(context.config.env, params)
         self.stages = stages_of(params, self.suits)
         self.manifest = self._demonstrations()
-        self.label = params.dataset_label or self.manifest.parent.name
+        self.label = params.dataset_label or _label(self.manifest, params.clone)
         self.log = EventLog(context.run_dir / LOG)
         self.recorded = 0  # timestep of the last line in the metrics
 
@@ -94,8 +94,13 @@ class Anneal:
         self.log.rewind(start.path.parent / LOG, lambda event: event["stage"] < len(journey.stages))
         return journey
 
-    def _demonstrations(self) -> Path:
-        """The manifest that was named, or that of the expert's rollouts, captured unless that was done before."""
+    def _demonstrations(self) -> Path | None:
+        """The manifest that was named, or that of the expert's rollouts, captured unless that was done before.
+
+        None where a clone is given.
+        """
+        if self.params.clone is not None:
+            return None
         replay = self.context.services.replay
         if self.params.bc_manifest is not None:
             return replay.resolve_manifest(self.params.bc_manifest)
@@ -148,6 +153,8 @@ class Anneal:
                 f"The clone's held-out accuracy is {described.accuracy:.3f}, below {described.threshold:g}."
             )
             action: str | None = "fail"
+        elif flags and not self.params.guardrails.act:
+            after, action = journey.note(measured, journey.loss if loss is None else loss), None
         elif flags:
             after, action = journey.object(tuple(flag.reason for flag in flags)), ACTIONS[journey.strikes]
         else:
@@ -186,6 +193,8 @@ class Anneal:
         """Run a stage's strategy in a folder of its own, from where the journey is."""
         shutil.rmtree(folder, ignore_errors=True)  # of a life that was killed
         folder.mkdir(parents=True)
+        if stage.mode == BC and self.params.clone is not None:
+            return _given(self.params.clone, folder)
         rng = stream(self.context.seed, f"stage {index}")
         strategy = self.context.build_strategy(told["strategy"], told["params"])
         context = replace(
@@ -443,7 +452,7 @@ class Anneal:
             dataset_label=self.label,
             baselines={self.label: _baselines(journey)},
             steps=journey.steps,
-            demonstrations=str(self.manifest),
+            demonstrations=None if self.manifest is None else str(self.manifest),
             bc_checkpoint=None if journey.clone is None else str(self.context.run_dir / journey.clone),
             checkpoint=None if path is None else str(path),
             checkpoint_sha256=None if path is None else sha256_of(path),
@@ -455,6 +464,18 @@ class Anneal:
             converged=None if evaluation is None else evaluation.reaches(threshold),
             duration_sec=time.perf_counter() - started,
         )
+
+
+def _label(manifest: Path | None, clone: Path | None) -> str:
+    """What baselines are kept under, where nobody says: the demonstrations' folder, or the clone's name."""
+    return manifest.parent.name if manifest is not None else clone.stem if clone is not None else ""
+
+
+def _given(clone: Path, folder: Path) -> TrainingResultDTO:
+    """A clone that was there before, taken into the anneal."""
+    path = folder / CLONE
+    shutil.copyfile(clone, path)
+    return TrainingResultDTO(strategy=BC, checkpoint=str(path), checkpoint_sha256=sha256_of(path))
 
 
 def _newest(model: Path) -> Path:

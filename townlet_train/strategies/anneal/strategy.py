@@ -27,14 +27,21 @@ class AnnealStrategy:
 
     def prepare(self, context: TrainingContext) -> None:
         """Refuse demonstrations that are not there, stages that nobody runs, seeds that the gate may not see."""
-        from townlet_train.api import build_expert, check_block_unseen, spec_of  # bring NumPy
+        from townlet_train.api import (
+            build_expert,
+            check_block_unseen,
+            load_checkpoint,
+            spec_of,
+        )  # bring NumPy
 
         if context.start is not None and context.start.fork:
             raise UsageError(
                 "An anneal begins with a clone of its own, so --fork has no meaning here. Leave it out."
             )
         spec = spec_of(context.config)
-        if self.params.bc_manifest is None:
+        if self.params.clone is not None:
+            load_checkpoint(self.params.clone).info.check_matches(spec)
+        elif self.params.bc_manifest is None:
             build_expert(spec, context.services.experts)
         else:
             manifest = context.services.replay.check(self.params.bc_manifest)

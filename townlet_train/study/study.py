@@ -1,0 +1,228 @@
+"""A study from plan to table: clones first, then every cell in a process of its own, then what they say together."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from townlet_train.config import RunConfig
+from townlet_train.envs.build import spec_of
+from townlet_train.errors import ConfigError, TrainingError, UnknownNameError, UsageError
+from townlet_train.files import write_json
+from townlet_train.policies.experts import Experts, build_expert
+from townlet_train.results import StudyCellDTO, StudyDTO
+from townlet_train.strategies.anneal.params import AnnealParams
+from townlet_train.strategies.anneal.schedule import what_suits
+from townlet_train.study.cells import Job, n_cycles
+from townlet_train.study.conditions import CONDITIONS, SCRATCH, TRUNKS
+from townlet_train.study.pool import log_path, result_path, run_jobs
+from townlet_train.study.summary import Scale, rows_of
+
+PLAN = "study.json"
+FIRST_RUN_SEED, SEEDS_APART, MOST_SEEDS = 500_000, 1000, 500  # demonstrations of two runs share no seed
+DECIDED = ("clone", "bc_manifest", "schedule", "timesteps", "gate", "promotion_dir")
+logger = logging.getLogger(__name__)
+
+
+class Study(NamedTuple):
+    """What is to be compared, and where it is left."""
+
+    config: RunConfig
+    said: Mapping[str, Any]  # of anneal
+    seeds: range
+    conditions: tuple[str, ...]
+    trunks: tuple[str, ...]
+    timesteps: int
+    root: Path
+
+    def document(self) -> dict[str, Any]:
+        """What cells of one study have in common."""
+        config = self.config.model_copy(update={"seed": 0}).model_dump(mode="json")
+        return {"config": config, "anneal": dict(self.said), "timesteps": self.timesteps}
+
+    def job(self, kind: Any, name: str, *, seed: int = 0, folder: Path | None = None, **rest: Any) -> Job:
+        """A job of this study; everything random in it comes from its training seed."""
+        config = self.config.model_copy(update={"seed": FIRST_RUN_SEED + SEEDS_APART * seed})
+        return Job(
+            kind=kind,
+            name=name,
+            config=config,
+            said=dict(self.said),
+            timesteps=self.timesteps,
+            folder=folder or self.root,
+            seed=seed,
+            **rest,
+        )
+
+
+def plan_study(
+    config: RunConfig,
+    said: Mapping[str, Any],
+    *,
+    seeds: range,
+    conditions: Sequence[str],
+    trunks: Sequence[str],
+    timesteps: int | None,
+    root: Path,
+    experts: Experts,
+) -> Study:
+    """A study that can begin.
+
+    Raises:
+        UnknownNameError: there is no condition, trunk or environment of that name.
+        UsageError: nobody demonstrates there, or a param is said that the conditions decide.
+    """
+    check_names("condition", conditions, CONDITIONS)
+    check_names("trunk", trunks, TRUNKS)
+    if not 0 <= seeds[0] <= seeds[-1] < MOST_SEEDS:
+        raise UsageError(
+            f"Training seeds go from 0 to {MOST_SEEDS - 1}, {seeds[0]} to {seeds[-1]} were asked for."
+        )
+    decided = next((name for name in DECIDED if name in said), None)
+    if decided is not None:
+        raise UsageError(f"A study decides anneal.{decided} itself. Leave it out.")
+    build_expert(spec_of(config), experts)
+    try:
+        suits = what_suits(config.env, AnnealParams(**said))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"anneal.{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}."
+        ) from error
+    return Study(config, said, seeds, tuple(conditions), tuple(trunks), timesteps or suits.timesteps, root)
+
+
+def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise `UsageError` where there is no name, `UnknownNameError` for the first that is not known."""
+    if not names:
+        raise UsageError(f"Name at least one {kind}: {', '.join(known)}.")
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+
+
+def run_study(
+    study: Study,
+    *,
+    n_at_once: int,
+    resume: bool,
+    report: Callable[[int, int], None],
+) -> StudyDTO:
+    """Run what has not been run, then summarise; `report` hears of cells done and to do, and may raise to stop.
+
+    Raises:
+        UsageError: another study is there, or one that was not to be gone on with.
+        TrainingError: a cell failed; the others are done by then.
+    """
+    _claim(study, resume)
+    n_cells = len(study.seeds) * len(study.conditions) * len(study.trunks)
+    n_done = 0
+
+    def told(job: Job, seconds: float) -> None:
+        nonlocal n_done
+        n_done += job.kind == "cell"
+        logger.info("%s: %.1f s, %d of %d cells", job.name, seconds, n_done, n_cells)
+
+    def run(jobs: Sequence[Job]) -> None:
+        left = [job for job in jobs if not result_path(study.root, job.name).exists()]
+        nonlocal n_done
+        n_done += sum(job.kind == "cell" for job in jobs) - sum(job.kind == "cell" for job in left)
+        failed = run_jobs(left, study.root, n_at_once, on_done=told, watch=lambda: report(n_done, n_cells))
+        if failed:
+            _refuse(study, failed)
+
+    run([study.job("scale", "scale"), *_clone_jobs(study)])
+    clones = {seed: _found(study, _clones_name(seed)) for seed in study.seeds}
+    jobs = _cell_jobs(study, clones)
+    run(jobs)
+    cells = tuple(StudyCellDTO.model_validate(_found(study, job.name)) for job in jobs)
+    return summary(study, cells)
+
+
+def summary(study: Study, cells: tuple[StudyCellDTO, ...]) -> StudyDTO:
+    """Cells, and what they say together."""
+    found = _found(study, "scale")
+    scale = Scale(found["random"], found["expert"])
+    n_budgets = n_cycles(study.config.env, study.said)
+    budgets = [study.timesteps * k // n_budgets for k in range(n_budgets + 1)]
+    params = AnnealParams(**study.said)
+    few = () if len(study.seeds) > 4 else ("With fewer than 5 training seeds, intervals are too narrow.",)
+    return StudyDTO(
+        env=study.config.env,
+        timesteps=study.timesteps,
+        seeds=tuple(study.seeds),
+        random_return=scale.random,
+        expert_return=scale.expert,
+        episodes=params.evaluation_episodes,
+        stage_episodes=params.stage_episodes,
+        output=str(study.root),
+        cells=cells,
+        rows=rows_of(cells, scale, budgets),
+        warnings=few,
+    )
+
+
+def _claim(study: Study, resume: bool) -> None:
+    """Say in the directory what is studied there."""
+    path, document = study.root / PLAN, json.loads(json.dumps(study.document(), default=str))
+    if path.exists():
+        if not resume:
+            raise UsageError(
+                f"{study.root} holds a study already. Go on with --resume, or choose another directory."
+            )
+        if json.loads(path.read_bytes()) != document:
+            raise UsageError(
+                f"{path} is of other settings, and cells of both cannot be compared. Choose another directory."
+            )
+    write_json(path, document)
+
+
+def _clones_name(seed: int) -> str:
+    return f"clones_seed{seed}"
+
+
+def _clone_jobs(study: Study) -> list[Job]:
+    """One for every seed, with the trunks that are yet to be cloned."""
+    return [
+        study.job(
+            "clones",
+            _clones_name(seed),
+            seed=seed,
+            folder=study.root / "clones" / f"seed{seed}",
+            trunks=TRUNKS,
+        )
+        for seed in study.seeds
+    ]
+
+
+def _cell_jobs(study: Study, clones: Mapping[int, Mapping[str, str]]) -> list[Job]:
+    """Seed by seed, so that a study that is cut short has whole ones."""
+    jobs = []
+    for seed in study.seeds:
+        for trunk in study.trunks:
+            for condition in study.conditions:
+                name = f"{condition}_{trunk}_seed{seed}"
+                clone = None if condition == SCRATCH else Path(clones[seed][trunk])
+                folder = study.root / "runs" / name
+                rest = {"condition": condition, "trunk": trunk, "clone": clone}
+                jobs.append(study.job("cell", name, seed=seed, folder=folder, **rest))
+    return jobs
+
+
+def _found(study: Study, name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(result_path(study.root, name).read_bytes())
+    return document
+
+
+def _refuse(study: Study, failed: Sequence[Job]) -> None:
+    first = log_path(study.root, failed[0].name)
+    last = first.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+    raise TrainingError(
+        f"{len(failed)} of the study's runs failed, first {failed[0].name}: {last[0]} See {first}; then go on with "
+        f"--resume."
+    )
