@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env, spec_of
-    from townlet_train.envs.protocol import EnvSpec, Observation
+    from townlet_train.envs.protocol import EnvSpec, Observation, VectorEnv, episodes_over
     from townlet_train.envs.streams import stream
+    from townlet_train.policies.network import NetworkPolicy
     from townlet_train.policies.protocol import Policy
     from townlet_train.services.gate import check_block_unseen, gate_checkpoints
     from townlet_train.services.promotion import PromotionService, gate_evidence
@@ -72,6 +73,9 @@ _LATER = {
     "Demonstrations": "townlet_train.data.dataset",
     "EnvSpec": "townlet_train.envs.protocol",
     "Observation": "townlet_train.envs.protocol",
+    "VectorEnv": "townlet_train.envs.protocol",
+    "episodes_over": "townlet_train.envs.protocol",
+    "NetworkPolicy": "townlet_train.policies.network",
     "Policy": "townlet_train.policies.protocol",
     "build_env": "townlet_train.envs.build",
     "capture_as_configured": "townlet_train.services.rollout",
@@ -98,6 +102,7 @@ __all__ = [
     "GateDTO",
     "Guardrail",
     "Interrupted",
+    "NetworkPolicy",
     "Observation",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
@@ -117,10 +122,12 @@ __all__ = [
     "TrainingResultDTO",
     "TrainingStrategy",
     "UsageError",
+    "VectorEnv",
     "build_env",
     "build_expert",
     "capture_as_configured",
     "check_block_unseen",
+    "episodes_over",
     "gate_checkpoints",
     "gate_evidence",
     "hookimpl",

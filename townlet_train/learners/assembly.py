@@ -11,7 +11,8 @@ from typing import Generic, Literal
 import numpy as np
 
 from townlet_train.contract import StartingPoint, TrainingContext
-from townlet_train.data.checkpoint import CheckpointInfo, Lineage, bounds_of, merged_ranges, seed_ranges
+from townlet_train.data.checkpoint import CheckpointInfo, bounds_of, merged_ranges, seed_ranges
+from townlet_train.data.checkpoint import Lineage as Lineage  # for plugins, which see learners only
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, VectorEnv
 from townlet_train.errors import CheckpointError, TrainingError
@@ -97,7 +98,7 @@ def assemble(
         training_seeds=seed_ranges([*seeds, *(recorded.seeds if recorded else ())]),
         reference_sha256=None if reference is None else sha256_of(reference),
     )
-    lineage = own if context.start is None else _continued_lineage(own, context.start)
+    lineage = own if context.start is None else continued_lineage(own, context.start)
     info = describe(algorithm, network, env.spec, lineage, config_hash=context.config_hash)
     return Parts(env, network, placement, learner, source, None if alone else recorded, info)
 
@@ -137,7 +138,7 @@ def _collector(
     )
 
 
-def _continued_lineage(own: Lineage, start: StartingPoint) -> Lineage:
+def continued_lineage(own: Lineage, start: StartingPoint) -> Lineage:
     """What this run learns from, on top of what the checkpoint it begins with had learned from.
 
     A run that goes on keeps its own parent.
