@@ -46,12 +46,18 @@ from townlet_train.results import (
 
 if TYPE_CHECKING:
     from townlet_train.config import Guardrail
-    from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from townlet_train.data.checkpoint import (
+        Checkpoint,
+        CheckpointInfo,
+        Lineage,
+        load_checkpoint,
+        save_checkpoint,
+    )
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env, spec_of
     from townlet_train.envs.protocol import EnvSpec, Observation, VectorEnv, episodes_over
     from townlet_train.envs.streams import stream
-    from townlet_train.policies.network import NetworkPolicy
+    from townlet_train.policies.network import NetworkPolicy, NetworkSpec
     from townlet_train.policies.protocol import Policy
     from townlet_train.services.gate import check_block_unseen, gate_checkpoints
     from townlet_train.services.promotion import PromotionService, gate_evidence
@@ -60,6 +66,8 @@ if TYPE_CHECKING:
 
 _LATER = {
     "Checkpoint": "townlet_train.data.checkpoint",
+    "CheckpointInfo": "townlet_train.data.checkpoint",
+    "Lineage": "townlet_train.data.checkpoint",
     "load_checkpoint": "townlet_train.data.checkpoint",
     "save_checkpoint": "townlet_train.data.checkpoint",
     "spec_of": "townlet_train.envs.build",
@@ -76,6 +84,7 @@ _LATER = {
     "VectorEnv": "townlet_train.envs.protocol",
     "episodes_over": "townlet_train.envs.protocol",
     "NetworkPolicy": "townlet_train.policies.network",
+    "NetworkSpec": "townlet_train.policies.network",
     "Policy": "townlet_train.policies.protocol",
     "build_env": "townlet_train.envs.build",
     "capture_as_configured": "townlet_train.services.rollout",
@@ -91,6 +100,7 @@ __all__ = [
     "BCTrainingResultDTO",
     "Checkpoint",
     "CheckpointError",
+    "CheckpointInfo",
     "Comparison",
     "ConfigError",
     "DataError",
@@ -102,7 +112,9 @@ __all__ = [
     "GateDTO",
     "Guardrail",
     "Interrupted",
+    "Lineage",
     "NetworkPolicy",
+    "NetworkSpec",
     "Observation",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",

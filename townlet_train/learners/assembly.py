@@ -11,8 +11,7 @@ from typing import Generic, Literal
 import numpy as np
 
 from townlet_train.contract import StartingPoint, TrainingContext
-from townlet_train.data.checkpoint import CheckpointInfo, bounds_of, merged_ranges, seed_ranges
-from townlet_train.data.checkpoint import Lineage as Lineage  # for plugins, which see learners only
+from townlet_train.data.checkpoint import CheckpointInfo, Lineage, bounds_of, merged_ranges, seed_ranges
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import EnvSpec, VectorEnv
 from townlet_train.errors import CheckpointError, TrainingError

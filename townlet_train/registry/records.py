@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from townlet_train.contract import StrategyParams, TrainingStrategy
     from townlet_train.registry.loggers import LoggerSource
 
-SHIPPED_APART = {"a2c": "townlet-train-a2c", "dagger": "townlet-train-dagger"}  # strategies by distribution
+SHIPPED_APART = {  # strategies that are distributions of their own
+    name: f"townlet-train-{name}" for name in ("a2c", "dagger", "random-search")
+}
 
 
 class PluginStatus(StrEnum):

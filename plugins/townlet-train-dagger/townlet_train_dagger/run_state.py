@@ -12,7 +12,9 @@ from townlet_train.api import (
     Checkpoint,
     CheckpointError,
     Demonstrations,
+    Lineage,
     NetworkPolicy,
+    NetworkSpec,
     StartingPoint,
     TrainingContext,
     VectorEnv,
@@ -20,10 +22,10 @@ from townlet_train.api import (
     save_checkpoint,
     sha256_of,
 )
-from townlet_train.learners.assembly import Lineage, continued_lineage, describe
+from townlet_train.learners.assembly import continued_lineage, describe
 from townlet_train.learners.bc import BCLearner, BCSettings
 from townlet_train.learners.imitation import check_choices
-from townlet_train.learners.networks import NetworkSpec, build_network, export_weights, network_for_env
+from townlet_train.learners.networks import build_network, export_weights, network_for_env
 from townlet_train_dagger.aggregate import Aggregate, Arrays
 from townlet_train_dagger.driving import Driver
 from townlet_train_dagger.strategy import DAggerParams
