@@ -117,7 +117,7 @@ class DAggerStrategy:
             raise UsageError(
                 f"DAgger learns to choose among named actions, those of {spec.env_id} are vectors. Use ppo there."
             )
-        if n_slots == 0 or p.ticks_by(1, n_slots) == 0:
+        if p.ticks_by(1, n_slots) == 0:
             raise UsageError(
                 f"{p.timesteps} timesteps in {p.n_iterations} iterations leave less than a tick of {n_slots} agents "
                 f"for each. Raise --timesteps, or lower --n-iterations or --n-envs."

@@ -101,7 +101,6 @@ def test_neither_its_import_nor_its_run_brings_torch(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         (["--env", "Pendulum-v1"], "are vectors"),
-        (["--set", "town.n_agents=0"], "has no agents"),
         (["--env", "CartPole-v1", "--n-directions", "1"], "n_directions"),
     ],
 )

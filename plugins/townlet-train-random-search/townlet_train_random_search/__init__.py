@@ -65,10 +65,6 @@ class RandomSearch:
                 raise UsageError(
                     f"Random search chooses among named actions, those of {env.spec.env_id} are vectors. Use ppo there."
                 )
-            if env.n_agents == 0:
-                raise UsageError(
-                    f"{env.spec.env_id} has no agents, so there is nobody to play. Put some there."
-                )
 
     def run(self, context: TrainingContext) -> RandomSearchResultDTO:
         """Search, save, evaluate."""
