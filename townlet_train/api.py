@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Lineage,
         load_checkpoint,
         save_checkpoint,
+        seed_ranges,
     )
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env, spec_of
@@ -68,6 +69,7 @@ _LATER = {
     "Checkpoint": "townlet_train.data.checkpoint",
     "CheckpointInfo": "townlet_train.data.checkpoint",
     "Lineage": "townlet_train.data.checkpoint",
+    "seed_ranges": "townlet_train.data.checkpoint",
     "load_checkpoint": "townlet_train.data.checkpoint",
     "save_checkpoint": "townlet_train.data.checkpoint",
     "spec_of": "townlet_train.envs.build",
@@ -145,6 +147,7 @@ __all__ = [
     "hookimpl",
     "load_checkpoint",
     "save_checkpoint",
+    "seed_ranges",
     "sha256_of",
     "spec_of",
     "stream",

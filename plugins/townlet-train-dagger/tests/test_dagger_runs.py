@@ -178,7 +178,7 @@ def test_demonstrations_are_cloned_first_and_stay_in_the_aggregate(tmp_path: Pat
     assert None not in result.agreement
     lineage = load_checkpoint(Path(result.checkpoint)).info.lineage
     assert lineage.demonstrations_sha256
-    assert lineage.training_seeds == ((5, 8),)
+    assert lineage.training_seeds == ((5, 8), (900, 905))
 
 
 def test_a_policy_handed_in_drives_from_the_first_tick_and_nothing_shown_to_it_is_held_out(
@@ -195,6 +195,19 @@ def test_a_policy_handed_in_drives_from_the_first_tick_and_nothing_shown_to_it_i
     assert after.info.network == before.info.network
     assert after.info.lineage.parent_sha256 == cloned.checkpoint_sha256
     np.testing.assert_array_equal(after.weights["normaliser.mean"], before.weights["normaliser.mean"])
+
+
+@pytest.mark.parametrize("forked", [False, True])
+@pytest.mark.parametrize("at", [1, 90])
+def test_what_a_run_was_given_is_still_with_it_when_it_goes_on(forked: bool, at: int, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"manifest": capture(tmp_path / "demonstrations", "CartPole-v1")}
+    if forked:
+        given |= {"resume_from": dagger(tmp_path / "first").checkpoint, "fork": True}
+    dagger(tmp_path / "whole", **given)
+    with pytest.raises(Interrupted):
+        dagger(tmp_path / "stopped", report=Stop(at), **given)
+    dagger(tmp_path / "stopped", resume_from="latest")
+    assert left_by(tmp_path / "stopped") == left_by(tmp_path / "whole")
 
 
 def test_other_demonstrations_make_it_another_run(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from townlet_train.api import (
     VectorEnv,
     build_expert,
     save_checkpoint,
+    seed_ranges,
     sha256_of,
 )
 from townlet_train.learners.assembly import continued_lineage, describe
@@ -95,7 +96,11 @@ class RunState:
             else self._aggregate.begin(demonstrated, may_hold_out=not self._handed_in)
         )
         self._info = describe(
-            algorithm, self._network, spec, self._lineage(start), config_hash=context.config_hash
+            algorithm,
+            self._network,
+            spec,
+            self._lineage(start, demonstrated),
+            config_hash=context.config_hash,
         )
         expert = build_expert(spec, context.services.experts)
         self._driver = Driver(env, expert, self._aggregate, seed=context.seed, first=n_episodes)
@@ -275,14 +280,16 @@ class RunState:
             action_names=spec.action_names,
         )
 
-    def _lineage(self, start: StartingPoint | None) -> Lineage:
+    def _lineage(self, start: StartingPoint | None, demonstrated: Demonstrations | None) -> Lineage:
         """Where the policy comes from."""
-        seed, n_envs, named = self._context.seed, self._env.n_envs, self._params.manifest
+        seeds = range(self._context.seed, self._context.seed + self._env.n_envs)
+        shown = () if demonstrated is None else demonstrated.seeds
+        named = self._params.manifest
         manifest = None if named is None else self._context.services.replay.resolve_manifest(named)
         own = Lineage(
             demonstrations=None if manifest is None else str(manifest),
             demonstrations_sha256=None if manifest is None else sha256_of(manifest),
-            training_seeds=((seed, seed + n_envs - 1),),
+            training_seeds=seed_ranges([*seeds, *shown]),
         )
         return own if start is None else continued_lineage(own, start)
 
