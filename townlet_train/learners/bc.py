@@ -95,7 +95,7 @@ class BCLearner:
         weights: Arrays | None = None,
         fits_normaliser: bool = True,
     ) -> None:
-        """Begin with `weights` instead of fresh ones, and without `fits_normaliser` with their normaliser."""
+        """Begin with `weights` instead of fresh ones; without `fits_normaliser` their normaliser stays as it is."""
         self.spec = spec
         self.settings = settings
         self.epoch = 0
@@ -112,7 +112,9 @@ class BCLearner:
         self._adam = torch.optim.Adam(
             [self._parameters.vector], settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self._frames = self._standardise(fits_normaliser)
+        if fits_normaliser:
+            self._fit_normaliser(begun=weights is not None)
+        self._frames = self._standardise()
 
     @classmethod
     def from_demonstrations(
@@ -242,16 +244,23 @@ class BCLearner:
             actions[rows],
         )
 
-    def _standardise(self, fits_normaliser: bool) -> Frames:
-        """The training frames with standardised features; freezes the normaliser. Masks are (n, n_actions) here."""
-        frames, normaliser = self.demonstrations, self._network.normaliser
-        features = frames.features[self.train]
-        if fits_normaliser:
-            mean = features.mean(axis=0, dtype=np.float64)
-            std = features.std(axis=0, dtype=np.float64)
-            std[std < SMALLEST_STD] = 1.0
+    def _fit_normaliser(self, *, begun: bool) -> None:
+        """Freeze the normaliser at the training frames; weights that have `begun` to learn are restated."""
+        features, normaliser = self.demonstrations.features[self.train], self._network.normaliser
+        mean = features.mean(axis=0, dtype=np.float64)
+        std = features.std(axis=0, dtype=np.float64)
+        std[std < SMALLEST_STD] = 1.0
+        if begun:
+            found = (torch.from_numpy(array.astype(np.float32)) for array in (mean, std))
+            self._network.restandardise(*(tensor.to(normaliser.mean.device) for tensor in found))
+        else:
             normaliser.mean.copy_(torch.from_numpy(mean))
             normaliser.std.copy_(torch.from_numpy(std))
+
+    def _standardise(self) -> Frames:
+        """The training frames with standardised features. Masks are (n, n_actions) here."""
+        frames, normaliser = self.demonstrations, self._network.normaliser
+        features = frames.features[self.train]
         frozen = normaliser.mean.cpu().numpy(), normaliser.std.cpu().numpy()
         return Frames(
             normalise(features, *frozen, self.spec.feature_clip),

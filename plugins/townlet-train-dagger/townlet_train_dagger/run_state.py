@@ -169,8 +169,8 @@ class RunState:
             frames,
             split,
             rng,
-            weights=self._weights,
-            fits_normaliser=not self.has_policy,  # later it stays: the weights have grown around it
+            weights=self._weights if self.has_policy else None,
+            fits_normaliser=not self._handed_in,  # whoever handed it in has its own use for it
         )
         stats = [learner.train_epoch(on_progress) for _ in range(p.n_epochs)]
         held_out = learner.best.held_out
