@@ -19,6 +19,7 @@ NAMES = (
     "town_scratch",
     "recording",
     "annealed",
+    "dagger",
     "gate",
 )
 ON_A_DEVICE = ("ppo", "town_ppo")

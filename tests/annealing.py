@@ -172,7 +172,8 @@ def anneal(
     members = {"plan": plan, "told": told, "stop_in": stop_in}
     clone = type("FakeClone", (Fake,), {**members, "name": "bc", "result": _clone_result})
     ppo = type("FakePPO", (Fake,), {**members, "name": "ppo"})
-    classes: dict[str, Any] = {c.name: c for c in (AnnealStrategy, clone, ppo)}
+    corrected = type("FakeDAgger", (Fake,), {**members, "name": "dagger", "result": _result_without_steps})
+    classes: dict[str, Any] = {c.name: c for c in (AnnealStrategy, clone, ppo, corrected)}
     records = tuple(
         StrategyRecord(name, c.summary, False, True, "", "tests", "0") for name, c in classes.items()
     )
@@ -189,6 +190,10 @@ def anneal(
     except Interrupted:
         result = None  # type: ignore[assignment]  # what was told is all there is
     return Made(result, told, run_dir)  # type: ignore[arg-type]  # an AnnealSummaryDTO by the contract of the strategy
+
+
+def _result_without_steps(self: Fake, reached: Reached, checkpoint: str) -> TrainingResultDTO:
+    return TrainingResultDTO(checkpoint=checkpoint)
 
 
 def _clone_result(self: Fake, reached: Reached, checkpoint: str) -> TrainingResultDTO:

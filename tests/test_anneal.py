@@ -183,6 +183,35 @@ def test_a_schedule_of_ones_own_takes_the_place_of_the_usual(tmp_path: Path) -> 
     assert made.told[1]["timesteps"] == 77
 
 
+CORRECTED = [
+    {"cycle": 0, "mode": "bc"},
+    {"cycle": 0, "mode": "dagger"},
+    {"cycle": 1, "mode": "ppo"},
+    {"cycle": 2, "mode": "ppo"},
+]
+
+
+@pytest.mark.parametrize(("earned", "near"), [(35.0, 1), (29.9, 0)])
+def test_the_better_of_two_imitations_is_what_later_stages_stay_near_and_are_compared_with(
+    earned: float, near: int, tmp_path: Path
+) -> None:
+    plan = [CLONE, Reached(earned), Reached(40), Reached(earned - 13)]
+    made = anneal(tmp_path / "run", plan, {"schedule": CORRECTED, "kl_coef": 0.1})
+    assert [told["from"] for told in made.told] == [None, 0, 1, 2]
+    assert load_checkpoint(made.told[2]["reference"]).state["stage"] == near
+    assert stage_of(made.result.bc_checkpoint) == near
+    assert (f"from {earned if near else 30:g} (reference)" in " ".join(made.result.stages[-1].flags)) is True
+    assert made.told[1]["evaluation_episodes"] == 0
+    assert made.told[1]["manifest"] == Path("somewhere/demonstrations/manifest.json")
+
+
+def test_the_steps_of_a_stage_whose_result_has_none_are_those_it_recorded(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, *[Reached(40)] * 3], {"schedule": CORRECTED})
+    assert [stage.steps for stage in made.result.stages] == [0, 100, 100, 100]
+    timesteps = [line["timestep"] for line in _lines(tmp_path / "run")]
+    assert timesteps == [0, 0, 50, 100, 150, 200, 250, 300]
+
+
 def test_no_stage_better_than_the_clone_is_held_and_not_passed_unjudged(tmp_path: Path) -> None:
     made = anneal(tmp_path / "run", [CLONE, WARM, Reached(29)], {"gate": True})
     assert (made.result.status, made.result.gate) == ("HOLD", None)

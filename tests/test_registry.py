@@ -233,6 +233,11 @@ def test_an_unknown_strategy_is_refused_with_the_likely_name(site: Path) -> None
         discover().select("coyn")
 
 
+def test_a_strategy_of_ours_that_is_a_distribution_of_its_own_is_named_with_it() -> None:
+    with pytest.raises(UnknownNameError, match="Run: pip install townlet-train-dagger"):
+        discover(entry_points=[]).select("dagger")
+
+
 def test_asking_for_a_broken_plugin_tells_its_cause(site: Path) -> None:
     install(site, "broken-dist", "1 / 0")
     with pytest.raises(PluginError, match="ZeroDivisionError"):

@@ -46,11 +46,19 @@ from townlet_train.results import (
 
 if TYPE_CHECKING:
     from townlet_train.config import Guardrail
-    from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from townlet_train.data.checkpoint import (
+        Checkpoint,
+        CheckpointInfo,
+        Lineage,
+        load_checkpoint,
+        save_checkpoint,
+        seed_ranges,
+    )
     from townlet_train.data.dataset import Demonstrations
     from townlet_train.envs.build import build_env, spec_of
-    from townlet_train.envs.protocol import EnvSpec, Observation
+    from townlet_train.envs.protocol import EnvSpec, Observation, VectorEnv, episodes_over
     from townlet_train.envs.streams import stream
+    from townlet_train.policies.network import NetworkPolicy, NetworkSpec
     from townlet_train.policies.protocol import Policy
     from townlet_train.services.gate import check_block_unseen, gate_checkpoints
     from townlet_train.services.promotion import PromotionService, gate_evidence
@@ -59,6 +67,9 @@ if TYPE_CHECKING:
 
 _LATER = {
     "Checkpoint": "townlet_train.data.checkpoint",
+    "CheckpointInfo": "townlet_train.data.checkpoint",
+    "Lineage": "townlet_train.data.checkpoint",
+    "seed_ranges": "townlet_train.data.checkpoint",
     "load_checkpoint": "townlet_train.data.checkpoint",
     "save_checkpoint": "townlet_train.data.checkpoint",
     "spec_of": "townlet_train.envs.build",
@@ -72,6 +83,10 @@ _LATER = {
     "Demonstrations": "townlet_train.data.dataset",
     "EnvSpec": "townlet_train.envs.protocol",
     "Observation": "townlet_train.envs.protocol",
+    "VectorEnv": "townlet_train.envs.protocol",
+    "episodes_over": "townlet_train.envs.protocol",
+    "NetworkPolicy": "townlet_train.policies.network",
+    "NetworkSpec": "townlet_train.policies.network",
     "Policy": "townlet_train.policies.protocol",
     "build_env": "townlet_train.envs.build",
     "capture_as_configured": "townlet_train.services.rollout",
@@ -87,6 +102,7 @@ __all__ = [
     "BCTrainingResultDTO",
     "Checkpoint",
     "CheckpointError",
+    "CheckpointInfo",
     "Comparison",
     "ConfigError",
     "DataError",
@@ -98,6 +114,9 @@ __all__ = [
     "GateDTO",
     "Guardrail",
     "Interrupted",
+    "Lineage",
+    "NetworkPolicy",
+    "NetworkSpec",
     "Observation",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
@@ -117,15 +136,18 @@ __all__ = [
     "TrainingResultDTO",
     "TrainingStrategy",
     "UsageError",
+    "VectorEnv",
     "build_env",
     "build_expert",
     "capture_as_configured",
     "check_block_unseen",
+    "episodes_over",
     "gate_checkpoints",
     "gate_evidence",
     "hookimpl",
     "load_checkpoint",
     "save_checkpoint",
+    "seed_ranges",
     "sha256_of",
     "spec_of",
     "stream",

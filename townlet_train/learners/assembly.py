@@ -97,7 +97,7 @@ def assemble(
         training_seeds=seed_ranges([*seeds, *(recorded.seeds if recorded else ())]),
         reference_sha256=None if reference is None else sha256_of(reference),
     )
-    lineage = own if context.start is None else _continued_lineage(own, context.start)
+    lineage = own if context.start is None else continued_lineage(own, context.start)
     info = describe(algorithm, network, env.spec, lineage, config_hash=context.config_hash)
     return Parts(env, network, placement, learner, source, None if alone else recorded, info)
 
@@ -137,7 +137,7 @@ def _collector(
     )
 
 
-def _continued_lineage(own: Lineage, start: StartingPoint) -> Lineage:
+def continued_lineage(own: Lineage, start: StartingPoint) -> Lineage:
     """What this run learns from, on top of what the checkpoint it begins with had learned from.
 
     A run that goes on keeps its own parent.

@@ -32,7 +32,13 @@ from townlet_train.files import sha256_of
 from townlet_train.learners.devices import checked_device
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, check_choices, measure_imitation
-from townlet_train.learners.networks import HIDDEN_SIZES, FlatParameters, build_network, export_weights
+from townlet_train.learners.networks import (
+    HIDDEN_SIZES,
+    FlatParameters,
+    build_network,
+    export_weights,
+    import_weights,
+)
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.policies.network import NetworkKind, NetworkSpec, normalise
 from townlet_train.services.runs import versions
@@ -87,7 +93,11 @@ class BCLearner:
         demonstrations: Demonstrations,
         split: tuple[Index, Index],
         rng: np.random.Generator,
+        *,
+        weights: Arrays | None = None,
+        fits_normaliser: bool = True,
     ) -> None:
+        """Begin with `weights` instead of fresh ones; without `fits_normaliser` their normaliser stays as it is."""
         self.spec = spec
         self.settings = settings
         self.epoch = 0
@@ -97,10 +107,14 @@ class BCLearner:
         self.train, self.val = split
         self._rng = rng
         self._network = build_network(spec, rng).to(checked_device(settings.device))
+        if weights is not None:
+            import_weights(self._network, weights)
         self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
         self._gradient = self._build_gradient()
         vector, gradient = self._parameters.vector, self._parameters.gradient
         self._adam = FlatAdam(vector, gradient, eps=ADAM_EPS, weight_decay=settings.weight_decay)
+        if fits_normaliser:
+            self._fit_normaliser(begun=weights is not None)
         self._frames = self._standardise()
 
     @classmethod
@@ -231,17 +245,26 @@ class BCLearner:
             actions[rows],
         )
 
-    def _standardise(self) -> Frames:
-        """The training frames with standardised features; freezes the normaliser. Masks are (n, n_actions) here."""
-        frames, normaliser = self.demonstrations, self._network.normaliser
-        features = frames.features[self.train]
+    def _fit_normaliser(self, *, begun: bool) -> None:
+        """Freeze the normaliser at the training frames; weights that have `begun` to learn are restated."""
+        features, normaliser = self.demonstrations.features[self.train], self._network.normaliser
         mean = features.mean(axis=0, dtype=np.float64)
         std = features.std(axis=0, dtype=np.float64)
         std[std < SMALLEST_STD] = 1.0
-        normaliser.mean.copy_(torch.from_numpy(mean))
-        normaliser.std.copy_(torch.from_numpy(std))
+        if begun:
+            found = (torch.from_numpy(array.astype(np.float32)) for array in (mean, std))
+            self._network.restandardise(*(tensor.to(normaliser.mean.device) for tensor in found))
+        else:
+            normaliser.mean.copy_(torch.from_numpy(mean))
+            normaliser.std.copy_(torch.from_numpy(std))
+
+    def _standardise(self) -> Frames:
+        """The training frames with standardised features. Masks are (n, n_actions) here."""
+        frames, normaliser = self.demonstrations, self._network.normaliser
+        features = frames.features[self.train]
+        frozen = normaliser.mean.cpu().numpy(), normaliser.std.cpu().numpy()
         return Frames(
-            normalise(features, mean.astype(np.float32), std.astype(np.float32), self.spec.feature_clip),
+            normalise(features, *frozen, self.spec.feature_clip),
             frames.maps[self.train]
             if frames.maps is not None and self.spec.kind == "conflict_aware"
             else None,

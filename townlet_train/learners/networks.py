@@ -42,6 +42,24 @@ class FeatureNormaliser(nn.Module):
 class PolicyNetwork(nn.Module):
     """What every network here offers: masked logits and a value from raw features and maps."""
 
+    @property
+    def feature_layers(self) -> list[nn.Linear]:
+        """The layers that read the standardised features."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def restandardise(self, mean: Tensor, std: Tensor) -> None:
+        """Standardise features otherwise and say the same as before, but where they are cut off.
+
+        With x' = (x - mean') / std', W (x - mean) / std + b = (W std' / std) x' + b + W (mean' - mean) / std.
+        """
+        normaliser = self.normaliser
+        for layer in self.feature_layers:
+            layer.bias.add_(layer.weight @ ((mean - normaliser.mean) / normaliser.std))
+            layer.weight.mul_(std / normaliser.std)
+        normaliser.mean.copy_(mean)
+        normaliser.std.copy_(std)
+
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -77,6 +95,10 @@ class MlpPolicy(PolicyNetwork):
                 nn.init.orthogonal_(layer.weight, gain, generator)
                 nn.init.zeros_(layer.bias)
 
+    @property
+    def feature_layers(self) -> list[nn.Linear]:
+        return [_first(self.mlp_extractor[trunk]) for trunk in ("policy_net", "value_net")]
+
     def heads(self, normalised: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.spec.shared_trunk:
             hidden = self.mlp_extractor["shared_net"](normalised)
@@ -100,6 +122,10 @@ class ConflictAwarePolicyNetwork(PolicyNetwork):
             bound = 1 / math.sqrt(layer.in_features)  # torch's own default for a linear layer
             nn.init.uniform_(layer.weight, -bound, bound, generator)
             nn.init.uniform_(layer.bias, -bound, bound, generator)
+
+    @property
+    def feature_layers(self) -> list[nn.Linear]:
+        return [_first(self.feature_encoder)]
 
     def heads(self, normalised: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
         if maps is None:
@@ -205,6 +231,13 @@ def _trunk(spec: NetworkSpec) -> nn.Sequential:
     activation = ACTIVATIONS[spec.activation]
     layers = [(_linear(n_in, n_out), activation()) for n_in, n_out in itertools.pairwise(sizes)]
     return nn.Sequential(*(module for pair in layers for module in pair))
+
+
+def _first(trunk: nn.Module) -> nn.Linear:
+    """The layer of a trunk that comes first."""
+    layer = next(trunk.children())
+    assert isinstance(layer, nn.Linear)  # they are all built so
+    return layer
 
 
 def _linear(n_in: int, n_out: int) -> nn.Linear:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from townlet_train.contract import StrategyParams, TrainingStrategy
     from townlet_train.registry.loggers import LoggerSource
 
+SHIPPED_APART = {  # strategies that are distributions of their own
+    name: f"townlet-train-{name}" for name in ("a2c", "dagger", "random-search")
+}
+
 
 class PluginStatus(StrEnum):
     """What became of an entry point."""
@@ -135,7 +139,9 @@ class Registry:
         for plugin in self.plugins:
             if plugin.name == name and plugin.status is not PluginStatus.OK:
                 raise PluginError(str(plugin))
-        raise UnknownNameError("strategy", name, self.classes)
+        home = SHIPPED_APART.get(name)
+        hint = f"It is in {home}, which is not installed. Run: pip install {home}" if home else ""
+        raise UnknownNameError("strategy", name, self.classes, hint)
 
     def select(self, name: str) -> type[TrainingStrategy]:
         """The class registered under a name, ready to run.

@@ -20,12 +20,12 @@ class AnnealStageResultDTO(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cycle: int = Field(ge=0)
-    mode: str = Field(description="bc, critic_warmup, ppo, eval, or the name of a strategy")
+    mode: str = Field(description="bc, dagger, critic_warmup, ppo, eval, or the name of a strategy")
     steps: int = Field(ge=0, description="environment steps of the stage")
     total_steps: int = Field(ge=0, description="and of all stages so far")
     social_stage: str | None = Field(None, description="social rewards that were paid; null outside the town")
     checkpoint: str | None = Field(None, description="what it left, below the run's directory")
-    accuracy: float | None = Field(None, ge=0, le=1, description="held-out accuracy of a clone")
+    accuracy: float | None = Field(None, ge=0, le=1, description="held-out accuracy of a stage that imitates")
     threshold: float | None = Field(None, ge=0, le=1, description="what it had to reach")
     passed: bool | None = Field(None, description="whether it did; null where there is no threshold")
     anneal_ratio: float | None = Field(

@@ -83,9 +83,22 @@ class ReplayDatasetService:
             )
         return recorded
 
-    def load(self, path: Path, *, with_maps: bool = True) -> Demonstrations:
-        """Every frame of a recording, to learn from."""
-        return load_demonstrations(self.resolve_manifest(path), with_maps=with_maps)
+    def load(
+        self,
+        path: Path,
+        *,
+        with_maps: bool = True,
+        feature_names: Sequence[str] | None = None,
+        action_names: Sequence[str] | None = None,
+    ) -> Demonstrations:
+        """Every frame of a recording, to learn from; `DataError` where it has other names than those given.
+
+        Actions are numbered by `action_names` when given, otherwise in the order of first sight.
+        """
+        source = self.resolve_manifest(path)
+        return load_demonstrations(
+            source, with_maps=with_maps, feature_names=feature_names, action_names=action_names
+        )
 
     def stream(
         self,

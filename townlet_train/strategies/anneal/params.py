@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from townlet_train.api import StrategyParams
 
-ANNEAL, BC, CRITIC_WARMUP, PPO, EVAL = "anneal", "bc", "critic_warmup", "ppo", "eval"
+ANNEAL, BC, DAGGER, CRITIC_WARMUP, PPO, EVAL = "anneal", "bc", "dagger", "critic_warmup", "ppo", "eval"
 
 
 class StageParams(BaseModel):
@@ -18,7 +18,9 @@ class StageParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cycle: int = Field(ge=0, description="which cycle it belongs to; stages run in the order of their cycles")
-    mode: str = Field(min_length=1, description="bc, critic_warmup, ppo, eval, or the name of a strategy")
+    mode: str = Field(
+        min_length=1, description="bc, dagger, critic_warmup, ppo, eval, or the name of a strategy"
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="of its strategy, over what anneal says")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from townlet_train.api import load_checkpoint
 from townlet_train.strategies.anneal.journey import Journey
-from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, EVAL, PPO, StageParams
+from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, DAGGER, EVAL, PPO, StageParams
 from townlet_train.strategies.anneal.schedule import ppo_stage_steps
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ SLOWEST = 0.1  # share of the learning rate that the last stages keep
 
 def stage_strategy(stage: StageParams, journey: Journey, anneal: Anneal) -> dict[str, Any]:
     """The strategy's name and its params."""
-    builders = {BC: _bc, CRITIC_WARMUP: _critic_warmup, PPO: _ppo}
+    builders = {BC: _bc, DAGGER: _dagger, CRITIC_WARMUP: _critic_warmup, PPO: _ppo}
     if stage.mode == EVAL:
         return {"strategy": EVAL, "params": {}}
     name = PPO if stage.mode == CRITIC_WARMUP else stage.mode
@@ -27,6 +27,10 @@ def stage_strategy(stage: StageParams, journey: Journey, anneal: Anneal) -> dict
 
 def _bc(journey: Journey, anneal: Anneal) -> dict[str, Any]:
     return {"manifest": anneal.manifest, "evaluate": False, **anneal.suits.bc}
+
+
+def _dagger(journey: Journey, anneal: Anneal) -> dict[str, Any]:
+    return {"manifest": anneal.manifest, "evaluation_episodes": 0}
 
 
 def _critic_warmup(journey: Journey, anneal: Anneal) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from townlet_train.strategies.anneal.guardrails import (
     flags_of,
 )
 from townlet_train.strategies.anneal.journey import ACTIONS, Journey
-from townlet_train.strategies.anneal.params import ANNEAL, BC, EVAL, PPO, AnnealParams, StageParams
+from townlet_train.strategies.anneal.params import ANNEAL, BC, DAGGER, EVAL, PPO, AnnealParams, StageParams
 from townlet_train.strategies.anneal.schedule import Suits, stages_of, what_suits
 from townlet_train.strategies.anneal.stage_params import stage_strategy
 
@@ -158,6 +158,7 @@ class Anneal:
         elif flags:
             after, action = journey.object(tuple(flag.reason for flag in flags)), ACTIONS[journey.strikes]
         else:
+            journey = _imitated_better(journey, stage, measured)
             after, action = journey.accept(measured, journey.loss if loss is None else loss), None
         described = described.model_copy(
             update={
@@ -264,7 +265,8 @@ class Anneal:
         if result is None or result.checkpoint is None:
             return journey
         left = str(_newest(Path(result.checkpoint)).relative_to(self.context.run_dir))
-        steps = 0 if stage.mode == BC else int(getattr(result, "steps", 0))
+        recorded = max(0, self.recorded - journey.steps)  # what is known where a result does not say
+        steps = 0 if stage.mode == BC else int(getattr(result, "steps", recorded))
         return journey.model_copy(
             update={
                 "current": left,
@@ -320,7 +322,7 @@ class Anneal:
     ) -> AnnealStageResultDTO:
         found = {} if result is None else result.model_dump()
         is_clone, raised = stage.mode == BC, {flag.guardrail for flag in flags}
-        accuracy = found.get("val_accuracy") if is_clone else None
+        accuracy = found.get("val_accuracy") if stage.mode in (BC, DAGGER) else None
         threshold = self.suits.bc_threshold if is_clone else None
         return AnnealStageResultDTO(
             cycle=stage.cycle,
@@ -332,7 +334,7 @@ class Anneal:
             accuracy=accuracy,
             threshold=threshold,
             passed=None if accuracy is None or threshold is None else accuracy >= threshold,
-            loss=found.get("loss") if is_clone else None,
+            loss=found.get("loss") if stage.mode in (BC, DAGGER) else None,
             **{
                 name: found.get(name)
                 for name in ("loss_total", "loss_policy", "loss_value", "explained_variance")
@@ -476,6 +478,13 @@ def _given(clone: Path, folder: Path) -> TrainingResultDTO:
     path = folder / CLONE
     shutil.copyfile(clone, path)
     return TrainingResultDTO(strategy=BC, checkpoint=str(path), checkpoint_sha256=sha256_of(path))
+
+
+def _imitated_better(journey: Journey, stage: StageParams, measured: EvaluationDTO) -> Journey:
+    """The journey with what a stage of DAgger left as its clone, where that earns more than the clone before."""
+    if stage.mode != DAGGER or journey.reference is None or measured.mean <= journey.reference.mean:
+        return journey
+    return journey.model_copy(update={"clone": journey.current, "reference": measured})
 
 
 def _newest(model: Path) -> Path:
