@@ -10,6 +10,7 @@ staged. Killed anywhere, the next command finishes what a line says, or cuts off
 """
 
 from townlet_train.results.promotion import PromotionStatus
+from townlet_train.services.promotion.folder import forget_promotion
 from townlet_train.services.promotion.gate_document import GateEvidence, gate_evidence, read_gate_document
 from townlet_train.services.promotion.protocol import PromotionCandidate, PromotionServiceAdapter
 from townlet_train.services.promotion.service import PROMOTION_DIR, PromotionService
@@ -21,6 +22,7 @@ __all__ = [
     "PromotionService",
     "PromotionServiceAdapter",
     "PromotionStatus",
+    "forget_promotion",
     "gate_evidence",
     "read_gate_document",
 ]

@@ -60,6 +60,30 @@ class Examined:
         return {problem.file for problem in self.problems} <= {STATE, RELEASE}
 
 
+def forget_promotion(path: Path, *, overwrite: bool) -> None:
+    """Remove a promotion directory and all it knows, which only somebody may ask for who can make it again.
+
+    Raises:
+        UsageError: there is one, and it may not be overwritten, or it holds what no promotion left.
+    """
+    if not path.exists():
+        return
+    left = {LEDGER, STATE, RELEASE, RELEASES, LOCK}
+    strange = [
+        found.name for found in path.iterdir() if found.name not in left and not found.name.endswith(PARTIAL)
+    ]
+    if strange:
+        raise UsageError(
+            f"{path} holds {strange[0]}, which no promotion left. Move it away, or choose another --output-dir."
+        )
+    if not overwrite:
+        raise UsageError(
+            f"{path} already holds releases. Pass --overwrite to replace them or choose another --output-dir."
+        )
+    with storing(path):
+        shutil.rmtree(path)
+
+
 class PromotionFolder:
     """A promotion directory; everything but `examine` wants `locked` around it."""
 
