@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.short_runs import STORY
-
 from tests.contract.markdown import ROOT
+from tests.short_runs import STORY
 from townlet_train import __version__
 
 pytestmark = pytest.mark.slow
