@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.errors import UnknownNameError, UsageError
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
+MODES = ["bc", "critic_warmup", "ppo", "foreign", "foreign", "foreign"]
+FOREIGN = {"schedule": [{"cycle": cycle, "mode": mode} for cycle, mode in enumerate(MODES)]}
 
 
 def stage_of(path: str | None) -> int:
@@ -120,6 +123,44 @@ def test_training_that_fails_leaves_the_best_policy_and_says_which_stage_it_was(
     assert made.result.status == "FAIL"
     assert made.result.reasons == ("Stage 3 (ppo) failed: Everything is NaN.",)
     assert stage_of(made.result.checkpoint) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("bug", "Stage 3 (foreign) failed: KeyError: 'no such layer'. Its traceback is in the run's log."),
+        ("nothing left", "Stage 3 (foreign) failed: It left no checkpoint."),
+        ("torn", "Stage 3 (foreign) failed: "),
+    ],
+)
+def test_a_plugins_stage_that_leaves_nothing_to_go_on_with_fails_the_anneal_and_not_the_program(
+    fault: str, reason: str, tmp_path: Path
+) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50, fault=fault)], FOREIGN)
+    assert made.result.status == "FAIL"
+    assert made.result.reasons[0].startswith(reason)
+    assert [event["event"] for event in made.events[-2:]] == ["stage", "fail"]
+    assert stage_of(made.result.checkpoint) == 2
+
+
+@pytest.mark.parametrize(
+    ("worse", "reason"),
+    [
+        (Reached(-50), "The return fell from 30 (reference) to -50"),
+        (Reached(50, loss=math.nan), "The loss is nan, which is no number to go on with."),
+        (Reached(50, faint=0.9), "9.00 faint per 10 000 agent-ticks are more than 1"),
+    ],
+)
+def test_a_plugins_stage_that_is_worse_is_acted_upon_like_our_own(
+    worse: Reached, reason: str, tmp_path: Path
+) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), worse, worse, worse], FOREIGN)
+    assert [done.action for done in made.result.stages[3:]] == ["soften", "restore", "hold"]
+    assert made.result.status == "HOLD"
+    assert reason in made.result.reasons[0]
+    assert stage_of(made.result.checkpoint) == 2
+    told = [event["reasons"] for event in made.events if event["event"] in ("soften", "restore", "hold")]
+    assert [any(reason in sentence for sentence in reasons) for reasons in told] == [True] * 3
 
 
 def test_social_rewards_follow_their_schedule_by_cycle(tmp_path: Path) -> None:

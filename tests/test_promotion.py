@@ -123,6 +123,17 @@ def test_a_pass_counts_only_against_the_release(service: PromotionService, tmp_p
     assert itself.warnings == ("This PASS does not count: the candidate is the release already.",)
 
 
+def test_a_verdict_recorded_again_after_a_kill_adds_no_line(
+    service: PromotionService, tmp_path: Path
+) -> None:
+    a = candidate(tmp_path, "a")
+    verdicts: tuple[tuple[PromotionStatus, int], ...] = (("PASS", 1), ("HOLD", 2))
+    for status, block in verdicts:
+        first = judge(service, status, a, block)
+        assert judge(service, status, a, block) == first
+    assert service.status().ledger_lines == 2
+
+
 def test_how_many_passes_are_required_is_what_the_last_counted_one_was_recorded_with(tmp_path: Path) -> None:
     strict = PromotionService(tmp_path / "promotion", required_passes=3)
     a = candidate(tmp_path, "a")

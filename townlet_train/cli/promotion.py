@@ -66,12 +66,17 @@ def record(
     from townlet_train.services.promotion import PromotionService, read_gate_document
 
     evidence = read_gate_document(_read(gate), "standard input" if gate == "-" else gate)
-    result = PromotionService(promotion_dir, required_passes=required_passes).record_evaluation(
+    service = PromotionService(promotion_dir, required_passes=required_passes)
+    before = service.status().ledger_lines
+    result = service.record_evaluation(
         evidence.status,
         evidence.candidate,
         seeds=evidence.seeds,
         release_sha256=evidence.release_sha256,
     )
+    if result.ledger_lines == before:
+        known = "This verdict is in the ledger already, and nothing was added. Gate the candidate on another block."
+        result = result.model_copy(update={"warnings": (*result.warnings, known)})
     return _show(result, json_output)
 
 

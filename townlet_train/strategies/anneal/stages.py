@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from townlet_train.api import (
     AnnealStatus,
     AnnealSummaryDTO,
     Checkpoint,
+    CheckpointError,
     EvaluationDTO,
     EventLog,
     GateDTO,
@@ -25,6 +28,7 @@ from townlet_train.api import (
     PromotionService,
     PromotionStatusDTO,
     StartingPoint,
+    TownletTrainError,
     TrainingContext,
     TrainingError,
     TrainingResultDTO,
@@ -54,6 +58,7 @@ from townlet_train.strategies.anneal.stage_params import stage_strategy
 
 FIRST_STAGE_SEED, LAST_STAGE_SEED = 1_000_000, 20_000_000
 SELECTION_SEED = 25_000_000  # of the episodes that stages are measured on, which select the best
+logger = logging.getLogger(__name__)
 DEMONSTRATIONS, STAGES, LOG = "demonstrations", "stages", "anneal_log.jsonl"
 
 
@@ -127,20 +132,21 @@ class Anneal:
         stage, started = self.stages[index], time.perf_counter()
         folder = self.context.run_dir / STAGES / f"{index:02d}_{stage.mode}"
         told = stage_strategy(stage, journey, self)
+        before = journey
         try:
             result = None if stage.mode == EVAL else self._train(stage, journey, index, folder, told)
-        except TrainingError as error:
+            journey = self._moved(journey, stage, result)
+            measured = self._measure(journey)
+        except (TrainingError, CheckpointError) as error:
             reason = f"Stage {index} ({stage.mode}) failed: {error}"
-            return self._failed(journey, stage, index, reason, time.perf_counter() - started)
+            return self._failed(before, stage, index, reason, time.perf_counter() - started)
         except Interrupted as stop:
             raise Interrupted(
                 f"Stopped in stage {index} ({stage.mode}), which begins again when the anneal goes on: "
                 f"--resume-from latest --output-dir {self.context.run_dir}"
             ) from stop
-        journey = self._moved(journey, stage, result)
-        measured = self._measure(journey)
         journey = self._pinned(journey, stage, measured)
-        loss = getattr(result, "loss_total", None) if stage.mode == PPO else None
+        loss = getattr(result, "loss_total", None)
         flags = self._flags(journey, stage, measured, loss)
         described = self._describe(stage, journey, result, measured, flags, told)
         if stage.mode == BC and described.passed is False:
@@ -151,7 +157,8 @@ class Anneal:
         elif flags:
             after, action = journey.object(tuple(flag.reason for flag in flags)), ACTIONS[journey.strikes]
         else:
-            after, action = journey.accept(measured, journey.loss if loss is None else loss), None
+            comparable = stage.mode == PPO and loss is not None
+            after, action = journey.accept(measured, loss if comparable else journey.loss), None
         described = described.model_copy(
             update={
                 "action": action,
@@ -199,7 +206,15 @@ class Anneal:
             start=self._start(stage, journey),
         )
         strategy.prepare(context)
-        return strategy.run(context)
+        try:
+            return strategy.run(context)
+        except (TownletTrainError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            logger.debug("%s failed", strategy.name, exc_info=True)
+            raise TrainingError(
+                f"{type(error).__name__}: {str(error).rstrip('.')}. Its traceback is in the run's log."
+            ) from error
 
     def _config(self, stage: StageParams) -> Any:
         """The run's config with the social rewards of the stage's cycle."""
@@ -251,9 +266,11 @@ class Anneal:
         return next((tolerance for tolerance in found if tolerance is not None), 0.0)
 
     def _moved(self, journey: Journey, stage: StageParams, result: TrainingResultDTO | None) -> Journey:
-        """The journey with what a stage left."""
-        if result is None or result.checkpoint is None:
+        """The journey with what a stage left; `TrainingError` when a strategy left nothing to go on with."""
+        if result is None:
             return journey
+        if result.checkpoint is None:
+            raise TrainingError("It left no checkpoint.")
         left = str(_newest(Path(result.checkpoint)).relative_to(self.context.run_dir))
         steps = 0 if stage.mode == BC else int(getattr(result, "steps", 0))
         return journey.model_copy(
@@ -296,7 +313,8 @@ class Anneal:
     ) -> tuple[Flag, ...]:
         if stage.mode == BC or journey.reference is None or journey.previous is None:
             return ()
-        yardstick = Yardstick(journey.reference, journey.previous, journey.random_mean or 0.0, journey.loss)
+        baseline = journey.loss if stage.mode == PPO else None  # losses of two methods cannot be compared
+        yardstick = Yardstick(journey.reference, journey.previous, journey.random_mean or 0.0, baseline)
         held = self.context.config.gate.guardrails
         return flags_of(measured, loss, yardstick, self.params.guardrails, held)
 
@@ -325,7 +343,7 @@ class Anneal:
             passed=None if accuracy is None or threshold is None else accuracy >= threshold,
             loss=found.get("loss") if is_clone else None,
             **{
-                name: found.get(name)
+                name: _finite(found.get(name))
                 for name in ("loss_total", "loss_policy", "loss_value", "explained_variance")
             },
             anneal_ratio=told["params"].get("expert_share"),
@@ -455,6 +473,11 @@ class Anneal:
             converged=None if evaluation is None else evaluation.reaches(threshold),
             duration_sec=time.perf_counter() - started,
         )
+
+
+def _finite(value: float | None) -> float | None:
+    """A number that a checkpoint's JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _newest(model: Path) -> Path:
