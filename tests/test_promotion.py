@@ -17,7 +17,12 @@ from tests.promotions import EPISODES, candidate, history, judge, release
 from townlet_train.cli import main
 from townlet_train.data.checkpoint import save_checkpoint
 from townlet_train.errors import CheckpointError, LedgerError, UsageError
-from townlet_train.services.promotion import PromotionCandidate, PromotionService, gate_evidence
+from townlet_train.services.promotion import (
+    PromotionCandidate,
+    PromotionService,
+    PromotionStatus,
+    gate_evidence,
+)
 
 PROGRAM = [sys.executable, "-m", "townlet_train", "promotion"]
 

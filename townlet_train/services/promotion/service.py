@@ -80,8 +80,9 @@ class PromotionService:
             noted = _noted(ledger.entries, evaluation)
             if noted is not None:
                 remark = noted.standing.remark
-                status = self._status(ledger, told=False)
-                return status.model_copy(update={"warnings": (remark,) if remark else ()})
+                return self._status(ledger, told=False).model_copy(
+                    update={"warnings": (remark,) if remark else ()}
+                )
             entry = next_entry(ledger.mark, ledger.standing, "evaluation", evaluation, at=now())
             return self._status(self._folder.commit(ledger, entry))
 
