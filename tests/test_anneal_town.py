@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import pytest
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.town import TownVectorEnv
-from townlet_train.orchestrator import run_strategy
+from townlet_train.errors import Interrupted
+from townlet_train.orchestrator import TrainingOrchestrator
 from townlet_train.policies.network import NetworkPolicy
-from townlet_train.results import AnnealSummaryDTO
+from townlet_train.registry import discover
+from townlet_train.results import AnnealSummaryDTO, PromotionStatusDTO
+from townlet_train.services import TrainingServices
+from townlet_train.services.promotion import PromotionService
 from townlet_train.services.rolling import read_log
 from townlet_train.services.rollout import capture_as_configured
 
@@ -35,9 +40,18 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def anneal(run_dir: Path, demonstrations: Path, schedule: list[str], **config: Any) -> AnnealSummaryDTO:
+def anneal(
+    run_dir: Path,
+    demonstrations: Path,
+    schedule: list[str],
+    *,
+    services: TrainingServices | None = None,
+    resume_from: str | None = None,
+    params: dict[str, Any] | None = None,
+    **config: Any,
+) -> AnnealSummaryDTO:
     """One anneal through the named modes, every update of PPO a single step on everything it collected."""
-    params = {
+    told = {
         **SHORT,
         "bc_manifest": demonstrations,
         "kl_coef": 0.02,
@@ -45,10 +59,12 @@ def anneal(run_dir: Path, demonstrations: Path, schedule: list[str], **config: A
         "timesteps": 2 * N_ENVS * N_STEPS * 6,
         "ppo": {**ONE_STEP, "log_interval": N_ENVS * N_STEPS * 6},
         "schedule": [{"cycle": int(mode != "bc"), "mode": mode} for mode in schedule],
+        **(params or {}),
     }
-    result = run_strategy(
-        "anneal", params, config=RunConfig.model_validate({**CONFIG, **config}), run_dir=run_dir
+    orchestrator = TrainingOrchestrator(
+        RunConfig.model_validate({**CONFIG, **config}), services=services, registry=discover()
     )
+    result = orchestrator.run("anneal", told, run_dir=run_dir, resume_from=resume_from)
     assert isinstance(result, AnnealSummaryDTO)
     return result
 
@@ -96,3 +112,53 @@ def test_social_rewards_change_what_is_learned_and_everything_says_which_were_pa
     for one, other in (("OFF", "C1"), ("OFF", "C2"), ("C1", "C2")):
         apart = [np.abs(learned[one][name] - learned[other][name]).max() for name in learned[one]]
         assert max(apart) > 1e-5, (one, other)
+
+
+class StoppedAfterNoting(PromotionService):
+    """Notes a verdict, and is stopped before anybody hears of it."""
+
+    def record_evaluation(self, *arguments: Any, **named: Any) -> PromotionStatusDTO:
+        super().record_evaluation(*arguments, **named)
+        raise Interrupted("Stopped by SIGTERM.")
+
+
+LENIENT = {"episodes": 20, "resamples": 200, "margin": 100.0, "tail_margin": 100.0, "guardrails": []}
+
+
+def test_an_anneal_stopped_right_after_its_verdict_was_noted_goes_on_and_notes_it_once(
+    demonstrations: Path, tmp_path: Path
+) -> None:
+    first = anneal(tmp_path / "first", demonstrations, ["bc"])
+    releases = tmp_path / "promotion"
+    PromotionService(releases).begin(Path(str(first.checkpoint)))
+    config = RunConfig.model_validate({**CONFIG, "gate": LENIENT})
+    services = replace(TrainingServices.from_config(config), promotion=StoppedAfterNoting(releases))
+    told: dict[str, Any] = {"params": {"gate": True}, "gate": LENIENT}
+    with pytest.raises(Interrupted):
+        anneal(tmp_path / "run", demonstrations, ["bc", "ppo"], services=services, **told)
+    noted = PromotionService(releases).status()
+    assert (noted.ledger_lines, noted.pass_streak) == (2, 1)
+    services = replace(services, promotion=PromotionService(releases))
+    made = anneal(
+        tmp_path / "run", demonstrations, ["bc", "ppo"], services=services, resume_from="latest", **told
+    )
+    assert (made.status, made.promotion_pass_streak, made.warnings) == ("PASS", 1, ())
+    assert PromotionService(releases).status() == noted
+
+
+def test_a_promotion_dir_in_the_params_is_the_service_a_strategy_is_handed(
+    demonstrations: Path, tmp_path: Path
+) -> None:
+    first = anneal(tmp_path / "first", demonstrations, ["bc"])
+    releases = tmp_path / "promotion"
+    PromotionService(releases).begin(Path(str(first.checkpoint)))
+    made = anneal(
+        tmp_path / "run",
+        demonstrations,
+        ["bc", "ppo"],
+        params={"gate": True, "promotion_dir": releases},
+        gate=LENIENT,
+    )
+    assert made.gate is not None
+    assert made.gate.release == str(releases / "release.zip")
+    assert made.promotion_pass_streak == 1

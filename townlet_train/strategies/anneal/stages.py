@@ -25,7 +25,6 @@ from townlet_train.api import (
     GateDTO,
     Interrupted,
     Progress,
-    PromotionService,
     PromotionStatusDTO,
     StartingPoint,
     TownletTrainError,
@@ -408,8 +407,7 @@ class Anneal:
         def report(done: int, total: int) -> None:
             self.context.report(Progress("gate", done, total, {}, live=True))
 
-        folder = self.params.promotion_dir
-        promotion = self.context.services.promotion if folder is None else PromotionService(folder)
+        promotion = self.context.services.promotion
         release = None if promotion is None else promotion.release
         if release is None and journey.best == journey.clone:
             return None, None  # nothing to judge beside but itself
