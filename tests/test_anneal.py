@@ -187,6 +187,29 @@ def test_stages_know_what_they_are_measured_against(tmp_path: Path) -> None:
     assert made.result.baselines["mine"]["queue_conflict_events"] == 10.0
 
 
+def test_the_next_anneal_on_a_dataset_is_held_to_what_the_last_one_left(tmp_path: Path) -> None:
+    kept = {"promotion_dir": tmp_path / "promotion", "dataset_label": "mine"}
+    first = anneal(tmp_path / "first", [CLONE, WARM, Reached(40, loss=0.4)], kept)
+    assert first.told[0]["anneal"].queue_events_baseline is None
+    second = anneal(tmp_path / "second", [CLONE, WARM, Reached(41, loss=1.5)], kept)
+    told = second.told[0]["anneal"]
+    assert (told.loss_baseline, told.queue_events_baseline) == (0.4, 10.0)
+    assert second.result.stages[-1].flags == ("The loss rose from 0.4 to 1.5; 1 is tolerated.",)
+    other = anneal(tmp_path / "other", [CLONE, WARM, Reached(41, loss=9)], {**kept, "dataset_label": "yours"})
+    assert other.result.stages[-1].anneal_loss_flag is False
+    assert other.result.baselines.keys() == {"mine", "yours"}
+
+
+def test_an_anneal_that_fails_leaves_no_baselines(tmp_path: Path) -> None:
+    kept = {"promotion_dir": tmp_path / "promotion"}
+    anneal(tmp_path / "run", [CLONE, WARM, Reached(0, error="Everything is NaN.")], kept)
+    assert not (tmp_path / "promotion").exists()
+    (tmp_path / "promotion").mkdir()
+    (tmp_path / "promotion/baselines.json").write_text("[]")
+    with pytest.raises(UsageError, match="holds no baselines by dataset label"):
+        anneal(tmp_path / "again", [CLONE, WARM, Reached(40)], kept)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_an_anneal_that_was_stopped_in_any_stage_goes_on_as_the_same(stage: int, tmp_path: Path) -> None:
     plan = [CLONE, WARM, Reached(40), Reached(80, faint=0.5), Reached(60)]

@@ -39,6 +39,7 @@ from townlet_train.services.promotion.ledger import (
 from townlet_train.services.promotion.rules import RELEASING
 
 STATE, RELEASE, RELEASES, LOCK = "state.json", "release.zip", "releases", ".lock"
+BASELINES = "baselines.json"  # of anneals, by dataset label; no part of the ledger
 STATE_SCHEMA = "1.0.0"
 PATIENCE = 60.0  # seconds to wait for another command
 REMEMBERED = 50  # releases in state.json's history, as in Townlet's
@@ -68,7 +69,7 @@ def forget_promotion(path: Path, *, overwrite: bool) -> None:
     """
     if not path.exists():
         return
-    left = {LEDGER, STATE, RELEASE, RELEASES, LOCK}
+    left = {LEDGER, STATE, RELEASE, RELEASES, LOCK, BASELINES}
     strange = [
         found.name for found in path.iterdir() if found.name not in left and not found.name.endswith(PARTIAL)
     ]

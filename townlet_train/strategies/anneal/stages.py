@@ -35,7 +35,9 @@ from townlet_train.api import (
     capture_as_configured,
     gate_checkpoints,
     gate_evidence,
+    load_baselines,
     load_checkpoint,
+    save_baselines,
     save_checkpoint,
     sha256_of,
     spec_of,
@@ -57,6 +59,8 @@ from townlet_train.strategies.anneal.stage_params import stage_strategy
 
 FIRST_STAGE_SEED, LAST_STAGE_SEED = 1_000_000, 20_000_000
 SELECTION_SEED = 25_000_000  # of the episodes that stages are measured on, which select the best
+LOSS_BASELINE = "loss_total"
+EVENTS_BASELINE, INTENSITY_BASELINE = "queue_conflict_events", "queue_conflict_intensity"
 logger = logging.getLogger(__name__)
 DEMONSTRATIONS, STAGES, LOG = "demonstrations", "stages", "anneal_log.jsonl"
 
@@ -87,7 +91,9 @@ class Anneal:
         """The journey so far, from the checkpoint to go on from; what was logged after it is forgotten."""
         start = self.context.start
         if start is None or start.fork:
-            return Journey()
+            folder = self.params.promotion_dir
+            kept = {} if folder is None else load_baselines(folder)
+            return Journey(baselines=kept, loss=kept.get(self.label, {}).get(LOSS_BASELINE))
         if start.path.resolve().parent != self.context.run_dir.resolve():
             raise UsageError(
                 f"An anneal goes on where its stages are, {start.path.parent}, not in {self.context.run_dir}. "
@@ -244,7 +250,9 @@ class Anneal:
     def _anneal_context(self, stage: StageParams, journey: Journey) -> AnnealContext:
         clone = next((done for done in journey.stages if done.mode == BC), None)
         reference, limits = journey.reference, self.params.guardrails
-        events = {} if reference is None else reference.events
+        kept = journey.baselines.get(self.label, {})
+        before = {QUEUE: kept.get(EVENTS_BASELINE), INTENSITY: kept.get(INTENSITY_BASELINE)}
+        events = before if reference is None else reference.events
         return AnnealContext(
             cycle=stage.cycle,
             stage=stage.mode,
@@ -253,8 +261,8 @@ class Anneal:
             bc_threshold=self.suits.bc_threshold,
             bc_passed=clone is not None and bool(clone.passed),
             loss_baseline=journey.loss,
-            queue_events_baseline=events.get("queue_conflict"),
-            queue_intensity_baseline=events.get("queue_conflict_intensity"),
+            queue_events_baseline=events.get(QUEUE),
+            queue_intensity_baseline=events.get(INTENSITY),
             loss_tolerance=limits.loss_tolerance,
             queue_tolerance=self._queue_tolerance(),
         )
@@ -448,8 +456,11 @@ class Anneal:
             spec_of(self.context.config).reward_threshold,
         )
         evaluation = self._evaluate(n, None, checkpoint=path) if n and path is not None else None
+        baselines, status = _baselines(journey), journey.status or ending
+        if self.params.promotion_dir is not None and status != "FAIL":
+            save_baselines(self.params.promotion_dir, self.label, baselines)
         return AnnealSummaryDTO(
-            status=journey.status or ending,
+            status=status,
             reasons=journey.reasons or reasons,
             gate=verdict,
             promotion_pass_streak=None if promotion is None else promotion.pass_streak,
@@ -457,7 +468,7 @@ class Anneal:
             warnings=() if promotion is None else promotion.warnings,
             stages=journey.stages,
             dataset_label=self.label,
-            baselines={self.label: _baselines(journey)},
+            baselines={**journey.baselines, self.label: baselines},
             steps=journey.steps,
             demonstrations=str(self.manifest),
             bc_checkpoint=None if journey.clone is None else str(self.context.run_dir / journey.clone),
@@ -489,9 +500,9 @@ def _baselines(journey: Journey) -> dict[str, float]:
     """What later stages are compared with, under upstream's names."""
     events = {} if journey.reference is None else journey.reference.events
     found = {
-        "loss_total": journey.loss,
-        "queue_conflict_events": events.get("queue_conflict"),
-        "queue_conflict_intensity": events.get("queue_conflict_intensity"),
+        LOSS_BASELINE: journey.loss,
+        EVENTS_BASELINE: events.get(QUEUE),
+        INTENSITY_BASELINE: events.get(INTENSITY),
         "return_mean": None if journey.reference is None else journey.reference.mean,
     }
     return {name: value for name, value in found.items() if value is not None}
