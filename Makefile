@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	$(BIN)/townlet-train town warm-up
 	touch $@
 
-demo: setup  ## capture the expert, clone it, improve on the clone, evaluate them all on held-out seeds
+demo: setup  ## capture the expert, clone it, anneal, gate, promote, compare them all on held-out seeds
 	$(BIN)/townlet-train demo --output-dir demo --seed $(SEED) --overwrite
 
 test: setup  ## the whole suite

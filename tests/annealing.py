@@ -35,6 +35,7 @@ class Reached(NamedTuple):
     loss: float = 0.1
     accuracy: float = 1.0
     error: str = ""
+    fault: str = ""  # of a plugin: nothing left, torn, bug
 
 
 class AnyParams(StrategyParams):
@@ -82,9 +83,15 @@ class Fake:
         context.record({"timestep": 100, "loss": reached.loss})
         if reached.error:
             raise TrainingError(reached.error)
+        if reached.fault == "bug":
+            raise KeyError("no such layer")
+        if reached.fault == "nothing left":
+            return FakeResult(steps=100, loss_total=reached.loss)
         path = context.run_dir / "checkpoint_100.zip"
         checkpoint = small_checkpoint(MLP, SPEC, seed=index)
         save_checkpoint(path, type(checkpoint)(checkpoint.info, checkpoint.weights, {"stage": index}))
+        if reached.fault == "torn":
+            path.write_bytes(path.read_bytes()[:1000])
         return self.result(reached, str(path))
 
     def result(self, reached: Reached, checkpoint: str) -> TrainingResultDTO:
@@ -173,7 +180,8 @@ def anneal(
     clone = type("FakeClone", (Fake,), {**members, "name": "bc", "result": _clone_result})
     ppo = type("FakePPO", (Fake,), {**members, "name": "ppo"})
     corrected = type("FakeDAgger", (Fake,), {**members, "name": "dagger", "result": _result_without_steps})
-    classes: dict[str, Any] = {c.name: c for c in (AnnealStrategy, clone, ppo, corrected)}
+    foreign = type("Foreign", (Fake,), {**members, "name": "foreign"})  # a plugin's
+    classes: dict[str, Any] = {c.name: c for c in (AnnealStrategy, clone, ppo, corrected, foreign)}
     records = tuple(
         StrategyRecord(name, c.summary, False, True, "", "tests", "0") for name, c in classes.items()
     )

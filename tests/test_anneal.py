@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from townlet_train.envs.build import spec_of
 from townlet_train.errors import CheckpointError, ConfigError, UnknownNameError, UsageError
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
+MODES = ["bc", "critic_warmup", "ppo", "foreign", "foreign", "foreign"]
+FOREIGN = {"schedule": [{"cycle": cycle, "mode": mode} for cycle, mode in enumerate(MODES)]}
 
 
 def stage_of(path: str | None) -> int:
@@ -126,6 +129,44 @@ def test_training_that_fails_leaves_the_best_policy_and_says_which_stage_it_was(
     assert stage_of(made.result.checkpoint) == 2
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("bug", "Stage 3 (foreign) failed: KeyError: 'no such layer'. Its traceback is in the run's log."),
+        ("nothing left", "Stage 3 (foreign) failed: It left no checkpoint."),
+        ("torn", "Stage 3 (foreign) failed: "),
+    ],
+)
+def test_a_plugins_stage_that_leaves_nothing_to_go_on_with_fails_the_anneal_and_not_the_program(
+    fault: str, reason: str, tmp_path: Path
+) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50, fault=fault)], FOREIGN)
+    assert made.result.status == "FAIL"
+    assert made.result.reasons[0].startswith(reason)
+    assert [event["event"] for event in made.events[-2:]] == ["stage", "fail"]
+    assert stage_of(made.result.checkpoint) == 2
+
+
+@pytest.mark.parametrize(
+    ("worse", "reason"),
+    [
+        (Reached(-50), "The return fell from 30 (reference) to -50"),
+        (Reached(50, loss=math.nan), "The loss is nan, which is no number to go on with."),
+        (Reached(50, faint=0.9), "9.00 faint per 10 000 agent-ticks are more than 1"),
+    ],
+)
+def test_a_plugins_stage_that_is_worse_is_acted_upon_like_our_own(
+    worse: Reached, reason: str, tmp_path: Path
+) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), worse, worse, worse], FOREIGN)
+    assert [done.action for done in made.result.stages[3:]] == ["soften", "restore", "hold"]
+    assert made.result.status == "HOLD"
+    assert reason in made.result.reasons[0]
+    assert stage_of(made.result.checkpoint) == 2
+    told = [event["reasons"] for event in made.events if event["event"] in ("soften", "restore", "hold")]
+    assert [any(reason in sentence for sentence in reasons) for reasons in told] == [True] * 3
+
+
 def test_social_rewards_follow_their_schedule_by_cycle(tmp_path: Path) -> None:
     social = {"schedule": [{"cycle": 1, "stage": "C1"}, {"cycle": 2, "stage": "C2"}]}
     made = anneal(
@@ -148,6 +189,29 @@ def test_stages_know_what_they_are_measured_against(tmp_path: Path) -> None:
     assert (last.bc_accuracy, last.bc_threshold, last.bc_passed) == (1.0, 0.95, True)
     assert (last.loss_baseline, last.queue_events_baseline) == (0.4, 10.0)
     assert made.result.baselines["mine"]["queue_conflict_events"] == 10.0
+
+
+def test_the_next_anneal_on_a_dataset_is_held_to_what_the_last_one_left(tmp_path: Path) -> None:
+    kept = {"promotion_dir": tmp_path / "promotion", "dataset_label": "mine"}
+    first = anneal(tmp_path / "first", [CLONE, WARM, Reached(40, loss=0.4)], kept)
+    assert first.told[0]["anneal"].queue_events_baseline is None
+    second = anneal(tmp_path / "second", [CLONE, WARM, Reached(41, loss=1.5)], kept)
+    told = second.told[0]["anneal"]
+    assert (told.loss_baseline, told.queue_events_baseline) == (0.4, 10.0)
+    assert second.result.stages[-1].flags == ("The loss rose from 0.4 to 1.5; 1 is tolerated.",)
+    other = anneal(tmp_path / "other", [CLONE, WARM, Reached(41, loss=9)], {**kept, "dataset_label": "yours"})
+    assert other.result.stages[-1].anneal_loss_flag is False
+    assert other.result.baselines.keys() == {"mine", "yours"}
+
+
+def test_an_anneal_that_fails_leaves_no_baselines(tmp_path: Path) -> None:
+    kept = {"promotion_dir": tmp_path / "promotion"}
+    anneal(tmp_path / "run", [CLONE, WARM, Reached(0, error="Everything is NaN.")], kept)
+    assert not (tmp_path / "promotion").exists()
+    (tmp_path / "promotion").mkdir()
+    (tmp_path / "promotion/baselines.json").write_text("[]")
+    with pytest.raises(UsageError, match="holds no baselines by dataset label"):
+        anneal(tmp_path / "again", [CLONE, WARM, Reached(40)], kept)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

@@ -9,17 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from tests import recordings
-from townlet_train.api import StrategyParams, TrainingContext, TrainingResultDTO
 from townlet_train.cli import main
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.files import sha256_of
-from townlet_train.registry import Listing, Registry, StrategyRecord
-from townlet_train.strategies.bc import BCParams
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -249,56 +246,3 @@ def test_a_killed_run_leaves_whole_checkpoints_and_a_free_directory(
     ]
     assert answer(capsys, *arguments)[0] == 3
     assert answer(capsys, *arguments, "--overwrite")[0] in (0, 1)
-
-
-def test_a_foreign_strategy_called_bc_cannot_break_the_demo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    records = tuple(
-        StrategyRecord(name, "Not ours.", False, True, "", "elsewhere", "1") for name in ("bc", "ppo")
-    )
-    foreign = Registry(Listing(records, ()), {"bc": NotACloner, "ppo": NotACloner})
-    monkeypatch.setattr("townlet_train.cli.demo.session_registry", lambda context: foreign)
-    monkeypatch.setenv("TOWNLET_TRAIN__ROLLOUT__TOWNS", "1")
-    monkeypatch.setenv("TOWNLET_TRAIN__ROLLOUT__TICKS", "2")
-    code, document = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"))
-    assert (code, document["error"]["exit_code"]) == (2, 2)
-    assert "needs a strategy 'bc' that returns a BCTrainingResultDTO" in document["error"]["message"]
-    assert document["error"]["type"] == "PluginError"
-
-
-class NotACloner:
-    """A plugin's strategy that took the name."""
-
-    name: ClassVar[str] = "bc"
-    summary: ClassVar[str] = "Not ours."
-    requires_torch: ClassVar[bool] = False
-    Params: ClassVar[type[StrategyParams]] = BCParams
-
-    def __init__(self, params: BCParams) -> None:
-        self.params = params
-
-    def prepare(self, context: TrainingContext) -> None:
-        """Nothing to look at."""
-
-    def run(self, context: TrainingContext) -> TrainingResultDTO:
-        return TrainingResultDTO(strategy="bc")
-
-
-@pytest.mark.slow
-def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, result = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"), "--seed", "4")
-    scores = {score["policy"]: score["score"] for score in result["policies"]}
-    assert (code, result["warnings"]) == (0, [])
-    assert result["val_accuracy"] >= 0.95
-    assert result["majority_share"] <= 0.5
-    assert scores["clone, sampled"] >= 0.97
-    assert scores["clone, greedy"] >= 0.95
-    improved, expert = (
-        row for row in result["policies"] if row["policy"] in ("ppo from the clone", "expert")
-    )
-    assert improved["ci_low"] > expert["mean_return"]
-    assert [step["command"].split()[1] for step in result["steps"]] == ["rollout", "bc", "ppo"]
-    code, document = answer(capsys, "demo", "--output-dir", str(tmp_path / "demo"), "--seed", "4")
-    assert code == 3
-    assert "--overwrite" in document["error"]["message"]

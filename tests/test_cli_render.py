@@ -73,10 +73,17 @@ def test_a_measurement_is_shown_with_its_interval() -> None:
     assert shown.splitlines() == ["title  x", "share  1.5 [1, 2]"]
 
 
-def test_a_cell_too_long_for_a_line_is_cut_and_shows_that_it_is() -> None:
-    shown = rendered(Table(title="x", rows=({"why": "word " * 100},)))
-    assert "…" in shown
-    assert max(len(line) for line in shown.splitlines()) < 150
+def test_a_cell_too_long_for_a_terminal_is_cut_there_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = Table(title="x", rows=({"why": "word " * 100},))
+    assert "word " * 99 in rendered(long)
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    render(long, terminal)
+    assert "…" in terminal.getvalue()
+    assert terminal.getvalue().count("word") < 30
 
 
 def test_off_a_terminal_a_row_is_one_line_however_long(monkeypatch: pytest.MonkeyPatch) -> None:

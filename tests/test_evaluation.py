@@ -126,7 +126,11 @@ def test_scripted_policies_are_evaluated_too(name: str, capsys: pytest.CaptureFi
         (["--policy", "idle", "--episodes", "0"], 3, "episodes"),
         (["nowhere.zip"], 6, "nowhere.zip does not exist. Look at its name, or train one with"),
         (["NOT_A_CHECKPOINT"], 6, "is not a whole zip archive"),
-        (["OTHER_ENVIRONMENT"], 6, "was trained in environment 'counting', this one is 'town'"),
+        (
+            ["OTHER_ENVIRONMENT", "--env", "town"],
+            6,
+            "was trained in environment 'counting', this one is 'town'",
+        ),
         (["OTHER_FEATURES"], 6, "The checkpoint's feature 0 is 'tick', the environment's is 'need_hunger'."),
     ],
 )

@@ -14,6 +14,7 @@ from townlet_train.errors import ConfigError, UsageError
 from townlet_train.results import GateCriterionDTO, GateDTO
 from townlet_train.services.gate import Measured, block_seeds, judge, judge_all, sequential_looks
 from townlet_train.services.gate.blocks import check_block_unseen
+from townlet_train.services.gate.judge import judge_sequentially
 
 N = 100
 QUIET = GateSettings(resamples=999)
@@ -244,6 +245,33 @@ def test_looking_all_the_time_ends_held_when_the_episodes_are_used_up(
     result = sequential_looks(better_by(release, -5, rng, noise=60), release, QUIET)
     assert (result.verdict, result.episodes) == ("HOLD", N)
     assert result.reasons
+
+
+@pytest.mark.parametrize(("lost", "open_by"), [(0.1, "mean"), (0.45, "signs")])
+def test_a_sequential_gate_that_holds_asks_for_the_episodes_that_do_decide(lost: float, open_by: str) -> None:
+    apart = np.where(np.arange(40) < 40 * lost, -1.0, 9.0 if open_by == "mean" else 1.3)
+    apart[20] = -160.0 if open_by == "mean" else apart[20]  # a wide spread keeps the mean open
+    settings = GateSettings(margin_absolute=0.1, tail_margin_absolute=500.0, guardrails=())
+
+    def verdict_on(n: int) -> GateDTO:
+        ours, theirs = np.resize(apart, n), np.zeros(n)
+        return judge_sequentially(measured(ours), measured(theirs, "release"), settings)
+
+    held = verdict_on(40)
+    assert held.verdict == "HOLD"
+    assert held.episodes_needed is not None
+    assert f"about {held.episodes_needed} more episodes would decide" in " ".join(held.reasons)
+    assert ("Signs do not tell yet" in held.reasons[-1]) == (open_by == "signs")
+    rounds = math.ceil(1 + held.episodes_needed / 40)  # whole ones, in which signs keep their share
+    assert verdict_on(40 * rounds).verdict == "PASS"
+    assert verdict_on(40 * math.ceil(rounds / 4)).verdict == "HOLD"
+
+
+def test_no_number_of_episodes_is_named_where_signs_point_the_other_way() -> None:
+    apart = np.where(np.arange(40) < 22, -1.0, 9.0)
+    settings = GateSettings(margin_absolute=0.1, tail_margin_absolute=500.0, guardrails=())
+    held = judge_sequentially(measured(apart), measured(np.zeros(40), "release"), settings)
+    assert (held.verdict, held.episodes_needed) == ("HOLD", None)
 
 
 def test_the_same_returns_give_the_same_verdict_to_the_byte(

@@ -125,3 +125,17 @@ def test_a_policy_away_from_home_is_refused(tmp_path: Path, capsys: pytest.Captu
     save_checkpoint(path, small_checkpoint(NetworkSpec("mlp", 4, 2, (8,)), elsewhere))
     assert main(["evaluate", str(path), "--env", "CartPole-v1", "--episodes", "2"]) == 6
     assert "was trained in environment 'MountainCartPole-v0'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_evaluated_and_gated_at_home_unless_an_environment_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = GymnasiumVectorEnv(partial(make_gymnasium, "CartPole-v1"), 1)
+    path = tmp_path / "checkpoint.zip"
+    save_checkpoint(path, small_checkpoint(NetworkSpec("mlp", 4, 2, (8,)), env.spec))
+    assert main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["env"] == "CartPole-v1"
+    assert main(["gate", str(path), "--against", "random", "--episodes", "20", "--json"]) in (0, 10, 11)
+    assert json.loads(capsys.readouterr().out)["env"] == "CartPole-v1"
+    assert main(["gate", str(path), "--against", "random", "--env", "Acrobot-v1"]) == 11
+    assert "Pass --env CartPole-v1" in capsys.readouterr().out

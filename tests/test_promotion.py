@@ -17,7 +17,12 @@ from tests.promotions import EPISODES, candidate, history, judge, release
 from townlet_train.cli import main
 from townlet_train.data.checkpoint import save_checkpoint
 from townlet_train.errors import CheckpointError, LedgerError, UsageError
-from townlet_train.services.promotion import PromotionCandidate, PromotionService, gate_evidence
+from townlet_train.services.promotion import (
+    PromotionCandidate,
+    PromotionService,
+    PromotionStatus,
+    gate_evidence,
+)
 
 PROGRAM = [sys.executable, "-m", "townlet_train", "promotion"]
 
@@ -121,6 +126,17 @@ def test_a_pass_counts_only_against_the_release(service: PromotionService, tmp_p
     assert service.record_evaluation("PASS", b, seeds=[5], release_sha256=a.sha256).pass_streak == 1
     itself = service.record_evaluation("PASS", a, seeds=[6], release_sha256=a.sha256)
     assert itself.warnings == ("This PASS does not count: the candidate is the release already.",)
+
+
+def test_a_verdict_recorded_again_after_a_kill_adds_no_line(
+    service: PromotionService, tmp_path: Path
+) -> None:
+    a = candidate(tmp_path, "a")
+    verdicts: tuple[tuple[PromotionStatus, int], ...] = (("PASS", 1), ("HOLD", 2))
+    for status, block in verdicts:
+        first = judge(service, status, a, block)
+        assert judge(service, status, a, block) == first
+    assert service.status().ledger_lines == 2
 
 
 def test_how_many_passes_are_required_is_what_the_last_counted_one_was_recorded_with(tmp_path: Path) -> None:

@@ -61,7 +61,12 @@ if TYPE_CHECKING:
     from townlet_train.policies.network import NetworkPolicy, NetworkSpec
     from townlet_train.policies.protocol import Policy
     from townlet_train.services.gate import check_block_unseen, gate_checkpoints
-    from townlet_train.services.promotion import PromotionService, gate_evidence
+    from townlet_train.services.promotion import (
+        PromotionService,
+        gate_evidence,
+        load_baselines,
+        save_baselines,
+    )
     from townlet_train.services.rolling import EventLog
     from townlet_train.services.rollout import capture_as_configured
 
@@ -80,6 +85,8 @@ _LATER = {
     "check_block_unseen": "townlet_train.services.gate",
     "gate_checkpoints": "townlet_train.services.gate",
     "gate_evidence": "townlet_train.services.promotion",
+    "load_baselines": "townlet_train.services.promotion",
+    "save_baselines": "townlet_train.services.promotion",
     "Demonstrations": "townlet_train.data.dataset",
     "EnvSpec": "townlet_train.envs.protocol",
     "Observation": "townlet_train.envs.protocol",
@@ -145,7 +152,9 @@ __all__ = [
     "gate_checkpoints",
     "gate_evidence",
     "hookimpl",
+    "load_baselines",
     "load_checkpoint",
+    "save_baselines",
     "save_checkpoint",
     "seed_ranges",
     "sha256_of",

@@ -123,7 +123,7 @@ class TrainingOrchestrator:
         details = plan.describe(strategy, self.origin)
         context = TrainingContext(
             config=plan.config,
-            services=self._services(plan.config),
+            services=self._services(plan.config).with_promotion(_promotion_dir(plan.params)),
             config_hash=details["config_hash"],
             seed=plan.config.seed,
             rng=stream(plan.config.seed, "training"),
@@ -178,6 +178,11 @@ class TrainingOrchestrator:
         if not isinstance(result, TrainingResultDTO):
             raise PluginError(f"{whose} returned {type(result).__name__}, expected a TrainingResultDTO.")
         return result
+
+
+def _promotion_dir(params: Mapping[str, Any]) -> Path | None:
+    """Where a strategy was told that releases are, by the param of that name."""
+    return None if params.get("promotion_dir") is None else Path(params["promotion_dir"])
 
 
 def _record(run: Run, loggers: RunLoggers, line: Mapping[str, Any]) -> None:

@@ -47,9 +47,10 @@ def render(result: Any, stream: TextIO) -> None:
     single, tables = _split(as_document(result))
     for field, columns in getattr(result, "columns", {}).items():
         tables[field] = [{name: row[name] for name in columns} for row in tables.get(field, ())]
-    shown = [_pairs(single)] if single else []
-    shown += [_grid(title, rows) for title, rows in tables.items()]
     console = _console(stream)
+    widest = WIDEST_CELL if console.is_terminal else UNLIMITED
+    shown = [_pairs(single)] if single else []
+    shown += [_grid(title, rows, widest) for title, rows in tables.items()]
     if console.is_terminal:
         console.print(*shown)
         return
@@ -214,7 +215,7 @@ def _pairs(single: Mapping[str, str]) -> Table:
     return table
 
 
-def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _grid(title: str, rows: Sequence[Mapping[str, Any]], widest: int) -> Table:
     """One row per record; a column nobody filled is left out."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -228,13 +229,13 @@ def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         plain = not any(isinstance(row.get(name), bool) for row in rows)
         table.add_column(name, justify="right" if numeric and plain else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_shortened(text(row.get(name)))) for name in filled))
+        table.add_row(*(Text(_shortened(text(row.get(name)), widest)) for name in filled))
     return table
 
 
-def _shortened(cell: str) -> str:
-    """A cell one line can hold; --json has the whole value."""
-    return cell if len(cell) <= WIDEST_CELL else f"{cell[: WIDEST_CELL - 1]}…"
+def _shortened(cell: str, widest: int) -> str:
+    """A cell that a few lines of a terminal can hold; a pipe and --json have the whole value."""
+    return cell if len(cell) <= widest else f"{cell[: widest - 1]}…"
 
 
 def _console(stream: TextIO) -> Console:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Sets
+from townlet_train.cli.options import ConfigFiles, Deterministic, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting
 from townlet_train.errors import UsageError
 
@@ -23,12 +23,6 @@ FirstSeed = Annotated[
     int | None, typer.Option("--seed", help="Seed of the first episode; the others count up from it.")
 ]
 Episodes = Annotated[int | None, typer.Option("--episodes", help="Episodes, one seed each.")]
-Deterministic = Annotated[
-    bool | None,
-    typer.Option(
-        "--deterministic/--sampled", help="Take the most probable action, or sample.", show_default=False
-    ),
-]
 
 
 def command(
@@ -48,7 +42,7 @@ def command(
 
     Seeds are consecutive from --seed, one episode each. Seeds the checkpoint was trained on are warned of.
     """
-    from townlet_train.cli.session import experts_for, load_settings
+    from townlet_train.cli.session import experts_for, in_env_of, load_settings
 
     if (checkpoint is None) == (policy is None):
         raise UsageError("Name one thing to evaluate: a CHECKPOINT, or a scripted one with --policy expert.")
@@ -65,7 +59,7 @@ def command(
 
     with reporting() as report:
         result = evaluate_as_configured(
-            settings.config,
+            settings.config if checkpoint is None else in_env_of(settings, [checkpoint]),
             checkpoint=checkpoint,
             scripted=policy,
             experts=experts_for(context, policy),

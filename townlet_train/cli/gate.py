@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Sets
+from townlet_train.cli.options import ConfigFiles, Deterministic, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting, verdict_code
 from townlet_train.errors import ExitCode, UsageError
 
@@ -50,12 +50,6 @@ Alpha = Annotated[float | None, typer.Option("--alpha", help="Chance of a false 
 Sequential = Annotated[
     bool, typer.Option("--sequential", help="Stop as soon as it is decided; bounds hold at any time.")
 ]
-Deterministic = Annotated[
-    bool | None,
-    typer.Option(
-        "--deterministic/--sampled", help="Take the most probable action, or sample.", show_default=False
-    ),
-]
 
 
 def command(
@@ -80,7 +74,7 @@ def command(
 
     Both play the same seeds of a block that nobody trains on or selects by. See docs/gate.md for what that promises.
     """
-    from townlet_train.cli.session import experts_for, load_settings
+    from townlet_train.cli.session import experts_for, in_env_of, load_settings
 
     if bool(candidates) == (returns is not None):
         raise UsageError(
@@ -102,8 +96,9 @@ def command(
     if returns is not None:
         result = _judge_files(settings.config, *returns, sequential=sequential)
     else:
+        released = [] if against is None else [Path(against)]
         result = _play(
-            settings.config,
+            in_env_of(settings, [*(candidates or []), *released]),
             candidates or [],
             against,
             sequential=sequential,

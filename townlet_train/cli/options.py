@@ -26,3 +26,9 @@ OutputDir = Annotated[Path | None, typer.Option("--output-dir", help="Directory 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log more to standard error.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--sampled", help="Take the most probable action, or sample.", show_default=False
+    ),
+]

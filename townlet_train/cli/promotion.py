@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-SHOWN_HASH = 12  # characters of a hash that a table has room for
+SHOWN_HASH = 12  # characters of a hash that a terminal has room for
 
 PromotionDir = Annotated[
     Path, typer.Option("--promotion-dir", help="Directory of the ledger and the releases.")
@@ -39,7 +39,7 @@ def history(promotion_dir: PromotionDir = DEFAULT_DIR, json_output: JsonOutput =
     from townlet_train.services.promotion import PromotionService
 
     result = PromotionService(promotion_dir).history()
-    if not json_output:
+    if not json_output and sys.stdout.isatty():
         events = tuple(
             event.model_copy(update={"sha256": event.sha256 and event.sha256[:SHOWN_HASH]})
             for event in result.events
@@ -66,12 +66,17 @@ def record(
     from townlet_train.services.promotion import PromotionService, read_gate_document
 
     evidence = read_gate_document(_read(gate), "standard input" if gate == "-" else gate)
-    result = PromotionService(promotion_dir, required_passes=required_passes).record_evaluation(
+    service = PromotionService(promotion_dir, required_passes=required_passes)
+    before = service.status().ledger_lines
+    result = service.record_evaluation(
         evidence.status,
         evidence.candidate,
         seeds=evidence.seeds,
         release_sha256=evidence.release_sha256,
     )
+    if result.ledger_lines == before:
+        known = "This verdict is in the ledger already, and nothing was added. Gate the candidate on another block."
+        result = result.model_copy(update={"warnings": (*result.warnings, known)})
     return _show(result, json_output)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from townlet_train.cli.commands import COMMANDS
+from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERT, EXPERTS, Experts
 from townlet_train.registry import Listing, PluginPolicy, Registry, catalogue, discover
 
 if TYPE_CHECKING:
-    from townlet_train.config import Settings
+    from townlet_train.config import RunConfig, Settings
 
 _REGISTRY = "townlet_train.registry"
 _LISTING = "townlet_train.listing"
@@ -71,3 +73,19 @@ def load_settings(
         named=named,
         sections=lambda: session_registry(context).params(),
     )
+
+
+def in_env_of(settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
+    """The config in the environment of the first checkpoint that can be read, where no environment was named.
+
+    What cannot be read is left to those who judge it.
+    """
+    from townlet_train.config import DEFAULT
+    from townlet_train.data.checkpoint import load_checkpoint
+
+    if settings.origin["env"] == DEFAULT:
+        for path in checkpoints:
+            with suppress(CheckpointError):
+                known = load_checkpoint(path).info.env_id
+                return settings.config.model_copy(update={"env": known or settings.config.env})
+    return settings.config

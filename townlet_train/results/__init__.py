@@ -2,7 +2,7 @@
 
 from townlet_train.results.anneal import AnnealStageResultDTO, AnnealStatus, AnnealSummaryDTO
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
-from townlet_train.results.demo import DemoDTO, DemoStepDTO
+from townlet_train.results.demo import DemoDTO, DemoPolicyDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
 from townlet_train.results.gate import (
     CompareDTO,
@@ -54,6 +54,7 @@ __all__ = [
     "CompareDTO",
     "Comparison",
     "DemoDTO",
+    "DemoPolicyDTO",
     "DemoStepDTO",
     "DoctorCheckDTO",
     "EvaluationDTO",

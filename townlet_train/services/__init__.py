@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from townlet_train.policies.experts import EXPERTS, Experts
@@ -41,3 +42,11 @@ class TrainingServices:
             EvaluationService(config, experts),
             experts=experts,
         )
+
+    def with_promotion(self, directory: Path | None) -> TrainingServices:
+        """These, with the releases of a directory where one is named."""
+        if directory is None:
+            return self
+        from townlet_train.services.promotion import PromotionService
+
+        return replace(self, promotion=PromotionService(directory))

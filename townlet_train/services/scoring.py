@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -90,14 +90,6 @@ def score_policies(
             f"Evaluate longer or more episodes.",
         )
     return tuple(_scored(name, evaluation, zero, one) for name, evaluation in evaluations.items()), doubts
-
-
-def with_policy(
-    policies: Sequence[PolicyScoreDTO], name: str, evaluation: EvaluationDTO
-) -> tuple[PolicyScoreDTO, ...]:
-    """Scored policies, and one more before them, on the scale of their "random" and "expert"."""
-    means = {policy.policy: policy.mean_return for policy in policies}
-    return (_scored(name, evaluation, means["random"], means["expert"]), *policies)
 
 
 def _scored(name: str, evaluation: EvaluationDTO, zero: float, one: float) -> PolicyScoreDTO:

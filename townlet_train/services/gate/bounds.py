@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from townlet_train.services.statistics import (
     Sample,
     anytime_critical_value,
+    sign_e_value,
     studentise,
 )
 from townlet_train.services.statistics.studentised import Statistic
 
 MOST_EPISODES = 1_000_000  # beyond, "about n more" is no plan
+SETTLED = 8  # rounds in which a critical value that depends on the number finds it
 
 
 class Bounds(Protocol):
@@ -67,11 +69,34 @@ def anytime_bounds(statistic: Statistic, *samples: Sample) -> AnytimeBounds:
 def episodes_needed(bounds: Bounds, limit: float, n: int, *, level: float, power: float) -> int | None:
     """About how many more episodes would show, with a chance of `power`, on which side of `limit` the truth lies.
 
-    n ((z_level + z_power) error / distance)^2 in all, if the truth is what was measured. None: no sensible number.
+    n ((c + z_power) error / distance)^2 in all, if the truth is what was measured, with c the normal quantile of the
+    level, or what a bound that holds at any time takes at that many. None: no sensible number.
     """
     distance = abs(bounds.value - limit)
     if bounds.error == 0 or distance == 0:
         return None
-    quantiles = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(power)
-    more = math.ceil(n * min((quantiles * bounds.error / distance) ** 2, MOST_EPISODES)) - n
+    normal, total = NormalDist(), float(n)
+    for _ in range(SETTLED):
+        critical = normal.inv_cdf(1 - level)
+        if isinstance(bounds, AnytimeBounds):
+            critical = anytime_critical_value(math.ceil(total), level, bounds.freedom)
+        total = n * min(((critical + normal.inv_cdf(power)) * bounds.error / distance) ** 2, MOST_EPISODES)
+    more = math.ceil(total) - n
     return max(more, 1) if more <= MOST_EPISODES else None
+
+
+def signs_needed(wins: int, losses: int, n: int, *, level: float) -> int | None:
+    """About how many more episodes bring the bet on wins to 1 / level, at the rates so far; None: they never do.
+
+    >>> signs_needed(20, 10, 32, level=0.05) > 0, signs_needed(10, 20, 32, level=0.05)
+    (True, None)
+    """
+
+    def reached(total: int) -> bool:
+        return sign_e_value(wins * total // n, losses * total // n) >= 1 / level
+
+    enough = next((n << doubling for doubling in range(32) if reached(n << doubling)), None)
+    if enough is None or enough - n > MOST_EPISODES:
+        return None
+    total = next(total for total in range(enough // 2, enough + 1) if reached(total))
+    return max(total - n, 1)

@@ -15,7 +15,7 @@ from townlet_train.envs.streams import stream
 from townlet_train.errors import UsageError
 from townlet_train.results import GateCandidateDTO, GateCriterionDTO, GateDTO, Verdict
 from townlet_train.services.gate.blocks import block_name, block_seeds
-from townlet_train.services.gate.bounds import Measure, anytime_bounds, fixed_bounds
+from townlet_train.services.gate.bounds import Measure, anytime_bounds, fixed_bounds, signs_needed
 from townlet_train.services.gate.criteria import (
     Claim,
     Criterion,
@@ -87,14 +87,16 @@ def judge_sequentially(
     check_comparable(candidate, release, FIRST_LOOK)
     case = _SequentialCase.of(candidate, release, settings)
     verdict = case.verdict(level)
+    result = _described(candidate, release, settings, case.criteria, verdict, level)
     better = anytime_bounds(mean_estimate, candidate.returns - release.returns).low(level) > 0
-    result = _described(candidate, release, settings, case.criteria, verdict, level).model_copy(
+    result = result.model_copy(
         update={
             "method": "sequential",
             "superior": verdict == "PASS" and case.e_superior >= 1 / level and better,
             "e_non_inferior": case.e_non_inferior,
             "e_superior": case.e_superior,
             "e_inferior": case.e_inferior,
+            "episodes_needed": case.needed(result.episodes_needed, level) if verdict == "HOLD" else None,
         }
     )
     return result.model_copy(update={"reasons": explain(result, settings)})
@@ -109,6 +111,7 @@ class _SequentialCase:
     e_non_inferior: float
     e_superior: float
     e_inferior: float
+    signs: tuple[int, int]  # pairs in which it earns more than the release less the margin, and less
 
     @classmethod
     def of(cls, candidate: Measured, release: Measured, settings: GateSettings) -> _SequentialCase:
@@ -120,7 +123,19 @@ class _SequentialCase:
             _e_value(apart + margin.mean),
             _e_value(apart),
             _e_value(-apart - margin.mean),
+            (int((apart + margin.mean > 0).sum()), int((apart + margin.mean < 0).sum())),
         )
+
+    def needed(self, by_bounds: int | None, level: float) -> int | None:
+        """Episodes until bounds and signs have both decided; None when either never does."""
+        n, (wins, losses) = len(self.candidate.seeds), self.signs
+        bounds_open = _joined([criterion.status(level) for criterion in self.criteria]) == "HOLD"
+        signs_open = self.e_non_inferior < 1 / level
+        needed = [
+            *([by_bounds] if bounds_open else []),
+            *([signs_needed(wins, losses, n, level=level)] if signs_open else []),
+        ]
+        return None if None in needed else max(more for more in needed if more is not None)
 
     def verdict(self, level: float) -> Verdict:
         """FAIL: a bet or a bound shows it to be worse; PASS: bets and every bound show it to be no worse."""

@@ -25,10 +25,10 @@ def explain(result: GateDTO, settings: GateSettings) -> tuple[str, ...]:
             0,
             f"On most seeds it earns less than the release by more than the margin (e-value {result.e_inferior:.3g}).",
         )
-    elif not rows and result.e_non_inferior is not None:
+    elif result.verdict == "HOLD" and result.e_non_inferior is not None and result.e_non_inferior < limit:
         sentences.append(
             f"Signs do not tell yet that it is no worse on most seeds: their e-value is {result.e_non_inferior:.3g}, "
-            f"needed {limit:.3g}."
+            f"needed {limit:.3g}; {_more(result.episodes_needed)}"
         )
     return tuple(sentences)
 
@@ -65,14 +65,16 @@ def _open(row: GateCriterionDTO) -> str:
         asked.append(f"at least {_n(row.at_least)} (bound {_n(row.low)})")
     if row.at_most is not None and (row.high is None or row.high > row.at_most):
         asked.append(f"at most {_n(row.at_most)} (bound {_n(row.high)})")
-    more = (
-        "no number of episodes would decide."
-        if row.episodes_needed is None
-        else f"about {row.episodes_needed} more episodes would decide."
-    )
+    more = _more(row.episodes_needed)
     if row.low == row.high and row.criterion not in WORDS:
         more = "as a rate without spread shows nothing; gate the checkpoints themselves."
     return f"{_what(row)}, is not shown to be {' and '.join(asked)}; {more}"
+
+
+def _more(episodes: int | None) -> str:
+    if episodes is None:
+        return "no number of episodes would decide."
+    return f"about {episodes} more episodes would decide."
 
 
 def _what(row: GateCriterionDTO) -> str:

@@ -39,6 +39,7 @@ from townlet_train.services.promotion.ledger import (
 from townlet_train.services.promotion.rules import RELEASING
 
 STATE, RELEASE, RELEASES, LOCK = "state.json", "release.zip", "releases", ".lock"
+BASELINES = "baselines.json"  # of anneals, by dataset label; no part of the ledger
 STATE_SCHEMA = "1.0.0"
 PATIENCE = 60.0  # seconds to wait for another command
 REMEMBERED = 50  # releases in state.json's history, as in Townlet's
@@ -58,6 +59,30 @@ class Examined:
     def rebuildable(self) -> bool:
         """Whether the ledger is sound, so that what disagrees with it can be made from it."""
         return {problem.file for problem in self.problems} <= {STATE, RELEASE}
+
+
+def forget_promotion(path: Path, *, overwrite: bool) -> None:
+    """Remove a promotion directory and all it knows, which only somebody may ask for who can make it again.
+
+    Raises:
+        UsageError: there is one, and it may not be overwritten, or it holds what no promotion left.
+    """
+    if not path.exists():
+        return
+    left = {LEDGER, STATE, RELEASE, RELEASES, LOCK, BASELINES}
+    strange = [
+        found.name for found in path.iterdir() if found.name not in left and not found.name.endswith(PARTIAL)
+    ]
+    if strange:
+        raise UsageError(
+            f"{path} holds {strange[0]}, which no promotion left. Move it away, or choose another --output-dir."
+        )
+    if not overwrite:
+        raise UsageError(
+            f"{path} already holds releases. Pass --overwrite to replace them or choose another --output-dir."
+        )
+    with storing(path):
+        shutil.rmtree(path)
 
 
 class PromotionFolder:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from townlet_train.data.checkpoint import load_checkpoint, seed_ranges
@@ -24,7 +25,7 @@ from townlet_train.services.clock import now
 from townlet_train.services.promotion.folder import Examined, PromotionFolder, check_bytes, released
 from townlet_train.services.promotion.ledger import Entry, Ledger, next_entry
 from townlet_train.services.promotion.protocol import PromotionCandidate
-from townlet_train.services.promotion.rules import Evaluation, Remark, check_ready, check_way_back
+from townlet_train.services.promotion.rules import RELEASING, Evaluation, Remark, check_ready, check_way_back
 
 PROMOTION_DIR = Path("results/promotion")
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class PromotionService:
     ) -> PromotionStatusDTO:
         """Note one gate verdict on these seeds; a PASS that does not count is a warning.
 
+        A verdict that is in the ledger already adds no line: whoever was killed after recording it may do so again.
+
         Raises:
             UsageError: a PASS names no seeds.
             CheckpointError: the candidate's file is not what was evaluated.
@@ -74,6 +77,12 @@ class PromotionService:
         )
         with self._folder.locked():
             ledger = self._sound()
+            noted = _noted(ledger.entries, evaluation)
+            if noted is not None:
+                remark = noted.standing.remark
+                return self._status(ledger, told=False).model_copy(
+                    update={"warnings": (remark,) if remark else ()}
+                )
             entry = next_entry(ledger.mark, ledger.standing, "evaluation", evaluation, at=now())
             return self._status(self._folder.commit(ledger, entry))
 
@@ -210,6 +219,12 @@ class PromotionService:
             ledger_sha256=ledger.mark.sha256 if ledger.entries else "",
             next_step=_next_step(snapshot, release_file),
         )
+
+
+def _noted(entries: Sequence[Entry], evaluation: Evaluation) -> Entry | None:
+    """The line that holds just this evaluation, of those since the release last changed."""
+    since = takewhile(lambda entry: entry.line.event not in RELEASING, reversed(entries))
+    return next((entry for entry in since if entry.line.metadata == evaluation), None)
 
 
 def _event(entry: Entry) -> PromotionEventDTO:

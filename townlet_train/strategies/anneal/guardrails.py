@@ -101,6 +101,9 @@ def _than(before: float) -> str:
 
 def _loss_flags(loss: float | None, baseline: float | None, limits: Guardrails) -> Iterator[Flag]:
     """One-sided, and defined for a baseline at or below 0."""
+    if loss is not None and not math.isfinite(loss):
+        yield Flag(LOSS, f"The loss is {loss}, which is no number to go on with.")
+        return
     if loss is None or baseline is None:
         return
     tolerated = limits.loss_tolerance * max(1.0, abs(baseline))

@@ -26,6 +26,7 @@ class Journey(BaseModel):
     previous: EvaluationDTO | None = None
     random_mean: float | None = None
     loss: float | None = None
+    baselines: dict[str, dict[str, float]] = {}  # by dataset label, of anneals before this one
     kl_scale: float = 1.0
     kl_least: float = 0.0
     rate_scale: float = 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,14 +19,15 @@ from townlet_train.api import (
     AnnealStatus,
     AnnealSummaryDTO,
     Checkpoint,
+    CheckpointError,
     EvaluationDTO,
     EventLog,
     GateDTO,
     Interrupted,
     Progress,
-    PromotionService,
     PromotionStatusDTO,
     StartingPoint,
+    TownletTrainError,
     TrainingContext,
     TrainingError,
     TrainingResultDTO,
@@ -32,7 +35,9 @@ from townlet_train.api import (
     capture_as_configured,
     gate_checkpoints,
     gate_evidence,
+    load_baselines,
     load_checkpoint,
+    save_baselines,
     save_checkpoint,
     sha256_of,
     spec_of,
@@ -54,6 +59,9 @@ from townlet_train.strategies.anneal.stage_params import stage_strategy
 
 FIRST_STAGE_SEED, LAST_STAGE_SEED = 1_000_000, 20_000_000
 SELECTION_SEED = 25_000_000  # of the episodes that stages are measured on, which select the best
+LOSS_BASELINE = "loss_total"
+EVENTS_BASELINE, INTENSITY_BASELINE = "queue_conflict_events", "queue_conflict_intensity"
+logger = logging.getLogger(__name__)
 DEMONSTRATIONS, STAGES, LOG, CLONE = "demonstrations", "stages", "anneal_log.jsonl", "clone.zip"
 
 
@@ -83,7 +91,9 @@ class Anneal:
         """The journey so far, from the checkpoint to go on from; what was logged after it is forgotten."""
         start = self.context.start
         if start is None or start.fork:
-            return Journey()
+            folder = self.params.promotion_dir
+            kept = {} if folder is None else load_baselines(folder)
+            return Journey(baselines=kept, loss=kept.get(self.label, {}).get(LOSS_BASELINE))
         if start.path.resolve().parent != self.context.run_dir.resolve():
             raise UsageError(
                 f"An anneal goes on where its stages are, {start.path.parent}, not in {self.context.run_dir}. "
@@ -132,20 +142,21 @@ class Anneal:
         stage, started = self.stages[index], time.perf_counter()
         folder = self.context.run_dir / STAGES / f"{index:02d}_{stage.mode}"
         told = stage_strategy(stage, journey, self)
+        before = journey
         try:
             result = None if stage.mode == EVAL else self._train(stage, journey, index, folder, told)
-        except TrainingError as error:
+            journey = self._moved(journey, stage, result)
+            measured = self._measure(journey)
+        except (TrainingError, CheckpointError) as error:
             reason = f"Stage {index} ({stage.mode}) failed: {error}"
-            return self._failed(journey, stage, index, reason, time.perf_counter() - started)
+            return self._failed(before, stage, index, reason, time.perf_counter() - started)
         except Interrupted as stop:
             raise Interrupted(
                 f"Stopped in stage {index} ({stage.mode}), which begins again when the anneal goes on: "
                 f"--resume-from latest --output-dir {self.context.run_dir}"
             ) from stop
-        journey = self._moved(journey, stage, result)
-        measured = self._measure(journey)
         journey = self._pinned(journey, stage, measured)
-        loss = getattr(result, "loss_total", None) if stage.mode == PPO else None
+        loss = getattr(result, "loss_total", None)
         flags = self._flags(journey, stage, measured, loss)
         described = self._describe(stage, journey, result, measured, flags, told)
         if stage.mode == BC and described.passed is False:
@@ -159,7 +170,8 @@ class Anneal:
             after, action = journey.object(tuple(flag.reason for flag in flags)), ACTIONS[journey.strikes]
         else:
             journey = _imitated_better(journey, stage, measured)
-            after, action = journey.accept(measured, journey.loss if loss is None else loss), None
+            comparable = stage.mode == PPO and loss is not None
+            after, action = journey.accept(measured, loss if comparable else journey.loss), None
         described = described.model_copy(
             update={
                 "action": action,
@@ -209,7 +221,15 @@ class Anneal:
             start=self._start(stage, journey),
         )
         strategy.prepare(context)
-        return strategy.run(context)
+        try:
+            return strategy.run(context)
+        except (TownletTrainError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            logger.debug("%s failed", strategy.name, exc_info=True)
+            raise TrainingError(
+                f"{type(error).__name__}: {str(error).rstrip('.')}. Its traceback is in the run's log."
+            ) from error
 
     def _config(self, stage: StageParams) -> Any:
         """The run's config with the social rewards of the stage's cycle."""
@@ -240,7 +260,9 @@ class Anneal:
     def _anneal_context(self, stage: StageParams, journey: Journey) -> AnnealContext:
         clone = next((done for done in journey.stages if done.mode == BC), None)
         reference, limits = journey.reference, self.params.guardrails
-        events = {} if reference is None else reference.events
+        kept = journey.baselines.get(self.label, {})
+        before = {QUEUE: kept.get(EVENTS_BASELINE), INTENSITY: kept.get(INTENSITY_BASELINE)}
+        events = before if reference is None else reference.events
         return AnnealContext(
             cycle=stage.cycle,
             stage=stage.mode,
@@ -249,8 +271,8 @@ class Anneal:
             bc_threshold=self.suits.bc_threshold,
             bc_passed=clone is not None and bool(clone.passed),
             loss_baseline=journey.loss,
-            queue_events_baseline=events.get("queue_conflict"),
-            queue_intensity_baseline=events.get("queue_conflict_intensity"),
+            queue_events_baseline=events.get(QUEUE),
+            queue_intensity_baseline=events.get(INTENSITY),
             loss_tolerance=limits.loss_tolerance,
             queue_tolerance=self._queue_tolerance(),
         )
@@ -261,9 +283,11 @@ class Anneal:
         return next((tolerance for tolerance in found if tolerance is not None), 0.0)
 
     def _moved(self, journey: Journey, stage: StageParams, result: TrainingResultDTO | None) -> Journey:
-        """The journey with what a stage left."""
-        if result is None or result.checkpoint is None:
+        """The journey with what a stage left; `TrainingError` when a strategy left nothing to go on with."""
+        if result is None:
             return journey
+        if result.checkpoint is None:
+            raise TrainingError("It left no checkpoint.")
         left = str(_newest(Path(result.checkpoint)).relative_to(self.context.run_dir))
         recorded = max(0, self.recorded - journey.steps)  # what is known where a result does not say
         steps = 0 if stage.mode == BC else int(getattr(result, "steps", recorded))
@@ -307,7 +331,8 @@ class Anneal:
     ) -> tuple[Flag, ...]:
         if stage.mode == BC or journey.reference is None or journey.previous is None:
             return ()
-        yardstick = Yardstick(journey.reference, journey.previous, journey.random_mean or 0.0, journey.loss)
+        baseline = journey.loss if stage.mode == PPO else None  # losses of two methods cannot be compared
+        yardstick = Yardstick(journey.reference, journey.previous, journey.random_mean or 0.0, baseline)
         held = self.context.config.gate.guardrails
         return flags_of(measured, loss, yardstick, self.params.guardrails, held)
 
@@ -336,7 +361,7 @@ class Anneal:
             passed=None if accuracy is None or threshold is None else accuracy >= threshold,
             loss=found.get("loss") if stage.mode in (BC, DAGGER) else None,
             **{
-                name: found.get(name)
+                name: _finite(found.get(name))
                 for name in ("loss_total", "loss_policy", "loss_value", "explained_variance")
             },
             anneal_ratio=told["params"].get("expert_share"),
@@ -401,8 +426,7 @@ class Anneal:
         def report(done: int, total: int) -> None:
             self.context.report(Progress("gate", done, total, {}, live=True))
 
-        folder = self.params.promotion_dir
-        promotion = self.context.services.promotion if folder is None else PromotionService(folder)
+        promotion = self.context.services.promotion
         release = None if promotion is None else promotion.release
         if release is None and journey.best == journey.clone:
             return None, None  # nothing to judge beside but itself
@@ -443,8 +467,11 @@ class Anneal:
             spec_of(self.context.config).reward_threshold,
         )
         evaluation = self._evaluate(n, None, checkpoint=path) if n and path is not None else None
+        baselines, status = _baselines(journey), journey.status or ending
+        if self.params.promotion_dir is not None and status != "FAIL":
+            save_baselines(self.params.promotion_dir, self.label, baselines)
         return AnnealSummaryDTO(
-            status=journey.status or ending,
+            status=status,
             reasons=journey.reasons or reasons,
             gate=verdict,
             promotion_pass_streak=None if promotion is None else promotion.pass_streak,
@@ -452,7 +479,7 @@ class Anneal:
             warnings=() if promotion is None else promotion.warnings,
             stages=journey.stages,
             dataset_label=self.label,
-            baselines={self.label: _baselines(journey)},
+            baselines={**journey.baselines, self.label: baselines},
             steps=journey.steps,
             demonstrations=None if self.manifest is None else str(self.manifest),
             bc_checkpoint=None if journey.clone is None else str(self.context.run_dir / journey.clone),
@@ -487,6 +514,11 @@ def _imitated_better(journey: Journey, stage: StageParams, measured: EvaluationD
     return journey.model_copy(update={"clone": journey.current, "reference": measured})
 
 
+def _finite(value: float | None) -> float | None:
+    """A number that a checkpoint's JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _newest(model: Path) -> Path:
     """The checkpoint with its optimiser, where a stage left one beside the file that is only its policy."""
     steps = {path: path.stem.removeprefix("checkpoint_") for path in model.parent.glob("checkpoint_*.zip")}
@@ -498,9 +530,9 @@ def _baselines(journey: Journey) -> dict[str, float]:
     """What later stages are compared with, under upstream's names."""
     events = {} if journey.reference is None else journey.reference.events
     found = {
-        "loss_total": journey.loss,
-        "queue_conflict_events": events.get("queue_conflict"),
-        "queue_conflict_intensity": events.get("queue_conflict_intensity"),
+        LOSS_BASELINE: journey.loss,
+        EVENTS_BASELINE: events.get(QUEUE),
+        INTENSITY_BASELINE: events.get(INTENSITY),
         "return_mean": None if journey.reference is None else journey.reference.mean,
     }
     return {name: value for name, value in found.items() if value is not None}
