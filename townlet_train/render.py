@@ -120,7 +120,7 @@ def phase_lines(progress: Progress, time_left: str, width: int) -> list[str]:
     >>> report = Progress("ppo", 20, 50, {"return": -132.0625, "collect/s": 9131.0})
     >>> for line in phase_lines(report, "0:01:02 left", 32):
     ...     print(line)
-    ppo ━━━━────── 40% 0:01:02 left
+    ppo ━━━━─────── 40% 0:01:02 left
       return -132.1 collect 9.13k/s
     """
     share = min(progress.done / progress.total, 1.0) if progress.total else 1.0
