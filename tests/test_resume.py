@@ -538,3 +538,21 @@ def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:
         run_strategy("bc", {}, config=RunConfig(), run_dir=tmp_path, resume_from="latest")
     with pytest.raises(UsageError, match="Name it with --resume-from"):
         run_strategy("ppo", {}, config=RunConfig(), run_dir=tmp_path, fork=True)
+
+
+def test_where_every_tick_is_late_a_signal_is_heard_at_each_and_no_byte_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+    config = RunConfig.model_validate({"env": "CartPole-v1", "seed": 3})
+    train(tmp_path / "fast")
+    monkeypatch.setattr("townlet_train.learners.on_policy.SECONDS_BETWEEN_REPORTS", 0.0)
+    run_strategy(
+        "ppo",
+        SHORT,
+        config=config,
+        run_dir=tmp_path / "slow",
+        report=lambda progress: heard.append(progress.done) if progress.phase == "ppo" else None,
+    )
+    assert set(range(100, 700)) <= set(heard)
+    assert left_by(tmp_path / "slow") == left_by(tmp_path / "fast")
