@@ -94,6 +94,10 @@ def test_a_dry_run_looks_and_touches_nothing(
 ) -> None:
     run = str(tmp_path / "run")
     assert answer(capsys, "bc", "--manifest", str(demonstrations), "--output-dir", run, "--dry-run")[0] == 0
+    main(["bc", "--manifest", str(demonstrations), "--output-dir", run, "--n-epochs", "4", "--dry-run"])
+    said = capsys.readouterr().err
+    assert "20 % of the episodes held out; network mlp with its own widths; up to 4 epochs on cpu" in said
+    assert f"would write to {run}" in said
     code, document = answer(
         capsys, "bc", "--manifest", f"{tmp_path}/nothing", "--output-dir", run, "--dry-run"
     )

@@ -140,6 +140,10 @@ WRONG = {
         ["strategies", "list", "--jsn"],
         "No option '--jsn' for townlet-train strategies list. Did you mean '--json'?",
     ),
+    "another library's option": (
+        ["compare", "--out", "x"],
+        "No option '--out' for townlet-train compare. See",
+    ),
     "unknown option before": (["--vers"], "No option '--vers' for townlet-train. Did you mean '--version'?"),
     "unknown strategy": (["strategies", "show", "pppo"], "No strategy named 'pppo'."),
     "missing argument": (["strategies", "show"], "Missing argument 'name'"),
@@ -277,6 +281,22 @@ class TestStrategies:
 class TestGeneratedCommands:
     def test_every_shared_option_is_kept_from_params(self) -> None:
         assert SHARED.keys() <= TAKEN
+
+    @pytest.mark.parametrize(
+        ("typed", "meant"),
+        [
+            ("--lr", "--learning-rate"),
+            ("--total-timesteps", "--timesteps"),
+            ("--num-envs", "--n-envs"),
+            ("--num-steps", "--n-steps"),
+        ],
+    )
+    def test_what_other_libraries_call_an_option_is_understood(
+        self, typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        code, _, err = call(capsys, "ppo", typed, "1")
+        assert code == ExitCode.USAGE
+        assert f"No option '{typed}' for townlet-train ppo. Did you mean '{meant}'?" in err
 
     def test_options_of_every_type_reach_the_params(
         self, site: Path, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,14 @@ from rich.console import Console
 
 from townlet_train.contract import Progress
 from townlet_train.render import as_document, live_progress, phase_lines, render, text
-from townlet_train.results import EvaluationDTO, ResultDTO
+from townlet_train.results import (
+    AnnealSummaryDTO,
+    BCTrainingResultDTO,
+    EvaluationDTO,
+    PPOTrainingResultDTO,
+    ResultDTO,
+    TrainingResultDTO,
+)
 
 
 class Table(ResultDTO):
@@ -42,6 +49,8 @@ def rendered(result: object) -> str:
         ([1, 2], "1, 2"),
         ([(10, 50), (60, 100)], "[10, 50], [60, 100]"),
         (list(range(64)), "64 values, 0 to 63"),
+        ([3.0, float("nan"), *range(9), -2.5, 1], "13 values, -2.5 to 8"),
+        (list("jihgfedcba"), "10 values, j to a"),
     ],
 )
 def test_a_value_is_shown_as_a_person_reads_it(value: object, shown: str) -> None:
@@ -84,6 +93,25 @@ def test_a_cell_too_long_for_a_terminal_is_cut_there_and_nowhere_else(
     render(long, terminal)
     assert "…" in terminal.getvalue()
     assert terminal.getvalue().count("word") < 30
+
+
+def test_what_a_person_looks_for_is_shown_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    class Long(Table):
+        shown_last = ("share.high", "title")
+
+    shown = rendered(Long(title="x", rows=({"name": "a"},), share={"high": 2.0, "low": 1.0})).splitlines()
+    assert shown[0] == "share.low  1"
+    assert shown[-3:] == ["", "share.high  2", "title       x"]
+
+
+def test_what_training_shows_last_is_a_field_of_its_results() -> None:
+    fields: set[str] = set()
+    for result in (BCTrainingResultDTO, PPOTrainingResultDTO, AnnealSummaryDTO):
+        fields |= set(result.model_fields)
+    fields |= {f"evaluation.{name}" for name in EvaluationDTO.model_fields}
+    assert set(TrainingResultDTO.shown_last) <= fields
 
 
 def test_off_a_terminal_a_row_is_one_line_however_long(monkeypatch: pytest.MonkeyPatch) -> None:

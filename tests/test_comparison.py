@@ -81,6 +81,12 @@ def test_few_runs_and_unequal_training_are_warned_of(tmp_path: Path, runs: list[
     assert "10 to 50000 steps" in warnings[1]
 
 
+def test_of_too_few_runs_nothing_is_said_to_be_better(tmp_path: Path, runs: list[Path]) -> None:
+    far = [run(tmp_path, "best", seed, 1000 + seed) for seed in range(3)]
+    [answer] = compare_runs([*runs[:5], *far]).answer
+    assert "it cannot be told whether ppo or best is better: 5 and 3 runs are too few" in answer
+
+
 def test_runs_can_be_told_apart_by_a_param(tmp_path: Path) -> None:
     (tmp_path / "slow").mkdir()
     fast = [run(tmp_path, "ppo", seed, seed, learning_rate=0.3) for seed in range(3)]

@@ -22,7 +22,7 @@ from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.errors import UsageError
 from townlet_train.policies.network import NetworkPolicy, NetworkSpec
-from townlet_train.services.evaluation import evaluate
+from townlet_train.services.evaluation import evaluate, warn_of_other_rules
 from townlet_train.services.statistics import bootstrap_interval, iqm, paired_difference
 
 TOWN = RunConfig().town
@@ -69,6 +69,18 @@ def test_a_seeds_return_does_not_depend_on_the_seeds_beside_it(town: EnvSpec) ->
     ]
     assert together.episode_returns == in_blocks.episode_returns == tuple(alone)
     assert together.events == pytest.approx(in_blocks.events)
+
+
+def test_a_town_of_other_rules_than_those_of_training_is_warned_of(town: EnvSpec) -> None:
+    spec = NetworkSpec("mlp", len(town.feature_names), len(town.action_names), (16, 16))
+    trained_in = RunConfig.model_validate({"town": {"episode_ticks": 300}})
+    unknown = small_checkpoint(spec, town)
+    known = replace(unknown, state={"config": trained_in.model_dump(mode="json")})
+    assert warn_of_other_rules(unknown, RunConfig()) == ()
+    assert warn_of_other_rules(known, trained_in) == ()
+    now = RunConfig.model_validate({"town": {"episode_ticks": 400, "reward": {"social_stage": "C1"}}})
+    [warning] = warn_of_other_rules(known, now)
+    assert warning.endswith("trained in: town.episode_ticks is 400 and was 300.")
 
 
 def test_an_evaluation_of_nothing_is_refused() -> None:

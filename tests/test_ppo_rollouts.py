@@ -176,6 +176,21 @@ def test_lines_fall_due_every_interval_and_name_the_latest_episode() -> None:
     }
 
 
+def test_a_run_too_short_for_a_line_ends_with_one_that_has_everything() -> None:
+    curve = TrainingCurve(100)
+    assert list(curve.lines([Episode(20, 7.0, 5), Episode(60, 8.0, 6)], 90, Measured(1.0))) == []
+    assert curve.only_line(90, Measured(1.0), lambda: {"collect_sec": 2.0}) == {
+        "timestep": 90,
+        "episode": 2,
+        "reward": 8.0,
+        "episode_length": 6,
+        "loss": 1.0,
+        "collect_sec": 2.0,
+    }
+    assert list(curve.lines([], 100, Measured(2.0)))
+    assert curve.only_line(110, Measured(3.0)) is None
+
+
 def test_features_are_standardised_by_what_earlier_rollouts_saw(learner: PPOLearner) -> None:
     env = CountingEnv()
     collecting = RolloutCollector(

@@ -175,6 +175,17 @@ def test_what_a_plugin_prints_while_loading_never_reaches_stdout(
     assert "hello" in printed.err
 
 
+@pytest.mark.parametrize("variable", ["TOWNLET_TRAIN_PLUGINS", "TOWNLET_TRAIN_DISABLE_PLUGINS"])
+def test_a_plugin_that_nobody_has_is_warned_of_once(
+    site: Path, variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "aa-coin", COIN)
+    monkeypatch.setenv(variable, "aa-con, townlet-train")
+    main(["strategies", "list"])
+    warning = f"Warning: {variable} names 'aa-con', and no plugin of that name is installed. Did you mean 'aa-coin'?"
+    assert capsys.readouterr().err.count(warning) == 1
+
+
 @pytest.mark.parametrize(
     ("variables", "loaded"),
     [

@@ -103,6 +103,36 @@ def test_run_json_remembers_when_a_run_was_resumed_and_keeps_its_start(tmp_path:
     assert (since["timestep"], Path(since["checkpoint"]).name) == (700, "checkpoint_700.zip")
 
 
+def test_a_run_that_lost_its_run_document_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    train(tmp_path / "straight", timesteps=900)
+    train(tmp_path / "run")
+    (tmp_path / "run/run.json").unlink()
+    result = resume(tmp_path / "run/checkpoint_700.zip", timesteps=900)
+    assert "run.json was lost and is written anew" in result.warnings[0]
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
+    assert (
+        left_by(tmp_path / "run", after=700)["metrics.jsonl"]
+        == left_by(tmp_path / "straight")["metrics.jsonl"]
+    )
+
+
+def test_run_json_tells_what_the_params_left_open(tmp_path: Path) -> None:
+    train(tmp_path / "run", device="auto")
+    chosen = json.loads((tmp_path / "run/run.json").read_text())["chosen"]
+    assert (chosen["network"]["kind"], chosen["network"]["hidden_sizes"]) == ("mlp", [64, 64])
+    assert (chosen["checkpoint_interval"], chosen["recording_interval"]) == (100, 100)
+    assert chosen["device"] not in (None, "auto")
+    assert chosen["precision"] not in (None, "auto")
+
+
+def test_the_line_of_a_run_too_short_for_one_is_gone_when_it_goes_on(tmp_path: Path) -> None:
+    train(tmp_path / "long", timesteps=1400, log_interval=1000)
+    train(tmp_path / "run", log_interval=1000)
+    assert [line["timestep"] for line in left_by(tmp_path / "run")["metrics.jsonl"]] == [700]
+    resume("latest", tmp_path / "run", timesteps=1400)
+    assert left_by(tmp_path / "run", after=700) == left_by(tmp_path / "long", after=700)
+
+
 def townlet_train(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "townlet_train", *arguments]
 
@@ -508,3 +538,21 @@ def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:
         run_strategy("bc", {}, config=RunConfig(), run_dir=tmp_path, resume_from="latest")
     with pytest.raises(UsageError, match="Name it with --resume-from"):
         run_strategy("ppo", {}, config=RunConfig(), run_dir=tmp_path, fork=True)
+
+
+def test_where_every_tick_is_late_a_signal_is_heard_at_each_and_no_byte_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+    config = RunConfig.model_validate({"env": "CartPole-v1", "seed": 3})
+    train(tmp_path / "fast")
+    monkeypatch.setattr("townlet_train.learners.on_policy.SECONDS_BETWEEN_REPORTS", 0.0)
+    run_strategy(
+        "ppo",
+        SHORT,
+        config=config,
+        run_dir=tmp_path / "slow",
+        report=lambda progress: heard.append(progress.done) if progress.phase == "ppo" else None,
+    )
+    assert set(range(100, 700)) <= set(heard)
+    assert left_by(tmp_path / "slow") == left_by(tmp_path / "fast")

@@ -40,19 +40,19 @@ def test_a_run_says_it_is_running_and_then_that_it_finished(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "status", "said"),
     [
-        (ValueError("no"), "failed"),
-        (Interrupted("stop"), "interrupted"),
-        (KeyboardInterrupt(), "interrupted"),
+        (ValueError("no"), "failed", "no"),
+        (Interrupted("stop"), "interrupted", "stop"),
+        (KeyboardInterrupt(), "interrupted", "Interrupted at once."),
     ],
 )
-def test_a_run_that_breaks_says_why(error: BaseException, status: str, tmp_path: Path) -> None:
+def test_a_run_that_breaks_says_why(error: BaseException, status: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(type(error)), opened(tmp_path):
         raise error
     document = described(tmp_path)
     assert document["status"] == status
-    assert document["error"] == {"type": type(error).__name__, "message": str(error)}
+    assert document["error"] == {"type": type(error).__name__, "message": said}
 
 
 def test_lines_are_on_disk_as_soon_as_they_are_recorded(tmp_path: Path) -> None:
@@ -90,10 +90,12 @@ def test_two_runs_never_share_a_directory(tmp_path: Path) -> None:
         assert ready.wait(30)
         before = (tmp_path / "run/run.json").read_bytes()
         with (
-            pytest.raises(UsageError, match=r"Another run is at work in .*/run"),
+            pytest.raises(UsageError, match=rf"going on in .*/run \(pid {other.pid}, since 20.*Z\). Wait"),
             opened(tmp_path / "run", overwrite=True),
         ):
             pass
+        with pytest.raises(UsageError, match="A run is going on"):
+            recover_run_dir(tmp_path / "run")
         assert (tmp_path / "run/run.json").read_bytes() == before
     finally:
         release.set()
@@ -166,6 +168,15 @@ def test_a_damaged_run_document_is_named(content: bytes, tmp_path: Path) -> None
             check_run_dir(tmp_path, overwrite=overwrite)
         assert str(tmp_path) in str(refusal.value)
         assert refusal.value.exit_code == 3
+
+
+def test_a_directory_that_lost_its_run_document_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint_300.zip").touch()
+    with pytest.raises(UsageError, match=r"--resume-from .*/checkpoint_300.zip goes on there"):
+        check_run_dir(tmp_path, overwrite=True)
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(UsageError, match=r"lost its run.json. Go on with --resume-from latest"):
+        check_run_dir(tmp_path, overwrite=True)
 
 
 def test_runs_lie_where_their_strategy_and_seed_say() -> None:

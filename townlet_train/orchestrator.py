@@ -138,6 +138,7 @@ class TrainingOrchestrator:
         check_run_dir(plan.run_dir, overwrite=overwrite, resumed=resumed)
         strategy.prepare(context)
         if dry_run:
+            logger.info("The run could start, and would write to %s", plan.run_dir)
             return TrainingResultDTO(strategy=name, warnings=plan.warnings)
         with open_run(
             plan.run_dir,

@@ -12,6 +12,7 @@ from townlet_train.config import DEFAULT, RunConfig, config_hash
 from townlet_train.contract import StartingPoint, StrategyParams, TrainingStrategy
 from townlet_train.errors import ConfigError, UsageError, suggestion
 from townlet_train.services.resume import (
+    LATEST,
     Found,
     changed_keys,
     check_budget,
@@ -21,7 +22,7 @@ from townlet_train.services.resume import (
     find_checkpoint,
     find_start,
 )
-from townlet_train.services.runs import RUN, Resumed, default_run_dir, recover_run_dir
+from townlet_train.services.runs import Resumed, default_run_dir, holds_run, recover_run_dir
 
 
 class Plan(NamedTuple):
@@ -62,7 +63,7 @@ def plan_run(
         UsageError: a setting differs that makes it another run, or there is nothing left to do.
         CheckpointError: the checkpoint to go on from is missing, damaged, or of something else.
     """
-    path = run_dir or default_run_dir(strategy.name, config.seed)
+    path = run_dir or _own_dir(resume_from, fork) or default_run_dir(strategy.name, config.seed)
     recover_run_dir(path)
     if resume_from is None:
         if fork:
@@ -70,7 +71,10 @@ def plan_run(
         return Plan(config, params, path)
     may_change = strategy.Params.may_change_on_resume
     if may_change is None:
-        raise UsageError(f"Runs of {strategy.name} cannot be resumed.")
+        raise UsageError(
+            f"Runs of {strategy.name} cannot be resumed. Leave --resume-from out and begin anew, with --overwrite "
+            f"or another --output-dir."
+        )
     if fork:
         found = find_checkpoint(str(resume_from), path)
         saved = found.state.get("params", {}) if found.algorithm == strategy.name else {}
@@ -83,9 +87,16 @@ def plan_run(
     if "timesteps" in may_change:
         check_budget(found, together)
     check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
-    run_dir = run_dir or (found.path.parent if (found.path.parent / RUN).exists() else path)
     start, warnings = _starting_point(found, found.forked), (*found.warnings, *warnings)
-    return Plan(continued, together, path if found.again else run_dir, start, warnings, found.resumed)
+    return Plan(continued, together, path, start, warnings, found.resumed)
+
+
+def _own_dir(resume_from: Path | str | None, fork: bool) -> Path | None:
+    """The directory of the run whose checkpoint is named, where the run goes on unless told otherwise."""
+    if resume_from is None or fork or str(resume_from) == LATEST:
+        return None
+    parent = Path(resume_from).parent
+    return parent if holds_run(parent) else None
 
 
 def build_params(strategy: type[TrainingStrategy], params: Mapping[str, Any]) -> StrategyParams:

@@ -40,17 +40,19 @@ def as_document(result: Any) -> dict[str, Any]:
 
 
 def render(result: Any, stream: TextIO) -> None:
-    """Print a result as tables: one of its single values, one for each list of records.
+    """Print a result as tables: one of its single values, one for each list of records, and what matters most last.
 
     On a terminal tables fit its width. Elsewhere a row is one line, unless COLUMNS sets a width.
     """
     single, tables = _split(as_document(result))
     for field, columns in getattr(result, "columns", {}).items():
         tables[field] = [{name: row[name] for name in columns} for row in tables.get(field, ())]
+    last = {name: single.pop(name) for name in getattr(result, "shown_last", ()) if name in single}
     console = _console(stream)
     widest = WIDEST_CELL if console.is_terminal else UNLIMITED
-    shown = [_pairs(single)] if single else []
+    shown: list[Table | str] = [_pairs(single)] if single else []
     shown += [_grid(title, rows, widest) for title, rows in tables.items()]
+    shown += ["", _pairs(last)] if last else []
     if console.is_terminal:
         console.print(*shown)
         return
@@ -119,7 +121,7 @@ def phase_lines(progress: Progress, time_left: str, width: int) -> list[str]:
     >>> report = Progress("ppo", 20, 50, {"return": -132.0625, "collect/s": 9131.0})
     >>> for line in phase_lines(report, "0:01:02 left", 32):
     ...     print(line)
-    ppo ━━━━────── 40% 0:01:02 left
+    ppo ━━━━─────── 40% 0:01:02 left
       return -132.1 collect 9.13k/s
     """
     share = min(progress.done / progress.total, 1.0) if progress.total else 1.0
@@ -168,7 +170,8 @@ def text(value: Any) -> str:
         case float():
             return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
         case list() | tuple() if len(value) > SHOWN_VALUES:
-            return f"{len(value)} values, {text(value[0])} to {text(value[-1])}"
+            least, most = _ends(value)
+            return f"{len(value)} values, {text(least)} to {text(most)}"
         case list() | tuple() if value and all(
             isinstance(item, str) and item.endswith(".") for item in value
         ):
@@ -181,6 +184,14 @@ def text(value: Any) -> str:
                 or "-"
             )
     return str(value)
+
+
+def _ends(values: Sequence[Any]) -> tuple[Any, Any]:
+    """The smallest and largest of numbers; of anything else the first and last."""
+    if not all(isinstance(value, int | float) for value in values):
+        return values[0], values[-1]
+    numbers = [value for value in values if not math.isnan(value)]
+    return (min(numbers), max(numbers)) if numbers else (math.nan, math.nan)
 
 
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Sequence[Mapping[str, Any]]]]:

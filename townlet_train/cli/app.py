@@ -17,6 +17,7 @@ from townlet_train import __version__
 from townlet_train.cli import output
 from townlet_train.cli.interrupts import terminate_as_interrupt
 from townlet_train.cli.lazy import LazyGroup
+from townlet_train.cli.options import OTHER_NAMES
 from townlet_train.cli.session import session_listing
 from townlet_train.errors import ExitCode, Interrupted, PluginError, TownletTrainError, UsageError, suggestion
 
@@ -138,5 +139,7 @@ def _usage_sentence(error: typer.TyperException) -> str:
     if option and context is not None:
         known = [name for param in context.command.get_params(context) for name in param.opts]
         if option not in known:
-            return f"No option {option!r} for {path}.{suggestion(option, known)} See: {path} --help"
+            meant = OTHER_NAMES.get(option, "")
+            likely = f" Did you mean {meant!r}?" if meant in known else suggestion(option, known)
+            return f"No option {option!r} for {path}.{likely} See: {path} --help"
     return f"{error.format_message().rstrip('.')}. See: {path} --help"

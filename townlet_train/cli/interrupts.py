@@ -32,7 +32,7 @@ class StopRequest:
             self._last_resort = threading.Timer(PATIENCE, os._exit, (ExitCode.INTERRUPTED,))
             self._last_resort.daemon = True
             self._last_resort.start()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"A second signal, {signal.Signals(number).name}, interrupted at once.")
         self.signal_name = signal.Signals(number).name
         os.write(2, b"Stopping at the next safe place; once more interrupts at once.\n")
 

@@ -32,3 +32,30 @@ Deterministic = Annotated[
         "--deterministic/--sampled", help="Take the most probable action, or sample.", show_default=False
     ),
 ]
+
+OTHER_NAMES = {
+    "--batch": "--batch-size",
+    "--clip-coef": "--clip-range",
+    "--discount": "--gamma",
+    "--entropy-coef": "--ent-coef",
+    "--env-id": "--env",
+    "--epochs": "--n-epochs",
+    "--lam": "--gae-lambda",
+    "--lr": "--learning-rate",
+    "--max-steps": "--timesteps",
+    "--minibatch-size": "--batch-size",
+    "--num-envs": "--n-envs",
+    "--num-epochs": "--n-epochs",
+    "--num-steps": "--n-steps",
+    "--num-timesteps": "--timesteps",
+    "--num-workers": "--n-workers",
+    "--out": "--output-dir",
+    "--output": "--output-dir",
+    "--resume": "--resume-from",
+    "--steps": "--timesteps",
+    "--total-timesteps": "--timesteps",
+    "--update-epochs": "--n-epochs",
+    "--value-coef": "--vf-coef",
+    "--workers": "--n-workers",
+}
+"""What other libraries call an option, and what it is called here; nothing of this is accepted, only suggested."""

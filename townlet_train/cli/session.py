@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _REGISTRY = "townlet_train.registry"
 _LISTING = "townlet_train.listing"
+_WARNED = "townlet_train.warned"
 
 
 def plugin_policy(context: typer.Context) -> PluginPolicy:
@@ -32,6 +34,7 @@ def session_registry(context: typer.Context) -> Registry:
     """The registry, loaded once per invocation."""
     if _REGISTRY not in context.meta:
         context.meta[_REGISTRY] = discover(plugin_policy(context))
+        _warn_of_unknown(context, context.meta[_REGISTRY].listing)
     registry: Registry = context.meta[_REGISTRY]
     return registry
 
@@ -42,8 +45,17 @@ def session_listing(context: typer.Context) -> Listing:
         return session_registry(context).listing
     if _LISTING not in context.meta:
         context.meta[_LISTING] = catalogue(plugin_policy(context))
+        _warn_of_unknown(context, context.meta[_LISTING])
     listing: Listing = context.meta[_LISTING]
     return listing
+
+
+def _warn_of_unknown(context: typer.Context, listing: Listing) -> None:
+    """Say once per invocation which plugins were named that nobody has; a name misspelt would have no effect."""
+    if not context.meta.setdefault(_WARNED, False):
+        context.meta[_WARNED] = True
+        for sentence in listing.unknown:
+            sys.stderr.write(f"Warning: {sentence}\n")
 
 
 def experts_for(context: typer.Context, policy: str | None) -> Experts:

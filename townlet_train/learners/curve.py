@@ -55,15 +55,29 @@ class TrainingCurve:
             while self._unshown and self._unshown[0].timestep <= self.told:
                 self._latest = self._unshown.popleft()
                 self._shown += 1
-            yield {
-                "timestep": self.told,
-                "episode": self._shown,
-                "reward": self._latest.episode_return if self._latest else None,
-                "episode_length": self._latest.episode_length if self._latest else None,
-                "loss": self._loss,
-                **({**stats.line(), **times()} if self.told + self.interval > now else {}),
-            }
+            newest = {**stats.line(), **times()} if self.told + self.interval > now else {}
+            yield self._line(self.told) | newest
         self._loss = stats.loss
+
+    def only_line(
+        self, now: int, stats: Measured, times: Callable[[], Mapping[str, float]] = dict
+    ) -> dict[str, Any] | None:
+        """The line of a run that ended before its first was due; None where there were lines."""
+        if self.told or not now:
+            return None
+        self._shown, self._latest = self.n_episodes, self._last[-1] if self._last else None
+        self._unshown.clear()
+        return self._line(now) | {**stats.line(), **times()}
+
+    def _line(self, timestep: int) -> dict[str, Any]:
+        """What a line says of the episodes shown by then."""
+        return {
+            "timestep": timestep,
+            "episode": self._shown,
+            "reward": self._latest.episode_return if self._latest else None,
+            "episode_length": self._latest.episode_length if self._latest else None,
+            "loss": self._loss,
+        }
 
     @property
     def n_episodes(self) -> int:

@@ -32,6 +32,7 @@ from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path
 
 TICKS_BETWEEN_REPORTS, FEWEST_TICKS_BETWEEN_REPORTS = 512, 64
+SECONDS_BETWEEN_REPORTS = 1.0
 logger = logging.getLogger(__name__)
 
 
@@ -111,6 +112,7 @@ def _iterate(run: OnPolicyRun[Stats], enough: Callable[[Stats], bool]) -> tuple[
         stats = run.iterate()
         while not (run.over or enough(stats)):
             stats = run.iterate()
+        run.end_metrics(stats)
     except Interrupted as stop:
         checkpoint = run.save()
         logger.info("stopped at step %d, saved %s", run.state.timestep, checkpoint)
@@ -139,7 +141,8 @@ class OnPolicyRun(Generic[Stats]):
         self._checkpoint_steps = params.checkpoint_steps(self._source.n_slots)
         self._played: Played | None = None  # the newest rollout
         self._shown: dict[str, float] = {}
-        self._unreported = 0
+        self._unreported, self._reported_at = 0, time.perf_counter()
+        self._pace = FEWEST_TICKS_BETWEEN_REPORTS  # ticks to the next look at the clock
         self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         self._began_at = state.timestep
         self._told = Spent(state.timestep, 0.0, 0.0)
@@ -176,7 +179,7 @@ class OnPolicyRun(Generic[Stats]):
         self.state.rollouts += 1
         told = self._record(episodes, measured, stats)
         self._on_rollout(self, stats)
-        if told and not self.over:  # a run that is over has nothing left to interrupt
+        if (told or self._late()) and not self.over:  # a run that is over has nothing left to interrupt
             self._report()
         return stats
 
@@ -197,6 +200,12 @@ class OnPolicyRun(Generic[Stats]):
         for line in curve.lines(episodes, self.state.timestep, measured, lambda: self._times(stats)):
             self._context.record(line)
         return curve.told > told
+
+    def end_metrics(self, stats: Stats) -> None:
+        """Record one line of a run that was too short for any; going on from it later leaves that line out."""
+        line = self.state.curve.only_line(self.state.timestep, stats, lambda: self._times(stats))
+        if line is not None:
+            self._context.record(line)
 
     def save(self) -> Path:
         """Write the run as it is to checkpoint_<timestep>.zip; a thread of its own would cost this one more."""
@@ -258,22 +267,28 @@ class OnPolicyRun(Generic[Stats]):
         left = min(self._source.missing, self._ticks_until(total))
         while left > 0:
             due = min((self.state.timestep // self._checkpoint_steps + 1) * self._checkpoint_steps, total)
-            n_ticks = min(left, self._ticks_until(due), TICKS_BETWEEN_REPORTS)
+            n_ticks = min(left, self._ticks_until(due), self._pace)
+            began = time.perf_counter()
             self._source.advance(actor, n_ticks)
+            self._pace = ticks_in_time(n_ticks, time.perf_counter() - began)
             left -= n_ticks
             self._unreported += n_ticks
             if self.state.timestep >= due:
                 log_save(self._parts.info.algorithm, self.state.timestep, total, self._shown)
                 self.save()
-            if self._unreported >= FEWEST_TICKS_BETWEEN_REPORTS:
+            if self._unreported >= FEWEST_TICKS_BETWEEN_REPORTS or self._late():
                 self._report()
 
     def _ticks_until(self, timestep: int) -> int:
         """Ticks that bring the steps of all slots to `timestep` or beyond."""
         return -((self.state.timestep - timestep) // self._source.n_slots)
 
+    def _late(self) -> bool:
+        """Whether the last report is so long ago that somebody who asked to stop would wonder."""
+        return time.perf_counter() - self._reported_at >= SECONDS_BETWEEN_REPORTS
+
     def _report(self) -> None:
-        self._unreported = 0
+        self._unreported, self._reported_at = 0, time.perf_counter()
         done, total = self.state.timestep, self._params.timesteps
         self._context.report(Progress(self._parts.info.algorithm, done, total, self._shown, live=True))
 
@@ -281,6 +296,16 @@ class OnPolicyRun(Generic[Stats]):
         """Report from within an update, which is finished before the run stops."""
         with suppress(Interrupted):
             self._report()
+
+
+def ticks_in_time(n_ticks: int, seconds: float) -> int:
+    """Ticks until the next look at the clock, when `n_ticks` took `seconds`; a slow environment is given few.
+
+    >>> ticks_in_time(64, 0.01), ticks_in_time(64, 16.0), ticks_in_time(4, 20.0)
+    (512, 4, 1)
+    """
+    paced = n_ticks * SECONDS_BETWEEN_REPORTS / max(seconds, 1e-9)
+    return int(min(max(paced, 1), TICKS_BETWEEN_REPORTS))
 
 
 @dataclass(frozen=True)

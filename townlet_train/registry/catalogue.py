@@ -40,7 +40,7 @@ def catalogue(
     if remembered is not None:
         return remembered
     listing = load(policy).listing
-    if not listing.problems:
+    if not listing.problems and not listing.unknown:
         _write(path, policy, listing)
     return listing
 

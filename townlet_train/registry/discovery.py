@@ -15,7 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError
+from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError, suggestion
 from townlet_train.registry.loggers import LoggerSource
 from townlet_train.registry.records import (
     ExpertRecord,
@@ -79,6 +79,16 @@ class PluginPolicy:
             return f"not among those allowed by {ALLOW}"
         return ""
 
+    def unknown(self, plugins: Iterable[PluginRecord]) -> tuple[str, ...]:
+        """A sentence for each name that a variable has and none of `plugins`."""
+        names = {_normal(name) for plugin in plugins for name in (plugin.name, plugin.distribution)}
+        return tuple(
+            f"{variable} names {name!r}, and no plugin of that name is installed.{suggestion(name, names)}"
+            for variable, given in ((ALLOW, self.allowed or ()), (DENY, self.denied))
+            for name in sorted(given)
+            if name not in names
+        )
+
 
 class _Incompatible(Exception):
     """A plugin was written for another version of the door."""
@@ -131,7 +141,7 @@ def discover(
         for env_id, build in brought.experts.items():
             players.append(_expert_record(env_id, plugin, players))
             experts.setdefault(env_id, partial(_build_guarded, plugin, env_id, build))
-    listing = Listing(tuple(records), tuple(plugins), tuple(players))
+    listing = Listing(tuple(records), tuple(plugins), tuple(players), policy.unknown(plugins))
     if policy.strict and listing.problems:
         raise PluginError(" ".join(listing.problems))
     return Registry(listing, classes, tuple(loggers), experts)

@@ -87,6 +87,7 @@ class Listing:
     strategies: tuple[StrategyRecord, ...]
     plugins: tuple[PluginRecord, ...]
     experts: tuple[ExpertRecord, ...] = ()
+    unknown: tuple[str, ...] = ()  # a sentence for each name that a variable has and no plugin
 
     @property
     def problems(self) -> tuple[str, ...]:

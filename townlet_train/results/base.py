@@ -16,12 +16,32 @@ class ResultDTO(BaseModel):
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """What a person is shown of each record in a field that lists some; of other fields, everything."""
 
+    shown_last: ClassVar[tuple[str, ...]] = ()
+    """What a person looks for, by dotted name: shown below everything else, in this order."""
+
     schema_version: str = Field("1.0.0", description="version of this document's schema")
     warnings: tuple[str, ...] = Field((), description="what the user should know although the work was done")
 
 
 class TrainingResultDTO(ResultDTO):
     """Base of every strategy's result."""
+
+    shown_last: ClassVar[tuple[str, ...]] = (
+        "status",
+        "accuracy",
+        "val_accuracy",
+        "val_accuracy_unforced",
+        "return_score_sampled",
+        "return_score_greedy",
+        "final_reward_mean",
+        "evaluation.mean",
+        "evaluation.ci_low",
+        "evaluation.ci_high",
+        "reward_threshold",
+        "converged",
+        "duration_sec",
+        "checkpoint",
+    )
 
     strategy: str = Field("", description="registered name of the strategy that produced this")
     duration_sec: float | None = Field(None, ge=0, description="wall-clock seconds")

@@ -75,7 +75,10 @@ def compare_runs(
         confidence=CONFIDENCE,
         methods=tuple(_method(key, groups[key], samples[key]) for key in groups),
         pairs=pairs,
-        answer=tuple(_answer(pair) for pair in pairs),
+        answer=tuple(
+            _answer(pair, len(groups[pair.env, pair.first]), len(groups[pair.env, pair.second]))
+            for pair in pairs
+        ),
         warnings=_doubts(groups),
     )
 
@@ -198,9 +201,15 @@ def _pair(env: str, first: str, second: str, samples: Mapping[tuple[str, str], S
     )
 
 
-def _answer(pair: MethodPairDTO) -> str:
+def _answer(pair: MethodPairDTO, n_first: int, n_second: int) -> str:
+    """What the interval of the difference says; of too few runs, that it says nothing."""
     names = (pair.first, pair.second)
     bounds = f"{pair.difference:+.4g} [{pair.difference_low:.4g}, {pair.difference_high:.4g}]"
+    if min(n_first, n_second) < FEW_RUNS:
+        return (
+            f"On {pair.env} it cannot be told whether {names[0]} or {names[1]} is better: {n_first} and {n_second} "
+            f"runs are too few, {FEW_RUNS} each are the least. Their difference is {bounds}."
+        )
     if pair.difference_low <= 0 <= pair.difference_high:
         return f"On {pair.env} neither {names[0]} nor {names[1]} is shown to be better: {bounds}."
     better, worse = names if pair.difference > 0 else names[::-1]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from townlet_train.config import RunConfig
-from townlet_train.data.checkpoint import Lineage, load_checkpoint
+from townlet_train.config import RunConfig, flatten
+from townlet_train.data.checkpoint import Checkpoint, Lineage, load_checkpoint
 from townlet_train.envs.build import build_env
 from townlet_train.envs.protocol import Pausable, VectorEnv, episodes_over
 from townlet_train.envs.streams import policy_uniforms, stream
@@ -84,7 +84,7 @@ def evaluate_as_configured(
             loaded = load_checkpoint(checkpoint)
             loaded.info.check_matches(env.spec)
             policy = NetworkPolicy(loaded, deterministic=deterministic, name=str(checkpoint))
-            warnings = warn_of_seen_seeds(loaded.info.lineage, seeds)
+            warnings = (*warn_of_seen_seeds(loaded.info.lineage, seeds), *warn_of_other_rules(loaded, config))
         elif scripted is not None:
             policy, warnings = scripted_policy(scripted, env.spec, experts), ()
             deterministic = not isinstance(policy, RandomPolicy)
@@ -102,6 +102,23 @@ def warn_of_seen_seeds(lineage: Lineage, seeds: Sequence[int]) -> tuple[str, ...
         f"{len(seen)} of {len(seeds)} evaluation seeds were trained on ({seen[0]} to {seen[-1]}), so these are no "
         f"held-out returns. Choose another --seed.",
     )
+
+
+def warn_of_other_rules(checkpoint: Checkpoint, config: RunConfig) -> tuple[str, ...]:
+    """A sentence when a town has other rules than the one the policy was trained in, as far as its checkpoint tells.
+
+    An anneal pays other social rewards from stage to stage, which is no other town.
+    """
+    saved = checkpoint.state.get("config", {})
+    if config.env != "town" or saved.get("env") != config.env:
+        return ()
+    trained_in, now = (dict(flatten(town)) for town in (saved["town"], config.town.model_dump(mode="json")))
+    other = [key for key in now if key != "reward.social_stage" and now[key] != trained_in.get(key, now[key])]
+    if not other:
+        return ()
+    first = f"town.{other[0]} is {now[other[0]]!r} and was {trained_in[other[0]]!r}"
+    more = f", and {len(other) - 1} more differ" if len(other) > 1 else ""
+    return (f"This town has other rules than the one the policy was trained in: {first}{more}.",)
 
 
 class Episodes(NamedTuple):

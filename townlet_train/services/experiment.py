@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from townlet_train.data.checkpoint import CheckpointInfo, load_checkpoint, sorted_checkpoints
+from townlet_train.data.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, sorted_checkpoints
 from townlet_train.files import to_json, write_bytes, write_json
 from townlet_train.results import TrainingResultDTO
 from townlet_train.services.clock import now, stamp
@@ -36,12 +36,13 @@ def close_experiment(run: Run, result: TrainingResultDTO) -> TrainingResultDTO:
     Returns the result with the checkpoint it names replaced by the model file, a copy of it.
     """
     info: CheckpointInfo | None = None
+    lines = run.lines()
     if result.checkpoint is not None:
         run.publish_model(Path(result.checkpoint))
         result = result.model_copy(update={"checkpoint": str(run.model_path)})
-        info = load_checkpoint(run.model_path).info
-        run.update(lineage=info.lineage.model_dump(mode="json"))
-    lines = run.lines()
+        checkpoint = load_checkpoint(run.model_path)
+        info = checkpoint.info
+        run.update(lineage=info.lineage.model_dump(mode="json"), chosen=chosen(checkpoint, result, lines))
     results = results_document(run, result, info, lines)
     write_bytes(run.path / f"{run.id}_metrics.json", metrics_json(run, lines).encode())
     write_bytes(run.path / "logs" / f"metrics_{stamp()}.csv", metrics_table(lines).encode())
@@ -50,6 +51,19 @@ def close_experiment(run: Run, result: TrainingResultDTO) -> TrainingResultDTO:
     summary = ", ".join(f"{name} {_shown(value)}" for name, value in reached if value is not None)
     logger.info("%s is finished: %s", run.id, summary)
     return result
+
+
+def chosen(checkpoint: Checkpoint, result: TrainingResultDTO, lines: Sequence[Line]) -> dict[str, Any]:
+    """What params leave open, as it was in the end; null where a method has no such thing or does not tell."""
+    placed = {
+        name: checkpoint.state.get(name, getattr(result, name, None)) for name in ("device", "precision")
+    }
+    return {
+        "network": dict(checkpoint.info.network),
+        **placed,
+        "checkpoint_interval": getattr(result, "checkpoint_interval", None),
+        "recording_interval": recording_interval(lines),
+    }
 
 
 def results_document(

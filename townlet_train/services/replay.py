@@ -67,6 +67,11 @@ class ReplayDatasetService:
             next(replay.samples())
         return source
 
+    def size(self, path: Path) -> tuple[int, int]:
+        """Frames and seeds of a recording."""
+        replay = open_replay(self.resolve_manifest(path))
+        return replay.n_frames, len(replay.seeds)
+
     def env_id(self, path: Path) -> str | None:
         """The environment a recording was made in; None when it does not say, as Townlet's own do not."""
         replay = open_replay(self.resolve_manifest(path))

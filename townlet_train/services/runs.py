@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TextIO
 
 from filelock import FileLock, Timeout
 
-from townlet_train.data.checkpoint import checkpoints_after
+from townlet_train.data.checkpoint import checkpoints_after, sorted_checkpoints
 from townlet_train.errors import Interrupted, UsageError
 from townlet_train.files import PARTIAL, atomic_path, make_folder, storing, to_json, write_json
 from townlet_train.services.clock import now, stamp
@@ -54,6 +54,10 @@ WRITTEN = (
 )
 logger = logging.getLogger(__name__)
 EXPERIMENTS = Path("results/experiments")
+_UNSAID: dict[type[BaseException], str] = {
+    KeyboardInterrupt: "Interrupted at once.",
+    MemoryError: "There was not enough memory.",
+}
 RECORDED_VERSIONS = ("townlet-train", "numpy", "torch", "safetensors", "gymnasium", "numba")
 
 
@@ -69,7 +73,12 @@ class Resumed(NamedTuple):
     def continues(self, run_dir: Path) -> bool:
         """Whether the run goes on where it was."""
         own = self.path is not None and self.path.resolve().parent == run_dir.resolve()
-        return (run_dir / RUN).exists() and (own or self.again)
+        return ((run_dir / RUN).exists() and (own or self.again)) or (own and holds_run(run_dir))
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a run wrote to the directory, even where its run.json is lost."""
+    return (path / RUN).exists() or (path / METRICS).exists()
 
 
 class Run:
@@ -159,7 +168,7 @@ def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None
     if not path.exists() or all(_of_no_run(entry.name) for entry in path.iterdir()):
         return
     if not (path / RUN).exists():
-        raise UsageError(f"{path} is not empty and holds no run. Choose another --output-dir.")
+        raise UsageError(_no_run(path))
     status = read_run(path / RUN)["status"]
     nothing_to_lose = status == "failed" and not any(path.glob("*.zip"))
     if not overwrite and not nothing_to_lose:
@@ -167,6 +176,23 @@ def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None
         raise UsageError(
             f"{path} already holds a run ({how}). Pass --overwrite to replace it or choose another --output-dir."
         )
+
+
+def _no_run(path: Path) -> str:
+    """Why a directory without a run.json is not written to, and how to go on from what is in it."""
+    checkpoints = sorted_checkpoints(path)
+    if not checkpoints:
+        return f"{path} is not empty and holds no run. Choose another --output-dir."
+    newest = checkpoints[-1]
+    if holds_run(path):
+        return (
+            f"{path} holds checkpoints up to {newest.name} and has lost its {RUN}. Go on with --resume-from latest, "
+            f"or choose another --output-dir."
+        )
+    return (
+        f"{path} holds checkpoints up to {newest.name}, and neither {RUN} nor {METRICS} of a run. Choose another "
+        f"--output-dir; --resume-from {newest} goes on there."
+    )
 
 
 def _of_no_run(name: str) -> bool:
@@ -207,10 +233,11 @@ def open_run(
         stack.enter_context(_locked(path))
         _put_back(path)
         check_run_dir(path, overwrite=overwrite, resumed=resumed)
+        found_lost = holds_run(path) and not (path / RUN).exists()
         document: dict[str, Any] = {"schema_version": RUN_SCHEMA, "id": run_id(strategy, seed)}
         document |= {"strategy": strategy, "seed": seed, "started_at": now()}
         if resumed is not None and resumed.continues(path):
-            before = read_run(path / RUN)
+            before = read_run(path / RUN) if (path / RUN).exists() else {}
             document |= {name: before[name] for name in KEPT if name in before}
             for later in checkpoints_after(path, resumed.timestep):
                 later.unlink()
@@ -226,9 +253,13 @@ def open_run(
             document["resumed"] = [*document.get("resumed", ()), since]
         run = Run(path, document["id"], document)
         stack.callback(run.close)
-        run.update(status="running", ended_at=None, error=None, versions=versions(), **details)
+        run.update(
+            status="running", pid=os.getpid(), ended_at=None, error=None, versions=versions(), **details
+        )
         if resumed is not None and resumed.path is not None:
             run.warnings = _rewind(resumed.path.parent / METRICS, path / METRICS, resumed.recorded)
+        if found_lost:
+            run.warnings += (f"{path / RUN} was lost and is written anew; when the run began is not known.",)
         stack.enter_context(_logged_to(path / "logs"))
         if resumed is not None and resumed.again:
             logger.info("%s had saved no checkpoint, so it begins again as it began", run.id)
@@ -236,7 +267,7 @@ def open_run(
             yield run
         except BaseException as error:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            described = {"type": type(error).__name__, "message": str(error)}
+            described = {"type": type(error).__name__, "message": str(error) or _UNSAID.get(type(error), "")}
             with suppress(
                 OSError
             ):  # on a full disk, what went wrong matters more than that it is not written down
@@ -283,12 +314,22 @@ def _locked(path: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
-            f"Another run is at work in {path}. Wait for it or choose another --output-dir."
+            f"A run is going on in {path}{_who(path)}. Wait for it or choose another --output-dir."
         ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _who(path: Path) -> str:
+    """Which process is at work in a directory, and since when, as far as its run.json says."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        document = json.loads((path / RUN).read_text(encoding="utf-8"))
+        since = [document["started_at"], *(each["at"] for each in document.get("resumed", ()))][-1]
+        if document["status"] == "running":
+            return f" (pid {document['pid']}, since {since})"
+    return ""
 
 
 @contextmanager
@@ -337,9 +378,9 @@ def _left_by_a_run(path: Path) -> list[Path]:
 
 
 def recover_run_dir(path: Path) -> None:
-    """Put back the run that a killed one was about to replace, unless somebody is at work there."""
-    if (path / PREVIOUS).exists():
-        with suppress(UsageError), _locked(path):
+    """Put back the run that a killed one was about to replace; raises `UsageError` when a run is going on there."""
+    if (path / LOCK).exists():
+        with _locked(path):
             _put_back(path)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Record = Any  # a numba record; mypy cannot see its fields
 COMPLETE = "complete.json"  # the compiled files and their sizes, written when all are there
+UNUSED_FOR = 30 * 86_400  # seconds after which compiled kernels of another version are thrown away
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -73,6 +75,8 @@ def compile_once(compile_all: Callable[[], None]) -> None:
     What is left of a cache that was damaged or never completed is thrown away first.
     """
     if kernels_are_compiled():
+        with suppress(OSError):
+            (cache_folder() / COMPLETE).touch()  # tells `prune` that somebody uses them
         return
     for stale in cache_folder().rglob("*.nb[ci]"):
         stale.unlink(missing_ok=True)
@@ -86,11 +90,21 @@ def compile_once(compile_all: Callable[[], None]) -> None:
             for path in cache_folder().rglob("*.nb[ci]")
         }
         write_json(cache_folder() / COMPLETE, kept)
+        prune(cache_folder(), time.time() - UNUSED_FOR)
         logger.info("Compiled in %.0f s and kept in %s.", seconds, cache_folder())
     else:
         logger.warning(
             "Compiled in %.0f s, again at every start: %s cannot be written to.", seconds, cache_folder()
         )
+
+
+def prune(own: Path, used_since: float) -> None:
+    """Remove kernels beside `own`, of other versions or places, that nobody used since then (epoch seconds)."""
+    for other in own.parent.glob("kernels-*"):
+        with suppress(OSError):
+            mark = other / COMPLETE
+            if other != own and (mark if mark.exists() else other).stat().st_mtime < used_since:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 @contextmanager

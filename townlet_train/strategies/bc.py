@@ -47,6 +47,20 @@ class BCStrategy:
         context.services.replay.check_env(manifest, context.config.env)
         context.services.evaluation.check_env(context.config.env)
         checked_device(self.params.device)
+        p = self.params
+        widths = (
+            "its own widths" if p.hidden_sizes is None else f"widths {', '.join(map(str, p.hidden_sizes))}"
+        )
+        logger.info(
+            "%s: %d frames of %d seeds, %.0f %% of the episodes held out; network %s with %s; up to %d epochs on %s",
+            manifest,
+            *context.services.replay.size(manifest),
+            100 * p.val_fraction,
+            p.network,
+            widths,
+            p.n_epochs,
+            p.device,
+        )
 
     def run(self, context: TrainingContext) -> BCTrainingResultDTO:
         """Clone the demonstrator; the epoch with the lowest held-out loss becomes the checkpoint."""
