@@ -41,8 +41,8 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task("LunarLander-v3", 8, 1, 1e-2, (2_000, 5_000, 20_000)),
-    Task("town", 4, 6, 2e-3, (3_840, 15_360, 61_440)),
+    Task("LunarLander-v3", 8, 1, 1e-2, (5_000, 20_000)),
+    Task("town", 4, 6, 2e-3, (15_360, 61_440)),
 )
 
 

@@ -183,6 +183,24 @@ def test_held_out_episodes_are_whole_and_never_trained_on(rng: np.random.Generat
     assert not set(demonstrations.episode[learner.train]) & set(demonstrations.episode[learner.val])
 
 
+@pytest.mark.parametrize("fits", [False, True])
+def test_a_learner_begins_with_the_weights_it_is_given_and_says_what_they_say(
+    fits: bool, rng: np.random.Generator
+) -> None:
+    demonstrations = rule_demonstrations()
+    split = split_by_episode(demonstrations, 0.25, rng)
+    first = BCLearner(MLP, BCSettings(1e-2, 16, 3), demonstrations, split, rng)
+    first.train_epoch()
+    given = first.clone()
+    spread = replace(demonstrations, features=demonstrations.features * 1.5 + 1)
+    settings = BCSettings(1e-3, 64, 1)
+    learner = BCLearner(MLP, settings, spread, split, rng, weights=given.weights, fits_normaliser=fits)
+    ours = learner.clone().weights
+    kept = np.array_equal(ours["normaliser.mean"], given.weights["normaliser.mean"])
+    assert kept is not fits
+    assert first.measure(ours, first.val).loss == pytest.approx(given.held_out.loss, rel=1e-4)
+
+
 def test_metrics_are_those_counted_by_hand(rng: np.random.Generator) -> None:
     demonstrations = rule_demonstrations(2, 200)
     weights, everything = random_weights(MLP), np.arange(400)

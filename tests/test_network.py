@@ -112,6 +112,29 @@ def test_separate_trunks_are_described_as_before_there_was_a_choice() -> None:
         replace(WITH_MAP, shared_trunk=True)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("spec", SPECS, ids=["mlp tanh", "mlp relu", "conflict aware", "shared"])
+def test_a_network_that_standardises_otherwise_says_the_same(
+    spec: NetworkSpec, rng: np.random.Generator
+) -> None:
+    torch = pytest.importorskip("torch")
+    from townlet_train.learners.networks import build_network
+
+    network = build_network(replace(spec, feature_clip=1e9), rng)
+    features = torch.from_numpy(rng.normal(size=(50, 5), scale=3).astype(np.float32))
+    maps = torch.from_numpy(rng.integers(0, 2, size=(50, 2, 3, 3), dtype=np.uint8))
+    said = []
+    for _ in range(3):
+        with torch.no_grad():
+            said.append(network.heads(network.normaliser(features), maps))
+        mean, std = rng.normal(size=5).astype(np.float32), rng.uniform(0.2, 4, 5).astype(np.float32)
+        network.restandardise(torch.from_numpy(mean), torch.from_numpy(std))
+        np.testing.assert_array_equal(network.normaliser.std.numpy(), std)
+    for logits, values in said[1:]:
+        torch.testing.assert_close(logits, said[0][0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(values, said[0][1], rtol=1e-4, atol=1e-4)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_sampling_never_returns_an_action_of_no_probability(seed: int) -> None:

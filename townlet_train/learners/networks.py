@@ -42,6 +42,13 @@ class FeatureNormaliser(nn.Module):
 class PolicyNetwork(nn.Module):
     """What every network here offers: masked logits and a value from raw features and maps."""
 
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normaliser = FeatureNormaliser(spec.n_features, spec.feature_clip)
+        if spec.distribution == "gaussian":
+            self.log_std = nn.Parameter(torch.zeros(spec.n_actions))
+
     @property
     def feature_layers(self) -> list[nn.Linear]:
         """The layers that read the standardised features."""
@@ -59,13 +66,6 @@ class PolicyNetwork(nn.Module):
             layer.weight.mul_(std / normaliser.std)
         normaliser.mean.copy_(mean)
         normaliser.std.copy_(std)
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.normaliser = FeatureNormaliser(spec.n_features, spec.feature_clip)
-        if spec.distribution == "gaussian":
-            self.log_std = nn.Parameter(torch.zeros(spec.n_actions))
 
     def forward(self, features: Tensor, maps: Tensor | None, action_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, n_actions), those of illegal actions at `ILLEGAL_LOGIT`, and values (n,)."""
@@ -97,7 +97,7 @@ class MlpPolicy(PolicyNetwork):
 
     @property
     def feature_layers(self) -> list[nn.Linear]:
-        return [_first(self.mlp_extractor[trunk]) for trunk in ("policy_net", "value_net")]
+        return [_first(trunk) for trunk in self.mlp_extractor.values()]
 
     def heads(self, normalised: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.spec.shared_trunk:

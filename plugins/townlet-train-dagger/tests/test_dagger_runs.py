@@ -85,10 +85,17 @@ def test_it_never_labels_more_than_it_was_told_and_no_iteration_is_left_out(tmp_
 
 
 def test_the_learner_comes_to_do_as_the_expert_in_the_states_it_visits(tmp_path: Path) -> None:
+    pytest.importorskip("Box2D")
+    told = {"timesteps": 8000, "n_iterations": 8, "n_envs": 8, "n_epochs": 4, "learning_rate": 1e-2}
+    result = dagger(tmp_path / "run", env="LunarLander-v3", **told)
+    assert result.agreement[-1] > result.agreement[1] + 0.15
+    assert result.val_accuracy > 0.8
+
+
+def test_what_it_learned_balances_the_pole_as_its_expert_does(tmp_path: Path) -> None:
     result = dagger(tmp_path / "run", timesteps=6000, n_epochs=4, n_envs=8, evaluation_episodes=20)
-    assert result.agreement[-1] > result.agreement[1] + 0.05
-    assert result.val_accuracy > 0.9
-    assert result.evaluation.mean > 400
+    assert result.evaluation.mean > 450
+    assert result.converged
 
 
 def test_the_labels_are_the_experts_and_the_states_those_that_the_learner_got_into(tmp_path: Path) -> None:
