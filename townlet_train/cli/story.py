@@ -338,7 +338,8 @@ def _beside(verdict: GateDTO) -> str:
     mean = found.get("mean")
     if mean is None or mean.release is None:
         return verdict.verdict
-    return f"{verdict.verdict}: earns {mean.candidate:.1f}, {mean.release:.1f} beside it, in {verdict.episodes} towns"
+    earned = f"earns {mean.candidate:.1f}, what it is compared with {mean.release:.1f}"
+    return f"{verdict.verdict} in {verdict.episodes} towns: {earned}"
 
 
 def _verdict_of_anneal(result: AnnealSummaryDTO) -> str:
