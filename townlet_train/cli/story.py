@@ -121,8 +121,9 @@ class Story:
         """Capture the expert; returns the agent-ticks."""
         from townlet_train.services.rollout import capture_as_configured
 
+        stored = self.config.rollout.model_copy(update={"store": "memmap"})
         captured = capture_as_configured(
-            self.config,
+            self.config.model_copy(update={"rollout": stored}),
             output=self.output / CAPTURED,
             with_maps=False,
             overwrite=self.overwrite,
