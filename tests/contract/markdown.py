@@ -32,12 +32,12 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Every command line of ours that a page shows, in a block or in the text, without prompt and comment."""
+    """Every command line of ours that a page shows, in a block or in the text, without prompt, target and comment."""
     text = page.read_text(encoding="utf-8")
     yield from re.findall(rf"(?<!`)`({PROGRAM} [^`]+)`", text)
     for block in blocks(page):
         for line in block.text.replace("\\\n", " ").splitlines():
-            command = line.strip().removeprefix("$ ").partition("  #")[0].strip()
+            command = line.strip().removeprefix("$ ").partition("  #")[0].partition(" > ")[0].strip()
             if command.startswith(f"{PROGRAM} "):
                 yield command
 

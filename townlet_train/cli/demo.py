@@ -30,7 +30,7 @@ def command(
     registry = session_registry(context)
     for strategy in ("bc", "anneal"):
         registry.select(strategy)
-    settings = load_settings(context, preset=PRESET, named={"seed": seed, "rollout.store": "memmap"})
+    settings = load_settings(context, preset=PRESET, named={"seed": seed})
     with reporting() as report:
         result = Story(settings, registry, output_dir, overwrite=overwrite, report=report).run()
     code = emit(result, json_output=json_output)

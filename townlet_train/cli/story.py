@@ -121,8 +121,9 @@ class Story:
         """Capture the expert; returns the agent-ticks."""
         from townlet_train.services.rollout import capture_as_configured
 
+        stored = self.config.rollout.model_copy(update={"store": "memmap"})
         captured = capture_as_configured(
-            self.config,
+            self.config.model_copy(update={"rollout": stored}),
             output=self.output / CAPTURED,
             with_maps=False,
             overwrite=self.overwrite,
@@ -338,7 +339,8 @@ def _beside(verdict: GateDTO) -> str:
     mean = found.get("mean")
     if mean is None or mean.release is None:
         return verdict.verdict
-    return f"{verdict.verdict}: earns {mean.candidate:.1f}, {mean.release:.1f} beside it, in {verdict.episodes} towns"
+    earned = f"earns {mean.candidate:.1f}, what it is compared with {mean.release:.1f}"
+    return f"{verdict.verdict} in {verdict.episodes} towns: {earned}"
 
 
 def _verdict_of_anneal(result: AnnealSummaryDTO) -> str:
