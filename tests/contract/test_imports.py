@@ -115,7 +115,9 @@ def imported_packages() -> set[str]:
 def test_every_package_that_is_imported_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [
-        line for name in ("torch", "pettingzoo", "envpool") for line in project["optional-dependencies"][name]
+        line
+        for name in ("torch", "pettingzoo", "envpool", "figures")
+        for line in project["optional-dependencies"][name]
     ]
     lines = [*project["dependencies"], *extras]
     declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in lines}

@@ -2,66 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from townlet_train.api import load_checkpoint
 from townlet_train.strategies.anneal.journey import Journey
 from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, DAGGER, EVAL, PPO, StageParams
 from townlet_train.strategies.anneal.schedule import ppo_stage_steps
-
-if TYPE_CHECKING:
-    from townlet_train.strategies.anneal.stages import Anneal
+from townlet_train.strategies.anneal.setting import Setting
 
 SLOWEST = 0.1  # share of the learning rate that the last stages keep
 
 
-def stage_strategy(stage: StageParams, journey: Journey, anneal: Anneal) -> dict[str, Any]:
+def stage_strategy(stage: StageParams, journey: Journey, setting: Setting) -> dict[str, Any]:
     """The strategy's name and its params."""
     builders = {BC: _bc, DAGGER: _dagger, CRITIC_WARMUP: _critic_warmup, PPO: _ppo}
     if stage.mode == EVAL:
         return {"strategy": EVAL, "params": {}}
     name = PPO if stage.mode == CRITIC_WARMUP else stage.mode
-    decided = builders[stage.mode](journey, anneal) if stage.mode in builders else {}
+    decided = builders[stage.mode](journey, setting) if stage.mode in builders else {}
     return {"strategy": name, "params": {**decided, **stage.params}}
 
 
-def _bc(journey: Journey, anneal: Anneal) -> dict[str, Any]:
-    return {"manifest": anneal.manifest, "evaluate": False, **anneal.suits.bc}
+def _bc(journey: Journey, setting: Setting) -> dict[str, Any]:
+    return {"manifest": setting.manifest, "evaluate": False, **setting.suits.bc}
 
 
-def _dagger(journey: Journey, anneal: Anneal) -> dict[str, Any]:
-    return {"manifest": anneal.manifest, "evaluation_episodes": 0}
+def _dagger(journey: Journey, setting: Setting) -> dict[str, Any]:
+    return {"manifest": setting.manifest, "evaluation_episodes": 0}
 
 
-def _critic_warmup(journey: Journey, anneal: Anneal) -> dict[str, Any]:
-    steps = int(anneal.suits.timesteps * anneal.params.critic_warmup)
+def _critic_warmup(journey: Journey, setting: Setting) -> dict[str, Any]:
+    steps = int(setting.suits.timesteps * setting.params.critic_warmup)
     return {
-        **_common(journey, anneal),
+        **_common(journey, setting),
         "timesteps": max(1, steps),
         "critic_only": True,
-        "until_explained_variance": anneal.params.critic_explains,
+        "until_explained_variance": setting.params.critic_explains,
         "kl_coef": 0.0,
     }
 
 
-def _ppo(journey: Journey, anneal: Anneal) -> dict[str, Any]:
-    suits, params = anneal.suits, anneal.params
-    steps = ppo_stage_steps(anneal.stages, suits)
+def _ppo(journey: Journey, setting: Setting) -> dict[str, Any]:
+    suits, params = setting.suits, setting.params
+    steps = ppo_stage_steps(setting.stages, suits)
     done = min(1.0, journey.steps / suits.timesteps)
-    common = _common(journey, anneal)
+    common = _common(journey, setting)
     common["learning_rate"] *= journey.rate_scale * max(SLOWEST, 1 - done)
     kl_coef = (
         suits.kl_coef if suits.kl_half_life is None else suits.kl_coef * 2 ** (-done / suits.kl_half_life)
     )
     kl_coef = max(suits.kl_floor, kl_coef) * journey.kl_scale
     kl_coef = max(kl_coef, journey.kl_least) if journey.kl_scale > 1 else kl_coef
-    near = {"kl_coef": kl_coef, "reference": anneal.context.run_dir / str(journey.clone)} if kl_coef else {}
+    near = {"kl_coef": kl_coef, "reference": setting.context.run_dir / str(journey.clone)} if kl_coef else {}
     recorded = {
         name: path
         for name in ("replay_manifest", "capture_dir")
         if (path := getattr(params, name)) is not None
     }
-    left = share_left(journey, anneal)
+    left = share_left(journey, setting)
     driven = {"expert_share": params.anneal_ratio * left, "bc_coef": params.bc_weight * left} if left else {}
     return {
         **common,
@@ -72,28 +70,28 @@ def _ppo(journey: Journey, anneal: Anneal) -> dict[str, Any]:
     }
 
 
-def share_left(journey: Journey, anneal: Anneal) -> float:
+def share_left(journey: Journey, setting: Setting) -> float:
     """What is left of the expert's part: all of it in the first stage of PPO, nothing in the last."""
-    n_stages = sum(stage.mode == PPO for stage in anneal.stages)
+    n_stages = sum(stage.mode == PPO for stage in setting.stages)
     n_done = sum(done.mode == PPO for done in journey.stages)
     return 1.0 if n_stages == 1 else 1 - n_done / (n_stages - 1)
 
 
-def _common(journey: Journey, anneal: Anneal) -> dict[str, Any]:
+def _common(journey: Journey, setting: Setting) -> dict[str, Any]:
     """What all stages of PPO are told; their network is the clone's."""
     return {
         "evaluation_episodes": 0,
         "telemetry_frequency": 0,
-        **_network(journey, anneal),
-        **anneal.suits.ppo,
+        **_network(journey, setting),
+        **setting.suits.ppo,
     }
 
 
-def _network(journey: Journey, anneal: Anneal) -> dict[str, Any]:
+def _network(journey: Journey, setting: Setting) -> dict[str, Any]:
     """The params that describe the clone's network."""
-    if anneal.params.clone is not None:
-        network = load_checkpoint(anneal.context.run_dir / str(journey.clone)).info.network
+    if setting.params.clone is not None:
+        network = load_checkpoint(setting.context.run_dir / str(journey.clone)).info.network
         names = ("hidden_sizes", "activation", "shared_trunk")
         return {"network": network["kind"], **{name: network[name] for name in names if name in network}}
     names = ("network", "hidden_sizes", "shared_trunk")
-    return {name: anneal.suits.bc[name] for name in names if name in anneal.suits.bc}
+    return {name: setting.suits.bc[name] for name in names if name in setting.suits.bc}

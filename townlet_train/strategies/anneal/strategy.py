@@ -59,8 +59,9 @@ class AnnealStrategy:
 
     def run(self, context: TrainingContext) -> AnnealSummaryDTO:
         """Stage after stage until all are done or the guardrails end it; the best policy is what it leaves."""
-        from townlet_train.strategies.anneal.stages import (
-            Anneal,
+        from townlet_train.strategies.anneal.setting import (
+            Setting,
         )  # brings NumPy, which a listing need not load
+        from townlet_train.strategies.anneal.stages import Anneal
 
-        return Anneal(self.params, context).run()
+        return Anneal(Setting.prepare(self.params, context)).run()
