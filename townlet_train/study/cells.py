@@ -119,24 +119,25 @@ def _anneal(job: Job) -> StudyCellDTO:
         "anneal", {**params, "clone": job.clone}, run_dir=job.folder, overwrite=True
     )
     assert isinstance(result, AnnealSummaryDTO)  # of the strategy of that name
-    stages = [stage for stage in result.stages if stage.checkpoint is not None]
+    measured = [(stage, stage.return_mean) for stage in result.stages if stage.return_mean is not None]
     curve = [
         StudyPointDTO(
             steps=stage.total_steps,
-            return_mean=stage.return_mean or 0.0,
+            return_mean=return_mean,
             faints_per_10k=stage.faints_per_10k,
             queue_conflict_events=stage.queue_conflict_events,
         )
-        for stage in stages
+        for stage, return_mean in measured
     ]
     if result.stages[-1].action in ("hold", "fail"):
-        best = [point for point, stage in zip(curve, stages, strict=True) if stage.best][-1]
+        best = [point for point, (stage, _) in zip(curve, measured, strict=True) if stage.best][-1]
         curve.append(best.model_copy(update={"steps": job.timesteps}))
+    last, _ = measured[-1]
     cell = _cell(
         job,
         result.steps,
         tuple(curve),
-        job.folder / str(stages[-1].checkpoint),
+        job.folder / str(last.checkpoint),
         Path(str(result.checkpoint)),
     )
     actions = tuple(stage.action for stage in result.stages if stage.action)
