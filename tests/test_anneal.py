@@ -255,6 +255,11 @@ CORRECTED = [
 ]
 
 
+def test_steps_of_ppo_are_the_anneals_to_share_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give timesteps, or a schedule"):
+        anneal(tmp_path / "run", [CLONE], {"ppo": {"timesteps": 100}})
+
+
 @pytest.mark.parametrize(("earned", "near"), [(35.0, 1), (29.9, 0)])
 def test_the_better_of_two_imitations_is_what_later_stages_stay_near_and_are_compared_with(
     earned: float, near: int, tmp_path: Path

@@ -95,6 +95,12 @@ class AnnealParams(StrategyParams):
         return self
 
     @model_validator(mode="after")
+    def _steps_are_shared_out(self) -> AnnealParams:
+        if "timesteps" in self.ppo:
+            raise ValueError("ppo.timesteps is the anneal's to share out: give timesteps, or a schedule")
+        return self
+
+    @model_validator(mode="after")
     def _one_beginning(self) -> AnnealParams:
         if self.clone is not None and self.bc_manifest is not None:
             raise ValueError("one of clone and bc_manifest can be named, not both")
