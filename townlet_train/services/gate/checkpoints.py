@@ -57,9 +57,8 @@ def gate_checkpoints(
     if len({path.resolve() for path in candidates}) < len(candidates):
         raise UsageError("A candidate is named twice; each is judged once.")
     check_block_unseen(config)
-    with closing(
-        build_env(config, min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS))
-    ) as env:
+    n_envs = min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS)
+    with closing(build_env(config, n_envs, n_workers=None)) as env:
         settings = with_threshold_of(env, config.gate, release)
         players = [_candidate(path, env, config) for path in candidates]
         reference = None if release is None else _release(release, env, config, experts)
@@ -88,7 +87,7 @@ def evaluate_pair(
     Raises:
         CheckpointError: as `gate_checkpoints`.
     """
-    with closing(build_env(config, min(config.gate.episodes, MOST_ENVS))) as env:
+    with closing(build_env(config, min(config.gate.episodes, MOST_ENVS), n_workers=None)) as env:
         ours, theirs = _candidate(candidate, env, config), _release(release, env, config, experts)
         seeds = block_seeds(config.gate)
         first = _unplayed(ours, env) if ours.problems else measure(ours, env, seeds, _part(0, 2, report))
