@@ -1,7 +1,7 @@
 """Which training methods are installed: found by entry point, checked, and kept apart when broken."""
 
 from townlet_train.registry.catalogue import catalogue
-from townlet_train.registry.discovery import PluginPolicy, discover
+from townlet_train.registry.discovery import PluginPolicy, contract_violation, discover
 from townlet_train.registry.loggers import LoggerSource, RunLoggers
 from townlet_train.registry.records import (
     ExpertRecord,
@@ -23,5 +23,6 @@ __all__ = [
     "RunLoggers",
     "StrategyRecord",
     "catalogue",
+    "contract_violation",
     "discover",
 ]

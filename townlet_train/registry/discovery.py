@@ -281,7 +281,10 @@ def contract_violation(strategy: object) -> str:
         return f"townlet_train_strategies returned {strategy!r}, expected a strategy class"
     rules: dict[str, tuple[str, Callable[[object], bool]]] = {
         "name": ("a lower-case word", lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value))),
-        "summary": ("one line of text", lambda value: isinstance(value, str) and bool(value.strip())),
+        "summary": (
+            "one line of text",
+            lambda value: isinstance(value, str) and len(value.strip().splitlines()) == 1,
+        ),
         "requires_torch": ("True or False", lambda value: isinstance(value, bool)),
         "Params": (
             "a subclass of StrategyParams",
