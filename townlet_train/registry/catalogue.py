@@ -25,7 +25,7 @@ from townlet_train.registry.records import (
     StrategyRecord,
 )
 
-FORMAT = 2
+FORMAT = 3
 
 
 def catalogue(

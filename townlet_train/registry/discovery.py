@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError, suggestion
 from townlet_train.registry.loggers import LoggerSource
 from townlet_train.registry.records import (
+    UNKNOWN,
     ExpertRecord,
     Listing,
     PluginRecord,
@@ -159,16 +161,19 @@ def _load(
 ) -> tuple[PluginRecord, _Contribution]:
     """One entry point's record and what it brings."""
     distribution, version = _origin(entry_point)
+    began = time.perf_counter()
 
     def record(status: PluginStatus, reason: str = "", trace: str = "") -> PluginRecord:
-        return PluginRecord(entry_point.name, distribution, version, status, reason, trace)
+        load_ms = round(1e3 * (time.perf_counter() - began), 3)
+        return PluginRecord(entry_point.name, distribution, version, status, reason, trace, load_ms)
 
     objection = policy.objection(entry_point.name, distribution)
     if objection:
         return record(PluginStatus.DISABLED, objection), _Contribution()
     try:
         with redirect_stdout(sys.stderr):
-            return record(PluginStatus.OK), _contributed(manager, entry_point, policy.reserved)
+            brought = _contributed(manager, entry_point, policy.reserved)
+            return record(PluginStatus.OK), brought
     except _Incompatible as error:
         return record(PluginStatus.INCOMPATIBLE, str(error)), _Contribution()
     except _Nonsense as error:
@@ -341,8 +346,8 @@ def _origin(entry_point: EntryPoint) -> tuple[str, str]:
         if distribution is not None:
             return str(distribution.name), str(distribution.version)
     except Exception:  # a distribution whose metadata is gone or damaged, as a broken uninstall leaves it
-        return "unknown", "unknown"
-    return "unknown", "unknown"
+        return UNKNOWN, UNKNOWN
+    return UNKNOWN, UNKNOWN
 
 
 def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:

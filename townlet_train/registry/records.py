@@ -22,6 +22,9 @@ SHIPPED_APART = {  # strategies that are distributions of their own
 }
 
 
+UNKNOWN = "unknown"  # the distribution of an entry point whose metadata is gone
+
+
 class PluginStatus(StrEnum):
     """What became of an entry point."""
 
@@ -41,11 +44,17 @@ class PluginRecord:
     status: PluginStatus
     reason: str = ""
     traceback: str = ""
+    load_ms: float = field(default=0.0, compare=False)  # milliseconds its import and its hooks took
 
     @property
     def broken(self) -> bool:
         """Whether it should have worked and did not."""
         return self.status in (PluginStatus.FAILED, PluginStatus.INCOMPATIBLE)
+
+    @property
+    def known(self) -> bool:
+        """Whether its distribution says which it is."""
+        return UNKNOWN not in (self.distribution, self.version)
 
     def __str__(self) -> str:
         return f"Plugin {self.name!r} of {self.distribution} {self.version}: {self.reason}"
@@ -123,6 +132,20 @@ class Registry:
     def plugins(self) -> tuple[PluginRecord, ...]:
         """One record per entry point found."""
         return self.listing.plugins
+
+    def plugin(self, name: str) -> PluginRecord:
+        """The plugin of an entry point or a distribution, one of whose strategies may be named as well.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        for plugin in self.plugins:
+            if name in (plugin.name, plugin.distribution):
+                return plugin
+        for strategy in self.strategies:
+            if name == strategy.name:
+                return next(plugin for plugin in self.plugins if plugin.distribution == strategy.distribution)
+        raise UnknownNameError("plugin", name, {plugin.name for plugin in self.plugins})
 
     def params(self) -> dict[str, type[StrategyParams]]:
         """The params model of each strategy by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress, TrainingContext, TrainingStrategy
+from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.errors import Interrupted, PluginError, TorchNotAvailableError, TownletTrainError
 from townlet_train.orchestrator import TrainingOrchestrator
 from townlet_train.plan import build_params
@@ -35,7 +37,8 @@ SMALL: Mapping[str, Any] = {  # params of these names, where they are not given
     "evaluation_episodes": 2,
 }
 RECORDING = {"towns": 10, "ticks": 64}
-TIMES = re.compile(r"(^|_)(sec|seconds|ms|time|timestamp)$")  # names of what no two runs have in common
+# Names of what no two runs have in common: times, and hashes of files that say where they lie.
+THEIR_OWN = re.compile(r"(^|_)(sec|seconds|ms|time|timestamp|sha256)$")
 
 Report = Callable[[Progress], None]
 
@@ -62,6 +65,16 @@ class Trial:
         path = self.folder / "run/metrics.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         return [_timeless(json.loads(line), self.folder) for line in text.splitlines()]
+
+    @property
+    def weights(self) -> str:
+        """A hash of what the policy computes with, or an empty string where none is left."""
+        if self.result.checkpoint is None:
+            return ""
+        digest = hashlib.sha256()
+        for name, array in sorted(load_checkpoint(Path(self.result.checkpoint)).weights.items()):
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     @property
     def found(self) -> dict[str, Any]:
@@ -111,7 +124,9 @@ class Bench:
     def paths(self) -> frozenset[str]:
         """The params that are paths."""
         fields = self.strategy.Params.model_fields.items()
-        return frozenset(name for name, field in fields if Path in (field.annotation, *get_args(field.annotation)))
+        return frozenset(
+            name for name, field in fields if Path in (field.annotation, *get_args(field.annotation))
+        )
 
     def whole(self) -> Trial:
         """The run that others are compared with, made once.
@@ -159,10 +174,14 @@ class Bench:
 
         try:
             self.attempt(name, dry_run=True, noise=noise, **options)
+        except Unchecked:
+            raise
         except TorchNotAvailableError as error:
             raise Unchecked(str(error)) from error
         except TownletTrainError as error:
-            raise Unchecked(f"`prepare` refused: {error} Hand the check params or a config that fit.") from error
+            raise Unchecked(
+                f"`prepare` refused: {error} Hand the check params or a config that fit."
+            ) from error
         except Exception as error:
             raise BrokenRule(
                 f"`prepare` raised {type(error).__name__}: {error}. Raise an error of townlet_train.api."
@@ -278,9 +297,9 @@ def _told(error: TownletTrainError) -> str:
 
 
 def _timeless(value: Any, folder: Path) -> Any:
-    """A document without what is called a time, and with the folder's name as a dot."""
+    """A document without what every run has its own of, and with the folder's name as a dot."""
     if isinstance(value, dict):
-        return {name: _timeless(item, folder) for name, item in value.items() if not TIMES.search(name)}
+        return {name: _timeless(item, folder) for name, item in value.items() if not THEIR_OWN.search(name)}
     if isinstance(value, list | tuple):
         return [_timeless(item, folder) for item in value]
     if isinstance(value, float) and value != value:

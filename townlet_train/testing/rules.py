@@ -17,12 +17,11 @@ from pydantic import ValidationError
 
 from townlet_train.contract import Progress, TrainingContext
 from townlet_train.errors import Interrupted, PluginError, TorchNotAvailableError, TownletTrainError
-from townlet_train.results import TrainingResultDTO
 from townlet_train.testing.bench import Bench, BrokenRule, Trial, Unchecked, watching_prepare
 
 HEAVY = ("gymnasium", "numba", "numpy", "torch")
 IMPORT_TIMEOUT = 120.0  # seconds
-LATE_REPORTS = 100  # that may come after the one that raised Interrupted, until a step is over and saved
+LATE_STEPS = 1  # that a run may still go after a report that raised Interrupted, to end what it is in
 NOWHERE = "NoEnvironmentHasThisName-v0"
 
 
@@ -115,6 +114,8 @@ def check_prepare(bench: Bench) -> None:
     watched = watching_prepare(bench.strategy, look, look)
     try:
         bench.attempt("prepared", dry_run=True, strategy=watched)
+    except Unchecked:
+        raise
     except TownletTrainError as error:
         raise Unchecked(f"`prepare` refused: {error}") from error
     except Exception as error:
@@ -172,7 +173,9 @@ def check_result(bench: Bench) -> None:
     if again.model_dump_json() != text:
         raise BrokenRule(f"{kind.__qualname__} is another after JSON. Use values that JSON keeps.")
     if kind.model_config.get("extra") != "forbid" or not kind.model_config.get("frozen"):
-        raise BrokenRule(f"{kind.__qualname__} can be changed or takes unknown fields. Leave both as they are.")
+        raise BrokenRule(
+            f"{kind.__qualname__} can be changed or takes unknown fields. Leave both as they are."
+        )
 
 
 def check_seed(bench: Bench) -> None:
@@ -180,6 +183,8 @@ def check_seed(bench: Bench) -> None:
     whole = bench.whole()
     again = bench.run("again", noise=1)
     what = _difference(whole.found, again.found) or _lines_differ(whole, again)
+    if not what and whole.weights != again.weights:
+        what = "other weights"
     if what:
         raise BrokenRule(
             f"two runs with seed {bench.config.seed} differ: {what}. Draw from context.rng and from nothing else."
@@ -189,9 +194,7 @@ def check_seed(bench: Bench) -> None:
 def check_cancel(bench: Bench) -> None:
     """When `context.report` raises Interrupted, the run stops and lets it pass."""
     if not bench.whole().reports:
-        raise BrokenRule(
-            "`run` never calls context.report, so Ctrl-C cannot stop it. Report in every loop."
-        )
+        raise BrokenRule("`run` never calls context.report, so Ctrl-C cannot stop it. Report in every loop.")
     calls: list[Progress] = []
 
     def stop(progress: Progress) -> None:
@@ -201,12 +204,10 @@ def check_cancel(bench: Bench) -> None:
     try:
         bench.run("cancelled", report=stop)
     except Interrupted:
-        first = calls[0]
-        late = [call for call in calls[1:] if call.phase != first.phase or call.done > first.done]
-        if late or len(calls) > 1 + LATE_REPORTS:
-            further = late[0] if late else calls[-1]
+        first, last = calls[0], calls[-1]
+        if len({(call.phase, call.done) for call in calls}) > 1 + LATE_STEPS:
             raise BrokenRule(
-                f"`run` went on to {further.done} of {further.phase!r} after context.report raised Interrupted at "
+                f"`run` went on to {last.done} of {last.phase!r} after context.report raised Interrupted at "
                 f"{first.done} of {first.phase!r}. End the step at hand, save, and let it pass."
             ) from None
         return
@@ -240,9 +241,8 @@ def check_resume(bench: Bench) -> None:
         resumed = bench.run("resumed", resume_from="latest", noise=1)
     except (BrokenRule, Unchecked) as error:
         raise BrokenRule(f"a run stopped at {at} of {total} cannot be resumed: {error}") from error
-    weights = whole.result.checkpoint_sha256, resumed.result.checkpoint_sha256
-    what = "other weights" if weights[0] != weights[1] else _lines_differ(whole, resumed)
-    if not whole.lines and weights == (None, None):
+    what = "other weights" if whole.weights != resumed.weights else _lines_differ(whole, resumed)
+    if not whole.lines and not whole.weights:
         what = _difference(whole.found, resumed.found)
     if what:
         raise BrokenRule(
@@ -262,13 +262,17 @@ def check_errors(bench: Bench) -> None:
             missing = bench.folder / "no_such_file"
             refused = _refuses(bench, f"{name}={missing}", params={**bench.params, name: missing})
             if not refused:
-                raise BrokenRule(f"`prepare` takes {name}={missing}, which does not exist. Fail there, not in `run`.")
+                raise BrokenRule(
+                    f"`prepare` takes {name}={missing}, which does not exist. Fail there, not in `run`."
+                )
 
 
 def _refuses(bench: Bench, what: str, **changed: Any) -> bool:
     """Whether a dry run is refused; `BrokenRule` where that is not said as an error of ours."""
     try:
         bench.attempt("refused", dry_run=True, **changed)
+    except Unchecked:
+        raise
     except TorchNotAvailableError as error:
         raise Unchecked(str(error)) from error
     except PluginError as error:
