@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,26 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="Name of a plugin, its distribution or one of its strategies.")]
+
+
+@app.command()
+def new(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the strategy, e.g. my-strategy.")],
+    torch: Annotated[bool, typer.Option("--torch", help="A method that learns by gradients.")] = False,
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", help="Where the distribution's folder goes.", show_default=False)
+    ] = Path(),
+    json_output: JsonOutput = False,
+) -> int:
+    """Write a distribution with a strategy that runs and a test that passes, to change into your own."""
+    from townlet_train.cli.commands import COMMANDS
+    from townlet_train.testing.scaffold import write_plugin
+
+    strategies = {record.name for record in session_listing(context).strategies}
+    words = {word for command in COMMANDS for word in command.split()}
+    result = write_plugin(name, output_dir, torch=torch, taken=strategies | words)
+    return emit(result, json_output=json_output)
 
 
 @app.command("list")
@@ -71,9 +92,8 @@ def freeze(context: typer.Context, json_output: JsonOutput = False) -> int:
     from townlet_train.results import PluginPinsDTO
 
     used = (plugin for plugin in session_listing(context).plugins if plugin.status is PluginStatus.OK)
-    result = PluginPinsDTO(
-        pins=tuple(sorted({f"{plugin.distribution}=={plugin.version}" for plugin in used if plugin.known}))
-    )
+    known = sorted({(plugin.distribution, plugin.version) for plugin in used if plugin.known})
+    result = PluginPinsDTO(pins=tuple(f"{distribution}=={version}" for distribution, version in known))
     if json_output:
         return emit(result, json_output=True)
     write("\n".join(result.pins))
@@ -107,7 +127,8 @@ def check(
     if settings.origin["env"] == DEFAULT:
         world = world.model_copy(update={"env": SMALL_WORLD["env"]})
     log_to_stderr()
-    logging.getLogger("townlet_train").setLevel(logging.ERROR)  # of many short runs nobody reads the lines
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.ERROR)  # of many short runs nobody reads the lines
     rules: list[RuleDTO] = []
     with reporting() as report:
         for strategy in strategies:

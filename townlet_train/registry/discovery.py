@@ -343,11 +343,10 @@ def _origin(entry_point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution an entry point belongs to."""
     try:
         distribution = entry_point.dist
-        if distribution is not None:
-            return str(distribution.name), str(distribution.version)
+        name, version = (distribution.name, distribution.version) if distribution else (None, None)
     except Exception:  # a distribution whose metadata is gone or damaged, as a broken uninstall leaves it
         return UNKNOWN, UNKNOWN
-    return UNKNOWN, UNKNOWN
+    return str(name or UNKNOWN), str(version or UNKNOWN)
 
 
 def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:
