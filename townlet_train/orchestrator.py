@@ -116,9 +116,8 @@ class TrainingOrchestrator:
             UsageError: the run directory is taken, or a setting differs that makes it another run.
             CheckpointError: the checkpoint to go on from is missing, damaged, or of something else.
         """
-        plan = plan_run(
-            self.config, self.origin, self.registry.find(name), params, run_dir, resume_from, fork=fork
-        )
+        chosen = self.registry.find(name)
+        plan = plan_run(self.config, self.origin, chosen, params, run_dir, resume_from, fork=fork)
         strategy = self.build_strategy(name, plan.params)
         details = plan.describe(strategy, self.origin)
         context = TrainingContext(
@@ -139,10 +138,10 @@ class TrainingOrchestrator:
         strategy.prepare(context)
         if dry_run:
             logger.info("The run could start, and would write to %s", plan.run_dir)
-            return TrainingResultDTO(strategy=name, warnings=plan.warnings)
+            return TrainingResultDTO(strategy=chosen.name, warnings=plan.warnings)
         with open_run(
             plan.run_dir,
-            strategy=name,
+            strategy=chosen.name,
             seed=plan.config.seed,
             details=details,
             overwrite=overwrite,
@@ -166,8 +165,8 @@ class TrainingOrchestrator:
         self, name: str, strategy: TrainingStrategy, context: TrainingContext
     ) -> TrainingResultDTO:
         """Run a strategy; what a plugin does wrong is told with the plugin's name."""
-        record = next(record for record in self.registry.strategies if record.name == name)
-        whose = f"Strategy {name!r} of {record.distribution} {record.version}"
+        record = self.registry.record(name)
+        whose = f"Strategy {record.name!r} of {record.distribution} {record.version}"
         try:
             result = strategy.run(context)
         except (TownletTrainError, OSError, MemoryError):

@@ -81,18 +81,24 @@ class LazyGroup(QuickGroup):
         if name in COMMANDS:
             return _load_entry(name)
         registry = session_registry(context)
-        if name not in registry.classes and not any(plugin.name == name for plugin in registry.plugins):
+        try:
+            strategy = registry.find(name)
+        except UnknownNameError:
             left_out = " ".join(str(plugin) for plugin in registry.plugins if plugin.reason)
-            raise UnknownNameError("command", name, [*COMMANDS, *registry.classes], hint=left_out)
+            raise UnknownNameError("command", name, [*COMMANDS, *registry.classes], hint=left_out) from None
         from townlet_train.cli.generated import strategy_command
 
-        return strategy_command(registry.find(name))
+        return strategy_command(strategy, name)
 
     def _help_lines(self, context: typer.Context) -> dict[str, str]:
         strategies: dict[str, str] = {}
-        for record in session_listing(context).strategies:
-            line = record.summary if record.available else f"{record.summary} (not available here)"
-            strategies.setdefault(record.name, line)
+        listing = session_listing(context)
+        clashes = listing.clashes
+        for record in listing.strategies:
+            line = record.summary
+            if not record.available and record not in clashes:
+                line = f"{line} (not available here)"
+            strategies.setdefault(record.address if record in clashes else record.name, line)
         return strategies | {name: entry.help for name, entry in COMMANDS.items()}
 
 

@@ -149,15 +149,15 @@ def _to_check(registry: Registry, name: str) -> list[type[TrainingStrategy]]:
     from townlet_train.errors import PluginError
     from townlet_train.registry import PluginStatus
 
-    if name in registry.classes:
-        return [registry.classes[name]]
+    if name in registry.classes or name in registry.addresses:
+        return [registry.find(name)]
     plugin = registry.plugin(name)
     if plugin.status is not PluginStatus.OK:
         raise PluginError(str(plugin))
-    names = [found for found in _strategies(registry.listing, plugin) if found in registry.classes]
-    if not names:
+    addresses = [f"{plugin.distribution}:{found}" for found in _strategies(registry.listing, plugin)]
+    if not addresses:
         raise PluginError(f"Plugin {plugin.name!r} of {plugin.distribution} brings no strategy to check.")
-    return [registry.classes[found] for found in names]
+    return [registry.find(address) for address in dict.fromkeys(addresses)]
 
 
 def _strategies(listing: Listing, plugin: PluginRecord) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from townlet_train.registry import Listing, PluginPolicy, Registry, catalogue, d
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig, Settings
+    from townlet_train.contract import TrainingStrategy
 
 _REGISTRY = "townlet_train.registry"
 _LISTING = "townlet_train.listing"
@@ -70,20 +71,24 @@ def load_settings(
     preset: str | None = None,
     sets: Iterable[str] | None = None,
     named: Mapping[str, object] | None = None,
+    chosen: type[TrainingStrategy] | None = None,
 ) -> Settings:
     """The run's settings from all layers; `named` maps dotted keys to the values of options, None when not given.
+
+    The section of a strategy's name is that of the one `chosen`, where several have it.
 
     Raises:
         ConfigError: a file, key or value is wrong.
     """
     from townlet_train.config import load
 
+    own = {} if chosen is None else {chosen.name: chosen.Params}
     return load(
         files=files or (),
         preset=preset,
         sets=sets or (),
         named=named,
-        sections=lambda: session_registry(context).params(),
+        sections=lambda: session_registry(context).params() | own,
     )
 
 

@@ -108,6 +108,17 @@ class _Contribution(NamedTuple):
     experts: Mapping[str, ExpertBuilder] = MappingProxyType({})
 
 
+class _Brought(NamedTuple):
+    """A strategy and the plugin that brings it."""
+
+    plugin: PluginRecord
+    strategy: type[TrainingStrategy]
+
+    @property
+    def address(self) -> str:
+        return f"{self.plugin.distribution}:{self.strategy.name}"
+
+
 def discover(
     policy: PluginPolicy | None = None, entry_points: Iterable[EntryPoint] | None = None
 ) -> Registry:
@@ -126,9 +137,8 @@ def discover(
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
-    records: list[StrategyRecord] = []
     plugins: list[PluginRecord] = []
-    classes: dict[str, type[TrainingStrategy]] = {}
+    strategies: list[_Brought] = []
     loggers: list[LoggerSource] = []
     experts: dict[str, ExpertBuilder] = {}
     players: list[ExpertRecord] = []
@@ -136,17 +146,27 @@ def discover(
         plugin, brought = _load(manager, entry_point, policy)
         plugins.append(plugin)
         loggers += [] if brought.logger is None else [LoggerSource(plugin, brought.logger)]
-        for strategy in brought.strategies:
-            holder = next((record for record in records if record.name == strategy.name), None)
-            records.append(_record(strategy, plugin, holder))
-            classes.setdefault(strategy.name, strategy)
+        strategies += [_Brought(plugin, strategy) for strategy in brought.strategies]
         for env_id, build in brought.experts.items():
             players.append(_expert_record(env_id, plugin, players))
             experts.setdefault(env_id, partial(_build_guarded, plugin, env_id, build))
-    listing = Listing(tuple(records), tuple(plugins), tuple(players), policy.unknown(plugins))
+    torch = torch_installed()
+    records = tuple(_record(brought, strategies, torch=torch) for brought in strategies)
+    listing = Listing(records, tuple(plugins), tuple(players), policy.unknown(plugins))
     if policy.strict and listing.problems:
         raise PluginError(" ".join(listing.problems))
-    return Registry(listing, classes, tuple(loggers), experts)
+    return Registry(
+        listing,
+        {
+            brought.strategy.name: brought.strategy
+            for brought in strategies
+            if not _clash(brought, strategies)
+        },
+        tuple(loggers),
+        experts,
+        {brought.address: brought.strategy for brought in reversed(strategies)},
+        torch,
+    )
 
 
 def torch_installed() -> bool:
@@ -307,16 +327,10 @@ def contract_violation(strategy: object) -> str:
     return ""
 
 
-def _record(
-    strategy: type[TrainingStrategy], plugin: PluginRecord, holder: StrategyRecord | None
-) -> StrategyRecord:
-    reason = ""
-    if holder is not None:
-        reason = (
-            f"the name is already taken by {holder.distribution} {holder.version}; "
-            f"{plugin.distribution} {plugin.version} has to choose another"
-        )
-    elif strategy.requires_torch and not torch_installed():
+def _record(brought: _Brought, everything: Sequence[_Brought], *, torch: bool) -> StrategyRecord:
+    plugin, strategy = brought
+    reason = _clash(brought, everything)
+    if not reason and strategy.requires_torch and not torch:
         reason = f"torch is not installed. Run: {TORCH_INSTALL}"
     return StrategyRecord(
         name=strategy.name,
@@ -327,6 +341,24 @@ def _record(
         distribution=plugin.distribution,
         version=plugin.version,
     )
+
+
+def _clash(brought: _Brought, everything: Sequence[_Brought]) -> str:
+    """Why a strategy does not have its name for itself, or an empty string; a built-in keeps its own."""
+    same = [other for other in everything if other.strategy.name == brought.strategy.name]
+    first = same[0]
+    if brought is first and (len(same) == 1 or first.plugin.distribution == OURS):
+        return ""
+    if first.plugin.distribution == OURS:
+        return (
+            f"the name is already taken by {OURS} {first.plugin.version}, and {brought.plugin.distribution} "
+            f"{brought.plugin.version} has to be called {brought.address}"
+        )
+    distributions = {other.plugin.distribution: other for other in same}
+    if len(distributions) == 1:
+        return "" if brought is first else f"{brought.plugin.distribution} brings two of that name"
+    claims = " and ".join(f"{name} {other.plugin.version}" for name, other in distributions.items())
+    return f"{claims} claim it. Say which: {' or '.join(other.address for other in distributions.values())}"
 
 
 def _expert_record(env_id: str, plugin: PluginRecord, players: Iterable[ExpertRecord]) -> ExpertRecord:

@@ -72,6 +72,11 @@ class StrategyRecord:
     distribution: str
     version: str
 
+    @property
+    def address(self) -> str:
+        """The name that no other distribution's strategy has."""
+        return f"{self.distribution}:{self.name}"
+
     def __str__(self) -> str:
         return f"Strategy {self.name!r} of {self.distribution} {self.version}: {self.reason}"
 
@@ -107,10 +112,10 @@ class Listing:
 
     @property
     def clashes(self) -> tuple[StrategyRecord, ...]:
-        """Strategies whose name an earlier one holds."""
+        """Strategies that share their name with another, and so cannot be called by it alone."""
         names = [strategy.name for strategy in self.strategies]
         return tuple(
-            strategy for index, strategy in enumerate(self.strategies) if strategy.name in names[:index]
+            strategy for strategy in self.strategies if strategy.reason and names.count(strategy.name) > 1
         )
 
 
@@ -122,6 +127,8 @@ class Registry:
     classes: Mapping[str, type[TrainingStrategy]]
     loggers: tuple[LoggerSource, ...] = ()
     experts: Experts = field(default_factory=lambda: EXPERTS)
+    addresses: Mapping[str, type[TrainingStrategy]] = field(default_factory=dict)  # by distribution:name
+    torch: bool = True  # whether it is installed
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:
@@ -152,20 +159,35 @@ class Registry:
         return {name: strategy.Params for name, strategy in self.classes.items()}
 
     def find(self, name: str) -> type[TrainingStrategy]:
-        """The class registered under a name, whether or not it can run here.
+        """The class registered under a name, or under `distribution:name`, whether or not it can run here.
 
         Raises:
-            PluginError: the name is that of a plugin which is broken or disabled.
+            PluginError: the name is that of a plugin which is broken or disabled, or two plugins claim it.
             UnknownNameError: nobody registered it.
         """
         if name in self.classes:
             return self.classes[name]
+        if name in self.addresses:
+            return self.addresses[name]
+        for strategy in self.listing.clashes:
+            if strategy.name == name:
+                raise PluginError(f"The name {name!r} is no one strategy's: {strategy.reason}.")
         for plugin in self.plugins:
             if plugin.name == name and plugin.status is not PluginStatus.OK:
                 raise PluginError(str(plugin))
         home = SHIPPED_APART.get(name)
         hint = f"It is in {home}, which is not installed. Run: pip install {home}" if home else ""
-        raise UnknownNameError("strategy", name, self.classes, hint)
+        known = self.addresses if ":" in name else self.classes
+        raise UnknownNameError("strategy", name, known, hint)
+
+    def record(self, name: str) -> StrategyRecord:
+        """What is known of the strategy that `find` gives.
+
+        Raises:
+            PluginError, UnknownNameError: as `find`.
+        """
+        self.find(name)
+        return next(record for record in self.strategies if name in (record.name, record.address))
 
     def select(self, name: str) -> type[TrainingStrategy]:
         """The class registered under a name, ready to run.
@@ -175,8 +197,8 @@ class Registry:
             PluginError: as `find`.
             UnknownNameError: as `find`.
         """
-        strategy = self.find(name)
-        holder = next(record for record in self.strategies if record.name == name)
-        if not holder.available:
+        strategy, record = self.find(name), self.record(name)
+        called_by_name = record not in self.listing.clashes
+        if (called_by_name and not record.available) or (strategy.requires_torch and not self.torch):
             raise TorchNotAvailableError(name)
         return strategy
