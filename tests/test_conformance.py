@@ -28,10 +28,10 @@ GOOD = """
         heads: float = Field(0, description="share of heads")
 
     class Coin:
+        Params = CoinParams
         name = "coin"
         summary = "Flip a coin and report it"
         requires_torch = False
-        Params = CoinParams
 
         def __init__(self, params):
             self.params = params
@@ -121,7 +121,7 @@ FAKES: dict[str, tuple[str, str, str, str]] = {
         "def prepare(self, context):\n            pass",
         "def prepare(self, context):\n            {}['lost']",
         "prepare",
-        "`prepare` raises KeyError: 'lost'",
+        "`prepare` raises KeyError: 'lost' (",
     ),
     "run raises": ("heads, flips = 0,", "heads, flips = 1 / 0,", "run", "ZeroDivisionError"),
     "run returns a number": (
@@ -184,7 +184,15 @@ FAKES: dict[str, tuple[str, str, str, str]] = {
         "errors",
         "`prepare` raises KeyError: 'NoEnvironmentHasThisName-v0'",
     ),
-    "a file that is not there": (
+    "a file that is not there ends in Python's own error": (
+        "def prepare(self, context):\n            pass",
+        "def prepare(self, context):\n            open(self.params.manifest / 'rollout_sample_manifest.json').close()\n"
+        "        class Params(CoinParams):\n"
+        "            manifest: Path = Field(description='demonstrations')",
+        "errors",
+        "`prepare` ends with FileNotFoundError",
+    ),
+    "a file that is not there is nobody's trouble": (
         'description="times the coin is flipped")',
         'description="times the coin is flipped")\n        manifest: Path = Field(description="demonstrations")',
         "errors",

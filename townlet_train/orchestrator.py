@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -118,7 +118,8 @@ class TrainingOrchestrator:
         """
         chosen = self.registry.find(name)
         plan = plan_run(self.config, self.origin, chosen, params, run_dir, resume_from, fork=fork)
-        strategy = self.build_strategy(name, plan.params)
+        with self._named(name):
+            strategy = self.build_strategy(name, plan.params)
         details = plan.describe(strategy, self.origin)
         context = TrainingContext(
             config=plan.config,
@@ -135,7 +136,8 @@ class TrainingOrchestrator:
         )
         resumed = plan.resumed
         check_run_dir(plan.run_dir, overwrite=overwrite, resumed=resumed)
-        strategy.prepare(context)
+        with self._named(name):
+            strategy.prepare(context)
         if dry_run:
             logger.info("The run could start, and would write to %s", plan.run_dir)
             return TrainingResultDTO(strategy=chosen.name, warnings=plan.warnings)
@@ -165,19 +167,29 @@ class TrainingOrchestrator:
         self, name: str, strategy: TrainingStrategy, context: TrainingContext
     ) -> TrainingResultDTO:
         """Run a strategy; what a plugin does wrong is told with the plugin's name."""
-        record = self.registry.record(name)
-        whose = f"Strategy {record.name!r} of {record.distribution} {record.version}"
-        try:
+        with self._named(name, f"Its traceback is in {context.run_dir / 'logs'}."):
             result = strategy.run(context)
+        if not isinstance(result, TrainingResultDTO):
+            kind = type(result).__name__
+            raise PluginError(f"{self._whose(name)} returned {kind}, expected a TrainingResultDTO.")
+        return result
+
+    @contextmanager
+    def _named(self, name: str, hint: str = "--debug shows its traceback.") -> Iterator[None]:
+        """Say whose strategy raised what is no error of ours."""
+        try:
+            yield
         except (TownletTrainError, OSError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
+            whose = self._whose(name)
             logger.debug("%s failed", whose, exc_info=True)
-            sentence = f"{whose} failed with {type(error).__name__}: {str(error).rstrip('.')}."
-            raise PluginError(f"{sentence} Its traceback is in {context.run_dir / 'logs'}.") from error
-        if not isinstance(result, TrainingResultDTO):
-            raise PluginError(f"{whose} returned {type(result).__name__}, expected a TrainingResultDTO.")
-        return result
+            message = str(error).rstrip(".")
+            raise PluginError(f"{whose} failed with {type(error).__name__}: {message}. {hint}") from error
+
+    def _whose(self, name: str) -> str:
+        record = self.registry.record(name)
+        return f"Strategy {record.name!r} of {record.distribution} {record.version}"
 
 
 def _promotion_dir(params: Mapping[str, Any]) -> Path | None:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError, suggestion
+from townlet_train.registry.guard import Aside, Patched, unchanged
 from townlet_train.registry.loggers import LoggerSource
 from townlet_train.registry.records import (
     UNKNOWN,
@@ -143,7 +144,8 @@ def discover(
     experts: dict[str, ExpertBuilder] = {}
     players: list[ExpertRecord] = []
     for entry_point in sorted(found, key=_ours_first):
-        plugin, brought = _load(manager, entry_point, policy)
+        known = [each.strategy for each in strategies]
+        plugin, brought = _load(manager, entry_point, policy, known)
         plugins.append(plugin)
         loggers += [] if brought.logger is None else [LoggerSource(plugin, brought.logger)]
         strategies += [_Brought(plugin, strategy) for strategy in brought.strategies]
@@ -177,9 +179,12 @@ def torch_installed() -> bool:
 
 
 def _load(
-    manager: pluggy.PluginManager, entry_point: EntryPoint, policy: PluginPolicy
+    manager: pluggy.PluginManager,
+    entry_point: EntryPoint,
+    policy: PluginPolicy,
+    known: Iterable[type[TrainingStrategy]],
 ) -> tuple[PluginRecord, _Contribution]:
-    """One entry point's record and what it brings."""
+    """One entry point's record and what it brings; strategies already `known` stay as they are."""
     distribution, version = _origin(entry_point)
     began = time.perf_counter()
 
@@ -191,15 +196,22 @@ def _load(
     if objection:
         return record(PluginStatus.DISABLED, objection), _Contribution()
     try:
-        with redirect_stdout(sys.stderr):
-            brought = _contributed(manager, entry_point, policy.reserved)
+        with redirect_stdout(Aside(f"Plugin {entry_point.name!r} of {distribution} {version}")):
+            with unchanged(known):
+                brought = _contributed(manager, entry_point, policy.reserved)
             return record(PluginStatus.OK), brought
+    except Patched as error:
+        sys.modules.pop(entry_point.module, None)  # so that it is found out the next time, too
+        return record(PluginStatus.FAILED, str(error)), _Contribution()
     except _Incompatible as error:
         return record(PluginStatus.INCOMPATIBLE, str(error)), _Contribution()
     except _Nonsense as error:
         return record(PluginStatus.FAILED, str(error)), _Contribution()
     except KeyboardInterrupt:
         raise
+    except ModuleNotFoundError as error:
+        hint = f". Run: {TORCH_INSTALL}" if error.name == "torch" else ""
+        return record(PluginStatus.FAILED, _one_line(error) + hint, traceback.format_exc()), _Contribution()
     except BaseException as error:
         return record(PluginStatus.FAILED, _one_line(error), traceback.format_exc()), _Contribution()
 

@@ -172,27 +172,32 @@ class Bench:
             if report is not None:
                 report(progress)
 
+        self.prepare(name, noise=noise, **options)
         try:
-            self.attempt(name, dry_run=True, noise=noise, **options)
-        except Unchecked:
+            result = self.attempt(name, report=hear, noise=noise, **options)
+        except Interrupted:
             raise
+        except (TownletTrainError, OSError) as error:
+            raise BrokenRule(told(error, "`run`")) from error
+        return Trial(self.folder / name, result, tuple(reports))
+
+    def prepare(self, name: str, **options: Any) -> None:
+        """A dry run.
+
+        Raises:
+            Unchecked: `prepare` refuses these params or this environment, or torch is missing.
+            BrokenRule: it raised what is no error of ours.
+        """
+        try:
+            self.attempt(name, dry_run=True, **options)
+        except (PluginError, OSError) as error:
+            raise BrokenRule(f"{told(error, '`prepare`')} Raise an error of townlet_train.api.") from error
         except TorchNotAvailableError as error:
             raise Unchecked(str(error)) from error
         except TownletTrainError as error:
             raise Unchecked(
                 f"`prepare` refused: {error} Hand the check params or a config that fit."
             ) from error
-        except Exception as error:
-            raise BrokenRule(
-                f"`prepare` raised {type(error).__name__}: {error}. Raise an error of townlet_train.api."
-            ) from error
-        try:
-            result = self.attempt(name, report=hear, noise=noise, **options)
-        except Interrupted:
-            raise
-        except TownletTrainError as error:
-            raise BrokenRule(_told(error)) from error
-        return Trial(self.folder / name, result, tuple(reports))
 
     def attempt(
         self,
@@ -286,14 +291,14 @@ def global_generators(noise: int) -> Iterator[None]:
             torch.set_rng_state(torchs)
 
 
-def _told(error: TownletTrainError) -> str:
-    """What `run` raised and where, or the sentence it ended with; its logs are thrown away with their folder."""
+def told(error: TownletTrainError | OSError, what: str) -> str:
+    """What a method raised and where, or the sentence it ended with; its logs are thrown away with their folder."""
     cause = error.__cause__
     if not isinstance(error, PluginError) or cause is None:
-        return f"`run` ends with {type(error).__name__}: {error}"
+        return f"{what} ends with {type(error).__name__}: {str(error).rstrip('.')}."
     where = traceback.extract_tb(cause.__traceback__)[-1]
     place = f"{Path(where.filename).name}, line {where.lineno}"
-    return f"`run` raises {type(cause).__name__}: {cause} ({place})."
+    return f"{what} raises {type(cause).__name__}: {cause} ({place})."
 
 
 def _timeless(value: Any, folder: Path) -> Any:

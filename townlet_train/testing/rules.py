@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from townlet_train.contract import Progress, TrainingContext
 from townlet_train.errors import Interrupted, PluginError, TorchNotAvailableError, TownletTrainError
-from townlet_train.testing.bench import Bench, BrokenRule, Trial, Unchecked, watching_prepare
+from townlet_train.testing.bench import Bench, BrokenRule, Trial, Unchecked, told, watching_prepare
 
 HEAVY = ("gymnasium", "numba", "numpy", "torch")
 IMPORT_TIMEOUT = 120.0  # seconds
@@ -112,16 +112,7 @@ def check_prepare(bench: Bench) -> None:
         )
 
     watched = watching_prepare(bench.strategy, look, look)
-    try:
-        bench.attempt("prepared", dry_run=True, strategy=watched)
-    except Unchecked:
-        raise
-    except TownletTrainError as error:
-        raise Unchecked(f"`prepare` refused: {error}") from error
-    except Exception as error:
-        raise BrokenRule(
-            f"`prepare` raises {type(error).__name__}: {error}. Raise an error of townlet_train.api."
-        ) from error
+    bench.prepare("prepared", strategy=watched)
     before, after = seen
     for what, value in before.items():
         if value != after[what]:
@@ -271,20 +262,16 @@ def _refuses(bench: Bench, what: str, **changed: Any) -> bool:
     """Whether a dry run is refused; `BrokenRule` where that is not said as an error of ours."""
     try:
         bench.attempt("refused", dry_run=True, **changed)
-    except Unchecked:
-        raise
     except TorchNotAvailableError as error:
         raise Unchecked(str(error)) from error
-    except PluginError as error:
-        raise BrokenRule(f"given {what} it fails without saying so: {error}") from error
+    except (PluginError, OSError) as error:
+        raise BrokenRule(
+            f"given {what} {told(error, '`prepare`')} Raise an error of townlet_train.api."
+        ) from error
     except TownletTrainError as error:
         if not str(error).strip():
             raise BrokenRule(f"given {what} it raises {type(error).__name__} without a message.") from error
         return True
-    except Exception as error:
-        raise BrokenRule(
-            f"given {what} `prepare` raises {type(error).__name__}: {error}. Raise an error of townlet_train.api."
-        ) from error
     return False
 
 
