@@ -48,9 +48,9 @@ class TrainingOrchestrator:
         registry: Registry | None = None,
         origin: Mapping[str, str] | None = None,
     ) -> None:
-        self.config = config
         self._given_services = services
         self.registry = registry or discover()
+        self.config = self.registry.listing.with_env(config)
         self.origin = dict(origin or {})
 
     def available_strategies(self) -> tuple[StrategyRecord, ...]:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,16 +84,17 @@ def load_settings(
     from townlet_train.config import load
 
     own = {} if chosen is None else {chosen.name: chosen.Params}
-    return load(
+    settings = load(
         files=files or (),
         preset=preset,
         sets=sets or (),
         named=named,
         sections=lambda: session_registry(context).params() | own,
     )
+    return replace(settings, config=session_listing(context).with_env(settings.config))
 
 
-def in_env_of(settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
+def in_env_of(context: typer.Context, settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
     """The config in the environment of the first checkpoint that can be read, where no environment was named.
 
     What cannot be read is left to those who judge it.
@@ -104,5 +106,6 @@ def in_env_of(settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
         for path in checkpoints:
             with suppress(CheckpointError):
                 known = load_checkpoint(path).info.env_id
-                return settings.config.model_copy(update={"env": known or settings.config.env})
+                config = settings.config.model_copy(update={"env": known or settings.config.env})
+                return session_listing(context).with_env(config)
     return settings.config

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError, suggestion
 from townlet_train.registry.guard import Aside, Patched, unchanged
 from townlet_train.registry.loggers import LoggerSource
+from townlet_train.registry.offers import KINDS, Offer, complaint, offer
 from townlet_train.registry.records import (
     UNKNOWN,
     ExpertRecord,
@@ -107,6 +108,7 @@ class _Contribution(NamedTuple):
     strategies: Sequence[type[TrainingStrategy]] = ()
     logger: OpenLogger | None = None
     experts: Mapping[str, ExpertBuilder] = MappingProxyType({})
+    offers: Sequence[tuple[str, str, object]] = ()  # kind, name, value
 
 
 class _Brought(NamedTuple):
@@ -143,6 +145,8 @@ def discover(
     loggers: list[LoggerSource] = []
     experts: dict[str, ExpertBuilder] = {}
     players: list[ExpertRecord] = []
+    offers: list[Offer] = []
+    used: dict[tuple[str, str], Offer] = {}
     for entry_point in sorted(found, key=_ours_first):
         known = [each.strategy for each in strategies]
         plugin, brought = _load(manager, entry_point, policy, known)
@@ -152,9 +156,13 @@ def discover(
         for env_id, build in brought.experts.items():
             players.append(_expert_record(env_id, plugin, players))
             experts.setdefault(env_id, partial(_build_guarded, plugin, env_id, build))
+        for kind, name, value in brought.offers:
+            offers.append(offer(kind, name, value, plugin, used))
+            used.setdefault((kind, name), offers[-1])
     torch = torch_installed()
     records = tuple(_record(brought, strategies, torch=torch) for brought in strategies)
-    listing = Listing(records, tuple(plugins), tuple(players), policy.unknown(plugins))
+    offered = tuple(each.record for each in offers)
+    listing = Listing(records, tuple(plugins), tuple(players), policy.unknown(plugins), offered)
     if policy.strict and listing.problems:
         raise PluginError(" ".join(listing.problems))
     return Registry(
@@ -168,6 +176,7 @@ def discover(
         experts,
         {brought.address: brought.strategy for brought in reversed(strategies)},
         torch,
+        tuple(used.values()),
     )
 
 
@@ -236,11 +245,16 @@ def _contributed(
         answers = manager.subset_hook_caller("townlet_train_strategies", others)()
         players = manager.subset_hook_caller("townlet_train_experts", others)()
         logger = _logger_of(manager, plugin)
-        if not answers and not players and logger is None:
+        offered = {kind: manager.subset_hook_caller(KINDS[kind].hook, others)() for kind in KINDS}
+        if not answers and not players and logger is None and not any(offered.values()):
             raise _Nonsense(
-                "it has no function townlet_train_strategies, townlet_train_logger or townlet_train_experts "
-                "marked with @hookimpl"
+                "it has no function townlet_train_strategies, or another hook of townlet-train, marked with "
+                "@hookimpl"
             )
+        for kind, found in offered.items():
+            wrong = "".join(complaint(KINDS[kind], answer, reserved) for answer in found[:1])
+            if wrong:
+                raise _Nonsense(wrong)
         strategies = _listed(answers[0]) if answers else []
         experts = _experts(players[0]) if players else {}
         for strategy in strategies:
@@ -252,7 +266,10 @@ def _contributed(
     except BaseException:
         manager.unregister(plugin)
         raise
-    return _Contribution(strategies, logger, experts)
+    offers = [
+        (kind, name, value) for kind, found in offered.items() for name, value in dict(*found[:1]).items()
+    ]
+    return _Contribution(strategies, logger, experts, offers)
 
 
 def _logger_of(manager: pluggy.PluginManager, plugin: object) -> OpenLogger | None:

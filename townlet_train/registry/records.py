@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
 from townlet_train.policies.experts import EXPERTS, Experts
+from townlet_train.registry.offers import ENVIRONMENT, Offer, OfferRecord
 
 if TYPE_CHECKING:
+    from townlet_train.config import RunConfig
     from townlet_train.contract import StrategyParams, TrainingStrategy
     from townlet_train.registry.loggers import LoggerSource
 
@@ -102,13 +104,26 @@ class Listing:
     plugins: tuple[PluginRecord, ...]
     experts: tuple[ExpertRecord, ...] = ()
     unknown: tuple[str, ...] = ()  # a sentence for each name that a variable has and no plugin
+    offers: tuple[OfferRecord, ...] = ()  # environments, exporters and commands
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A sentence for each broken plugin, each name claimed twice and each environment with a second expert."""
+        """A sentence for each broken plugin, each name claimed twice and each expert or offer that is not used."""
         broken = [str(plugin) for plugin in self.plugins if plugin.broken]
         unused = [str(expert) for expert in self.experts if expert.reason]
+        unused += [str(offer) for offer in self.offers if offer.reason]
         return (*broken, *(str(strategy) for strategy in self.clashes), *unused)
+
+    def offered(self, kind: str) -> dict[str, OfferRecord]:
+        """The offers of a kind that are used, by name."""
+        return {offer.name: offer for offer in self.offers if offer.kind == kind and not offer.reason}
+
+    def with_env(self, config: RunConfig) -> RunConfig:
+        """The config in the environment that a plugin offers under the name in it, or whose id that is."""
+        for offered in self.offered(ENVIRONMENT).values():
+            if config.env in (offered.name, offered.about.partition(":")[2]):
+                return config.model_copy(update={"env": offered.about})
+        return config
 
     @property
     def clashes(self) -> tuple[StrategyRecord, ...]:
@@ -129,6 +144,11 @@ class Registry:
     experts: Experts = field(default_factory=lambda: EXPERTS)
     addresses: Mapping[str, type[TrainingStrategy]] = field(default_factory=dict)  # by distribution:name
     torch: bool = True  # whether it is installed
+    offers: tuple[Offer, ...] = ()
+
+    def offered(self, kind: str) -> dict[str, Offer]:
+        """The environments, exporters or commands of plugins, by name."""
+        return {offer.record.name: offer for offer in self.offers if offer.record.kind == kind}
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:
