@@ -139,23 +139,64 @@ def test_a_broken_plugin_keeps_its_traceback_for_who_wants_it(site: Path) -> Non
     assert "broken_dist.py" in plugin(discover(), "broken-dist").traceback
 
 
-def test_a_name_taken_twice_stays_with_the_first_and_the_reason_names_both(site: Path) -> None:
+TWICE = "aa-coin 1.2 and zz-coin 1.2 claim it. Say which: aa-coin:coin or zz-coin:coin"
+
+
+def test_a_name_that_two_claim_is_an_error_that_names_both_and_either_has_an_address(site: Path) -> None:
     install(site, "aa-coin", COIN)
     install(site, "zz-coin", COIN)
     registry = discover()
-    first, second = (record for record in registry.strategies if record.name == "coin")
-    assert (first.distribution, first.available) == ("aa-coin", True)
-    assert (second.distribution, second.available) == ("zz-coin", False)
-    assert "aa-coin 1.2" in second.reason
-    assert "zz-coin 1.2" in second.reason
-    assert registry.select("coin").__module__ == "aa_coin"
+    both = [record for record in registry.strategies if record.name == "coin"]
+    assert [(record.distribution, record.available, record.reason) for record in both] == [
+        ("aa-coin", False, TWICE),
+        ("zz-coin", False, TWICE),
+    ]
+    with pytest.raises(
+        PluginError, match=r"The name 'coin' is no one strategy's: aa-coin 1\.2 and zz-coin 1\.2"
+    ):
+        registry.select("coin")
+    assert registry.select("aa-coin:coin").__module__ == "aa_coin"
+    assert registry.select("zz-coin:coin").__module__ == "zz_coin"
+    with pytest.raises(UnknownNameError, match="Did you mean 'zz-coin:coin'"):
+        registry.select("zz-coins:coin")
+
+
+def test_a_strategy_with_a_clashing_name_runs_by_its_address(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sided = COIN.replace("Params = StrategyParams", "class Params(StrategyParams): sides: int = 2")
+    install(site, "aa-coin", COIN)
+    install(site, "zz-coin", sided.replace("Flip a coin and report it", "Flip a die"))
+    assert main(["coin", "--dry-run"]) == 2
+    assert TWICE in capsys.readouterr().err
+    run_dir = tmp_path / "run"
+    arguments = ["--sides", "6", "--output-dir", str(run_dir), "--json"]
+    assert main(["zz-coin:coin", *arguments]) == 0
+    assert '"strategy": "coin"' in capsys.readouterr().out
+    assert '"sides": 6' in (run_dir / "run.json").read_text()
+    assert main(["strategies", "show", "zz-coin:coin"]) == 0
+    assert main(["zz-coin:coin", "--set", "coin.sides=x", "--dry-run"]) == 3
+    capsys.readouterr()
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "aa-coin:coin" in shown
+    assert "zz-coin:coin" in shown
+
+
+def test_a_plugin_that_brings_one_name_twice_keeps_the_first(site: Path) -> None:
+    install(site, "coin-dist", COIN.replace("[Coin]", "[Coin, type('Other', (Coin,), {})]"))
+    registry = discover()
+    assert registry.select("coin").__name__ == registry.select("coin-dist:coin").__name__ == "Coin"
+    assert "coin-dist brings two of that name" in " ".join(registry.listing.problems)
 
 
 def test_no_plugin_takes_a_built_in_name(site: Path) -> None:
     install(site, "aa-bc", COIN.replace('"coin"', '"bc"'))
     registry = discover()
     assert registry.find("bc").__module__.startswith("townlet_train.")
-    assert next(record for record in registry.strategies if record.distribution == "aa-bc").available is False
+    other = next(record for record in registry.strategies if record.distribution == "aa-bc")
+    assert (other.available, "has to be called aa-bc:bc" in other.reason) == (False, True)
+    assert registry.find("aa-bc:bc").__module__ == "aa_bc"
 
 
 def test_a_strategy_named_like_a_command_is_refused(site: Path) -> None:
@@ -220,7 +261,7 @@ def test_strict_mode_turns_a_broken_plugin_into_an_error(site: Path, variables: 
 def test_strict_mode_objects_to_a_name_taken_twice(site: Path) -> None:
     install(site, "aa-coin", COIN)
     install(site, "zz-coin", COIN)
-    with pytest.raises(PluginError, match="already taken by aa-coin"):
+    with pytest.raises(PluginError, match=r"aa-coin 1\.2 and zz-coin 1\.2 claim it"):
         discover(PluginPolicy(strict=True))
 
 

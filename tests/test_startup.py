@@ -16,10 +16,14 @@ CALLS = {
     "help of a strategy": ["bc", "--help"],
     "description of a strategy": ["strategies", "show", "bc"],
     "settings": ["config", "show", "--origin"],
+    "plugins": ["plugins", "list"],
+    "pins": ["plugins", "freeze", "--json"],
+    "a plugin": ["plugins", "show", "builtin"],
+    "a new plugin": ["plugins", "new", "bc"],
     "unknown command": ["strategie"],
     **{
         f"help of {name}": [name, "--help"]
-        for name in ("rollout", "replay", "evaluate", "town", "doctor", "demo")
+        for name in ("rollout", "replay", "plugins", "evaluate", "town", "doctor", "demo")
     },
 }
 
@@ -64,6 +68,11 @@ def test_a_remembered_listing_loads_no_plugin(tmp_path: Path) -> None:
     again = modules_after(["--help"], tmp_path)
     assert "pluggy" in first
     assert not again & {"pluggy", "pydantic", "rich"}
+
+
+def test_plugins_are_listed_from_memory_too(tmp_path: Path) -> None:
+    modules_after(["plugins", "freeze"], tmp_path)
+    assert "pluggy" not in modules_after(["plugins", "freeze"], tmp_path)
 
 
 def test_the_plugin_door_imports_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""The door plugins come through: three hooks, of which a plugin has at least one.
+"""The door plugins come through: hooks, of which a plugin has at least one.
 
 A whole plugin is a module like this, named in the entry-point group `townlet_train` of its distribution:
 
@@ -38,13 +38,20 @@ A plugin that knows how an environment is played has the third, which names a fu
     def townlet_train_experts():
         return {"MountainCar-v0": lambda spec: WithTheSwing()}
 
+Three more hooks name other things that a plugin has: environments, formats that checkpoints are exported to, and
+commands of its own.
+
+    @hookimpl
+    def townlet_train_commands():
+        return {"hello": app}  # a typer.Typer: `townlet-train hello`
+
 A plugin may say which version of this door it was written for: `TOWNLET_TRAIN_API = 1`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -83,3 +90,22 @@ def townlet_train_experts() -> Experts:  # type: ignore[empty-body]  # a hook sp
     An expert is a `Policy` without chance: the same observation, the same action, whatever else is in the batch and
     whatever draws come with it. Import what it needs when it is built; this is called for every command that acts.
     """
+
+
+@hookspec
+def townlet_train_environments() -> Mapping[str, str]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Environments by the id that `--env` takes, each the id of Gymnasium's with the module that registers it.
+
+    As in `{"corridor": "my_plugin.envs:Corridor-v0"}`: any process can build it from that, and nothing is imported
+    before.
+    """
+
+
+@hookspec
+def townlet_train_exporters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Formats by the name that `--format` takes, each a function that writes a checkpoint to a file in it."""
+
+
+@hookspec
+def townlet_train_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Commands by name, each a `typer.Typer`. A name of ours or of a strategy is refused."""

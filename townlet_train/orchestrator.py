@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,9 +48,9 @@ class TrainingOrchestrator:
         registry: Registry | None = None,
         origin: Mapping[str, str] | None = None,
     ) -> None:
-        self.config = config
         self._given_services = services
         self.registry = registry or discover()
+        self.config = self.registry.listing.with_env(config)
         self.origin = dict(origin or {})
 
     def available_strategies(self) -> tuple[StrategyRecord, ...]:
@@ -116,10 +116,10 @@ class TrainingOrchestrator:
             UsageError: the run directory is taken, or a setting differs that makes it another run.
             CheckpointError: the checkpoint to go on from is missing, damaged, or of something else.
         """
-        plan = plan_run(
-            self.config, self.origin, self.registry.find(name), params, run_dir, resume_from, fork=fork
-        )
-        strategy = self.build_strategy(name, plan.params)
+        chosen = self.registry.find(name)
+        plan = plan_run(self.config, self.origin, chosen, params, run_dir, resume_from, fork=fork)
+        with self._named(name):
+            strategy = self.build_strategy(name, plan.params)
         details = plan.describe(strategy, self.origin)
         context = TrainingContext(
             config=plan.config,
@@ -136,13 +136,14 @@ class TrainingOrchestrator:
         )
         resumed = plan.resumed
         check_run_dir(plan.run_dir, overwrite=overwrite, resumed=resumed)
-        strategy.prepare(context)
+        with self._named(name):
+            strategy.prepare(context)
         if dry_run:
             logger.info("The run could start, and would write to %s", plan.run_dir)
-            return TrainingResultDTO(strategy=name, warnings=plan.warnings)
+            return TrainingResultDTO(strategy=chosen.name, warnings=plan.warnings)
         with open_run(
             plan.run_dir,
-            strategy=name,
+            strategy=chosen.name,
             seed=plan.config.seed,
             details=details,
             overwrite=overwrite,
@@ -166,19 +167,29 @@ class TrainingOrchestrator:
         self, name: str, strategy: TrainingStrategy, context: TrainingContext
     ) -> TrainingResultDTO:
         """Run a strategy; what a plugin does wrong is told with the plugin's name."""
-        record = next(record for record in self.registry.strategies if record.name == name)
-        whose = f"Strategy {name!r} of {record.distribution} {record.version}"
-        try:
+        with self._named(name, f"Its traceback is in {context.run_dir / 'logs'}."):
             result = strategy.run(context)
+        if not isinstance(result, TrainingResultDTO):
+            kind = type(result).__name__
+            raise PluginError(f"{self._whose(name)} returned {kind}, expected a TrainingResultDTO.")
+        return result
+
+    @contextmanager
+    def _named(self, name: str, hint: str = "--debug shows its traceback.") -> Iterator[None]:
+        """Say whose strategy raised what is no error of ours."""
+        try:
+            yield
         except (TownletTrainError, OSError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
+            whose = self._whose(name)
             logger.debug("%s failed", whose, exc_info=True)
-            sentence = f"{whose} failed with {type(error).__name__}: {str(error).rstrip('.')}."
-            raise PluginError(f"{sentence} Its traceback is in {context.run_dir / 'logs'}.") from error
-        if not isinstance(result, TrainingResultDTO):
-            raise PluginError(f"{whose} returned {type(result).__name__}, expected a TrainingResultDTO.")
-        return result
+            message = str(error).rstrip(".")
+            raise PluginError(f"{whose} failed with {type(error).__name__}: {message}. {hint}") from error
+
+    def _whose(self, name: str) -> str:
+        record = self.registry.record(name)
+        return f"Strategy {record.name!r} of {record.distribution} {record.version}"
 
 
 def _promotion_dir(params: Mapping[str, Any]) -> Path | None:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "strategies": Entry(
         "townlet_train.cli.strategies", "List the training methods and describe their params."
     ),
+    "plugins": Entry("townlet_train.cli.plugins", "List, show, pin, check and begin plugins."),
     "config": Entry("townlet_train.cli.config", "Show, describe, check and import configurations."),
     "town": Entry("townlet_train.cli.town", "Look at the embedded town and prepare its kernels."),
     "doctor": Entry("townlet_train.cli.doctor", "Measure whether things are as they should be."),

@@ -59,7 +59,7 @@ def command(
 
     with reporting() as report:
         result = evaluate_as_configured(
-            settings.config if checkpoint is None else in_env_of(settings, [checkpoint]),
+            settings.config if checkpoint is None else in_env_of(context, settings, [checkpoint]),
             checkpoint=checkpoint,
             scripted=policy,
             experts=experts_for(context, policy),

@@ -98,7 +98,7 @@ def command(
     else:
         released = [] if against is None else [Path(against)]
         result = _play(
-            in_env_of(settings, [*(candidates or []), *released]),
+            in_env_of(context, settings, [*(candidates or []), *released]),
             candidates or [],
             against,
             sequential=sequential,

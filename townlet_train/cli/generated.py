@@ -64,8 +64,8 @@ SHARED: dict[str, tuple[Any, object]] = {
 _PREFIX = "param_"
 
 
-def strategy_command(strategy: type[TrainingStrategy]) -> Any:
-    """A command with an option for each param, beside those every strategy has.
+def strategy_command(strategy: type[TrainingStrategy], called: str) -> Any:
+    """A command with an option for each param, beside those every strategy has; it is `called` by name or address.
 
     A param named like a shared option keeps its place in files and `--set`, and gets no option of its own.
     """
@@ -73,7 +73,7 @@ def strategy_command(strategy: type[TrainingStrategy]) -> Any:
 
     def run(context: typer.Context, **options: Any) -> int:
         given = {name: options.pop(_PREFIX + name) for name in fields}
-        return run_strategy_command(context, strategy, given, **options)
+        return run_strategy_command(context, strategy, called, given, **options)
 
     parameters = [_parameter("context", typer.Context, inspect.Parameter.empty)]
     parameters += [
@@ -83,13 +83,14 @@ def strategy_command(strategy: type[TrainingStrategy]) -> Any:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take the attribute
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     single = typer.Typer(rich_markup_mode=None, add_completion=False)
-    single.command(strategy.name, help=strategy.summary)(run)
+    single.command(called, help=strategy.summary)(run)
     return typer.main.get_command(single)
 
 
 def run_strategy_command(
     context: typer.Context,
     strategy: type[TrainingStrategy],
+    called: str,
     given: dict[str, object],
     *,
     config: list[Path] | None,
@@ -112,15 +113,15 @@ def run_strategy_command(
     log_to_stderr(verbose=verbose)
     check_conda_environment(require_conda_env)
     registry = session_registry(context)
-    registry.select(strategy.name)
+    registry.select(called)
     named: dict[str, object] = {"seed": seed, "env": env}
     named |= {
         f"{strategy.name}.{name}": value for name, value in given_values(strategy.Params, given).items()
     }
-    settings = load_settings(context, files=config, preset=preset, sets=sets, named=named)
+    settings = load_settings(context, files=config, preset=preset, sets=sets, named=named, chosen=strategy)
     with reporting() as report:
         result = run_strategy(
-            strategy.name,
+            called,
             settings.section(strategy.name),
             config=settings.config,
             origin=settings.origin,

@@ -10,7 +10,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from townlet_train.cli.commands import COMMANDS
 from townlet_train.cli.session import session_listing, session_registry
-from townlet_train.errors import TownletTrainError, UnknownNameError
+from townlet_train.errors import PluginError, TownletTrainError, UnknownNameError
+from townlet_train.registry import COMMAND, Offer
 
 
 def _without_adapters(params: list[Any]) -> list[Any]:
@@ -81,19 +82,31 @@ class LazyGroup(QuickGroup):
         if name in COMMANDS:
             return _load_entry(name)
         registry = session_registry(context)
-        if name not in registry.classes and not any(plugin.name == name for plugin in registry.plugins):
+        offered = registry.offered(COMMAND)
+        if name in offered and name not in registry.classes:
+            return _load_offered(offered[name])
+        try:
+            strategy = registry.find(name)
+        except UnknownNameError:
             left_out = " ".join(str(plugin) for plugin in registry.plugins if plugin.reason)
-            raise UnknownNameError("command", name, [*COMMANDS, *registry.classes], hint=left_out)
+            raise UnknownNameError(
+                "command", name, [*COMMANDS, *registry.classes, *offered], hint=left_out
+            ) from None
         from townlet_train.cli.generated import strategy_command
 
-        return strategy_command(registry.find(name))
+        return strategy_command(strategy, name)
 
     def _help_lines(self, context: typer.Context) -> dict[str, str]:
         strategies: dict[str, str] = {}
-        for record in session_listing(context).strategies:
-            line = record.summary if record.available else f"{record.summary} (not available here)"
-            strategies.setdefault(record.name, line)
-        return strategies | {name: entry.help for name, entry in COMMANDS.items()}
+        listing = session_listing(context)
+        clashes = listing.clashes
+        for record in listing.strategies:
+            line = record.summary
+            if not record.available and record not in clashes:
+                line = f"{line} (not available here)"
+            strategies.setdefault(record.address if record in clashes else record.name, line)
+        offered = {name: record.about for name, record in listing.offered(COMMAND).items()}
+        return offered | strategies | {name: entry.help for name, entry in COMMANDS.items()}
 
 
 def _load_entry(name: str) -> Any:
@@ -111,3 +124,27 @@ def _load_entry(name: str) -> Any:
     group = typer.main.get_group(module.app)
     group.name = name
     return group
+
+
+def _load_offered(offered: Offer) -> Any:
+    """A command of a plugin; what it raises that is no error of ours is told with the plugin's name."""
+    name, whose = offered.record.name, f"{offered.record.distribution} {offered.record.version}"
+    app = offered.value
+    app.pretty_exceptions_enable = False
+    command = typer.main.get_command(app)
+    command.name = name
+    invoke = command.invoke
+
+    def named(ctx: Any) -> Any:
+        try:
+            return invoke(ctx)
+        except (TownletTrainError, typer.Exit, typer.Abort, typer.TyperException, OSError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            told = f"{type(error).__name__}: {str(error).rstrip('.')}"
+            raise PluginError(
+                f"Command {name!r} of {whose} failed with {told}. --debug shows its traceback."
+            ) from error
+
+    command.invoke = named  # type: ignore[method-assign]  # one object of one invocation
+    return command

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from townlet_train.registry import Listing, PluginPolicy, Registry, catalogue, d
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig, Settings
+    from townlet_train.contract import TrainingStrategy
 
 _REGISTRY = "townlet_train.registry"
 _LISTING = "townlet_train.listing"
@@ -70,24 +72,29 @@ def load_settings(
     preset: str | None = None,
     sets: Iterable[str] | None = None,
     named: Mapping[str, object] | None = None,
+    chosen: type[TrainingStrategy] | None = None,
 ) -> Settings:
     """The run's settings from all layers; `named` maps dotted keys to the values of options, None when not given.
+
+    The section of a strategy's name is that of the one `chosen`, where several have it.
 
     Raises:
         ConfigError: a file, key or value is wrong.
     """
     from townlet_train.config import load
 
-    return load(
+    own = {} if chosen is None else {chosen.name: chosen.Params}
+    settings = load(
         files=files or (),
         preset=preset,
         sets=sets or (),
         named=named,
-        sections=lambda: session_registry(context).params(),
+        sections=lambda: session_registry(context).params() | own,
     )
+    return replace(settings, config=session_listing(context).with_env(settings.config))
 
 
-def in_env_of(settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
+def in_env_of(context: typer.Context, settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
     """The config in the environment of the first checkpoint that can be read, where no environment was named.
 
     What cannot be read is left to those who judge it.
@@ -99,5 +106,6 @@ def in_env_of(settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
         for path in checkpoints:
             with suppress(CheckpointError):
                 known = load_checkpoint(path).info.env_id
-                return settings.config.model_copy(update={"env": known or settings.config.env})
+                config = settings.config.model_copy(update={"env": known or settings.config.env})
+                return session_listing(context).with_env(config)
     return settings.config

@@ -49,5 +49,4 @@ def show(
 
     registry = session_registry(context)
     strategy = registry.find(name)
-    record = next(record for record in registry.strategies if record.name == name)
-    return emit(describe_strategy(record, strategy.Params), json_output=json_output)
+    return emit(describe_strategy(registry.record(name), strategy.Params), json_output=json_output)

@@ -7,9 +7,10 @@ run that goes on from one is the same run, bit for bit.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
@@ -293,9 +294,11 @@ class OnPolicyRun(Generic[Stats]):
         self._context.report(Progress(self._parts.info.algorithm, done, total, self._shown, live=True))
 
     def _report_patiently(self) -> None:
-        """Report from within an update, which is finished before the run stops."""
-        with suppress(Interrupted):
+        """Report from within an update, which is finished before the run stops: the report after it is due at once."""
+        try:
             self._report()
+        except Interrupted:
+            self._reported_at = -math.inf
 
 
 def ticks_in_time(n_ticks: int, seconds: float) -> int:

@@ -1,8 +1,9 @@
 """Which training methods are installed: found by entry point, checked, and kept apart when broken."""
 
 from townlet_train.registry.catalogue import catalogue
-from townlet_train.registry.discovery import PluginPolicy, discover
+from townlet_train.registry.discovery import PluginPolicy, contract_violation, discover
 from townlet_train.registry.loggers import LoggerSource, RunLoggers
+from townlet_train.registry.offers import COMMAND, ENVIRONMENT, EXPORTER, Offer, OfferRecord
 from townlet_train.registry.records import (
     ExpertRecord,
     Listing,
@@ -13,9 +14,14 @@ from townlet_train.registry.records import (
 )
 
 __all__ = [
+    "COMMAND",
+    "ENVIRONMENT",
+    "EXPORTER",
     "ExpertRecord",
     "Listing",
     "LoggerSource",
+    "Offer",
+    "OfferRecord",
     "PluginPolicy",
     "PluginRecord",
     "PluginStatus",
@@ -23,5 +29,6 @@ __all__ = [
     "RunLoggers",
     "StrategyRecord",
     "catalogue",
+    "contract_violation",
     "discover",
 ]

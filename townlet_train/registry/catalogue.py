@@ -16,6 +16,7 @@ from pathlib import Path
 
 from townlet_train import __version__
 from townlet_train.registry.discovery import PluginPolicy, discover
+from townlet_train.registry.offers import OfferRecord
 from townlet_train.registry.records import (
     ExpertRecord,
     Listing,
@@ -25,7 +26,7 @@ from townlet_train.registry.records import (
     StrategyRecord,
 )
 
-FORMAT = 2
+FORMAT = 4
 
 
 def catalogue(
@@ -66,7 +67,8 @@ def _read(path: Path, policy: PluginPolicy) -> Listing | None:
             for record in document["plugins"]
         )
         experts = (ExpertRecord(**record) for record in document["experts"])
-        return Listing(tuple(strategies), tuple(plugins), tuple(experts))
+        offers = (OfferRecord(**record) for record in document["offers"])
+        return Listing(tuple(strategies), tuple(plugins), tuple(experts), offers=tuple(offers))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

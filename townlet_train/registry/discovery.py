@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -16,8 +17,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError, suggestion
+from townlet_train.registry.guard import Aside, Patched, unchanged
 from townlet_train.registry.loggers import LoggerSource
+from townlet_train.registry.offers import KINDS, Offer, complaint, offer
 from townlet_train.registry.records import (
+    UNKNOWN,
     ExpertRecord,
     Listing,
     PluginRecord,
@@ -104,6 +108,18 @@ class _Contribution(NamedTuple):
     strategies: Sequence[type[TrainingStrategy]] = ()
     logger: OpenLogger | None = None
     experts: Mapping[str, ExpertBuilder] = MappingProxyType({})
+    offers: Sequence[tuple[str, str, object]] = ()  # kind, name, value
+
+
+class _Brought(NamedTuple):
+    """A strategy and the plugin that brings it."""
+
+    plugin: PluginRecord
+    strategy: type[TrainingStrategy]
+
+    @property
+    def address(self) -> str:
+        return f"{self.plugin.distribution}:{self.strategy.name}"
 
 
 def discover(
@@ -124,27 +140,44 @@ def discover(
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
-    records: list[StrategyRecord] = []
     plugins: list[PluginRecord] = []
-    classes: dict[str, type[TrainingStrategy]] = {}
+    strategies: list[_Brought] = []
     loggers: list[LoggerSource] = []
     experts: dict[str, ExpertBuilder] = {}
     players: list[ExpertRecord] = []
+    offers: list[Offer] = []
+    used: dict[tuple[str, str], Offer] = {}
     for entry_point in sorted(found, key=_ours_first):
-        plugin, brought = _load(manager, entry_point, policy)
+        known = [each.strategy for each in strategies]
+        plugin, brought = _load(manager, entry_point, policy, known)
         plugins.append(plugin)
         loggers += [] if brought.logger is None else [LoggerSource(plugin, brought.logger)]
-        for strategy in brought.strategies:
-            holder = next((record for record in records if record.name == strategy.name), None)
-            records.append(_record(strategy, plugin, holder))
-            classes.setdefault(strategy.name, strategy)
+        strategies += [_Brought(plugin, strategy) for strategy in brought.strategies]
         for env_id, build in brought.experts.items():
             players.append(_expert_record(env_id, plugin, players))
             experts.setdefault(env_id, partial(_build_guarded, plugin, env_id, build))
-    listing = Listing(tuple(records), tuple(plugins), tuple(players), policy.unknown(plugins))
+        for kind, name, value in brought.offers:
+            offers.append(offer(kind, name, value, plugin, used))
+            used.setdefault((kind, name), offers[-1])
+    torch = torch_installed()
+    records = tuple(_record(brought, strategies, torch=torch) for brought in strategies)
+    offered = tuple(each.record for each in offers)
+    listing = Listing(records, tuple(plugins), tuple(players), policy.unknown(plugins), offered)
     if policy.strict and listing.problems:
         raise PluginError(" ".join(listing.problems))
-    return Registry(listing, classes, tuple(loggers), experts)
+    return Registry(
+        listing,
+        {
+            brought.strategy.name: brought.strategy
+            for brought in strategies
+            if not _clash(brought, strategies)
+        },
+        tuple(loggers),
+        experts,
+        {brought.address: brought.strategy for brought in reversed(strategies)},
+        torch,
+        tuple(used.values()),
+    )
 
 
 def torch_installed() -> bool:
@@ -155,26 +188,39 @@ def torch_installed() -> bool:
 
 
 def _load(
-    manager: pluggy.PluginManager, entry_point: EntryPoint, policy: PluginPolicy
+    manager: pluggy.PluginManager,
+    entry_point: EntryPoint,
+    policy: PluginPolicy,
+    known: Iterable[type[TrainingStrategy]],
 ) -> tuple[PluginRecord, _Contribution]:
-    """One entry point's record and what it brings."""
+    """One entry point's record and what it brings; strategies already `known` stay as they are."""
     distribution, version = _origin(entry_point)
+    began = time.perf_counter()
 
     def record(status: PluginStatus, reason: str = "", trace: str = "") -> PluginRecord:
-        return PluginRecord(entry_point.name, distribution, version, status, reason, trace)
+        load_ms = round(1e3 * (time.perf_counter() - began), 3)
+        return PluginRecord(entry_point.name, distribution, version, status, reason, trace, load_ms)
 
     objection = policy.objection(entry_point.name, distribution)
     if objection:
         return record(PluginStatus.DISABLED, objection), _Contribution()
     try:
-        with redirect_stdout(sys.stderr):
-            return record(PluginStatus.OK), _contributed(manager, entry_point, policy.reserved)
+        with redirect_stdout(Aside(f"Plugin {entry_point.name!r} of {distribution} {version}")):
+            with unchanged(known):
+                brought = _contributed(manager, entry_point, policy.reserved)
+            return record(PluginStatus.OK), brought
+    except Patched as error:
+        sys.modules.pop(entry_point.module, None)  # so that it is found out the next time, too
+        return record(PluginStatus.FAILED, str(error)), _Contribution()
     except _Incompatible as error:
         return record(PluginStatus.INCOMPATIBLE, str(error)), _Contribution()
     except _Nonsense as error:
         return record(PluginStatus.FAILED, str(error)), _Contribution()
     except KeyboardInterrupt:
         raise
+    except ModuleNotFoundError as error:
+        hint = f". Run: {TORCH_INSTALL}" if error.name == "torch" else ""
+        return record(PluginStatus.FAILED, _one_line(error) + hint, traceback.format_exc()), _Contribution()
     except BaseException as error:
         return record(PluginStatus.FAILED, _one_line(error), traceback.format_exc()), _Contribution()
 
@@ -199,11 +245,16 @@ def _contributed(
         answers = manager.subset_hook_caller("townlet_train_strategies", others)()
         players = manager.subset_hook_caller("townlet_train_experts", others)()
         logger = _logger_of(manager, plugin)
-        if not answers and not players and logger is None:
+        offered = {kind: manager.subset_hook_caller(KINDS[kind].hook, others)() for kind in KINDS}
+        if not answers and not players and logger is None and not any(offered.values()):
             raise _Nonsense(
-                "it has no function townlet_train_strategies, townlet_train_logger or townlet_train_experts "
-                "marked with @hookimpl"
+                "it has no function townlet_train_strategies, or another hook of townlet-train, marked with "
+                "@hookimpl"
             )
+        for kind, found in offered.items():
+            wrong = "".join(complaint(KINDS[kind], answer, reserved) for answer in found[:1])
+            if wrong:
+                raise _Nonsense(wrong)
         strategies = _listed(answers[0]) if answers else []
         experts = _experts(players[0]) if players else {}
         for strategy in strategies:
@@ -215,7 +266,10 @@ def _contributed(
     except BaseException:
         manager.unregister(plugin)
         raise
-    return _Contribution(strategies, logger, experts)
+    offers = [
+        (kind, name, value) for kind, found in offered.items() for name, value in dict(*found[:1]).items()
+    ]
+    return _Contribution(strategies, logger, experts, offers)
 
 
 def _logger_of(manager: pluggy.PluginManager, plugin: object) -> OpenLogger | None:
@@ -281,7 +335,10 @@ def contract_violation(strategy: object) -> str:
         return f"townlet_train_strategies returned {strategy!r}, expected a strategy class"
     rules: dict[str, tuple[str, Callable[[object], bool]]] = {
         "name": ("a lower-case word", lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value))),
-        "summary": ("one line of text", lambda value: isinstance(value, str) and bool(value.strip())),
+        "summary": (
+            "one line of text",
+            lambda value: isinstance(value, str) and len(value.strip().splitlines()) == 1,
+        ),
         "requires_torch": ("True or False", lambda value: isinstance(value, bool)),
         "Params": (
             "a subclass of StrategyParams",
@@ -299,16 +356,10 @@ def contract_violation(strategy: object) -> str:
     return ""
 
 
-def _record(
-    strategy: type[TrainingStrategy], plugin: PluginRecord, holder: StrategyRecord | None
-) -> StrategyRecord:
-    reason = ""
-    if holder is not None:
-        reason = (
-            f"the name is already taken by {holder.distribution} {holder.version}; "
-            f"{plugin.distribution} {plugin.version} has to choose another"
-        )
-    elif strategy.requires_torch and not torch_installed():
+def _record(brought: _Brought, everything: Sequence[_Brought], *, torch: bool) -> StrategyRecord:
+    plugin, strategy = brought
+    reason = _clash(brought, everything)
+    if not reason and strategy.requires_torch and not torch:
         reason = f"torch is not installed. Run: {TORCH_INSTALL}"
     return StrategyRecord(
         name=strategy.name,
@@ -319,6 +370,24 @@ def _record(
         distribution=plugin.distribution,
         version=plugin.version,
     )
+
+
+def _clash(brought: _Brought, everything: Sequence[_Brought]) -> str:
+    """Why a strategy does not have its name for itself, or an empty string; a built-in keeps its own."""
+    same = [other for other in everything if other.strategy.name == brought.strategy.name]
+    first = same[0]
+    if brought is first and (len(same) == 1 or first.plugin.distribution == OURS):
+        return ""
+    if first.plugin.distribution == OURS:
+        return (
+            f"the name is already taken by {OURS} {first.plugin.version}, and {brought.plugin.distribution} "
+            f"{brought.plugin.version} has to be called {brought.address}"
+        )
+    distributions = {other.plugin.distribution: other for other in same}
+    if len(distributions) == 1:
+        return "" if brought is first else f"{brought.plugin.distribution} brings two of that name"
+    claims = " and ".join(f"{name} {other.plugin.version}" for name, other in distributions.items())
+    return f"{claims} claim it. Say which: {' or '.join(other.address for other in distributions.values())}"
 
 
 def _expert_record(env_id: str, plugin: PluginRecord, players: Iterable[ExpertRecord]) -> ExpertRecord:
@@ -335,11 +404,10 @@ def _origin(entry_point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution an entry point belongs to."""
     try:
         distribution = entry_point.dist
-        if distribution is not None:
-            return str(distribution.name), str(distribution.version)
+        name, version = (distribution.name, distribution.version) if distribution else (None, None)
     except Exception:  # a distribution whose metadata is gone or damaged, as a broken uninstall leaves it
-        return "unknown", "unknown"
-    return "unknown", "unknown"
+        return UNKNOWN, UNKNOWN
+    return str(name or UNKNOWN), str(version or UNKNOWN)
 
 
 def _ours_first(entry_point: EntryPoint) -> tuple[bool, str, str]:

@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING
 
 from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
 from townlet_train.policies.experts import EXPERTS, Experts
+from townlet_train.registry.offers import ENVIRONMENT, Offer, OfferRecord
 
 if TYPE_CHECKING:
+    from townlet_train.config import RunConfig
     from townlet_train.contract import StrategyParams, TrainingStrategy
     from townlet_train.registry.loggers import LoggerSource
 
 SHIPPED_APART = {  # strategies that are distributions of their own
     name: f"townlet-train-{name}" for name in ("a2c", "dagger", "random-search")
 }
+
+
+UNKNOWN = "unknown"  # the distribution of an entry point whose metadata is gone
 
 
 class PluginStatus(StrEnum):
@@ -41,11 +46,17 @@ class PluginRecord:
     status: PluginStatus
     reason: str = ""
     traceback: str = ""
+    load_ms: float = field(default=0.0, compare=False)  # milliseconds its import and its hooks took
 
     @property
     def broken(self) -> bool:
         """Whether it should have worked and did not."""
         return self.status in (PluginStatus.FAILED, PluginStatus.INCOMPATIBLE)
+
+    @property
+    def known(self) -> bool:
+        """Whether its distribution says which it is."""
+        return UNKNOWN not in (self.distribution, self.version)
 
     def __str__(self) -> str:
         return f"Plugin {self.name!r} of {self.distribution} {self.version}: {self.reason}"
@@ -62,6 +73,11 @@ class StrategyRecord:
     reason: str
     distribution: str
     version: str
+
+    @property
+    def address(self) -> str:
+        """The name that no other distribution's strategy has."""
+        return f"{self.distribution}:{self.name}"
 
     def __str__(self) -> str:
         return f"Strategy {self.name!r} of {self.distribution} {self.version}: {self.reason}"
@@ -88,20 +104,33 @@ class Listing:
     plugins: tuple[PluginRecord, ...]
     experts: tuple[ExpertRecord, ...] = ()
     unknown: tuple[str, ...] = ()  # a sentence for each name that a variable has and no plugin
+    offers: tuple[OfferRecord, ...] = ()  # environments, exporters and commands
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A sentence for each broken plugin, each name claimed twice and each environment with a second expert."""
+        """A sentence for each broken plugin, each name claimed twice and each expert or offer that is not used."""
         broken = [str(plugin) for plugin in self.plugins if plugin.broken]
         unused = [str(expert) for expert in self.experts if expert.reason]
+        unused += [str(offer) for offer in self.offers if offer.reason]
         return (*broken, *(str(strategy) for strategy in self.clashes), *unused)
+
+    def offered(self, kind: str) -> dict[str, OfferRecord]:
+        """The offers of a kind that are used, by name."""
+        return {offer.name: offer for offer in self.offers if offer.kind == kind and not offer.reason}
+
+    def with_env(self, config: RunConfig) -> RunConfig:
+        """The config in the environment that a plugin offers under the name in it, or whose id that is."""
+        for offered in self.offered(ENVIRONMENT).values():
+            if config.env in (offered.name, offered.about.partition(":")[2]):
+                return config.model_copy(update={"env": offered.about})
+        return config
 
     @property
     def clashes(self) -> tuple[StrategyRecord, ...]:
-        """Strategies whose name an earlier one holds."""
+        """Strategies that share their name with another, and so cannot be called by it alone."""
         names = [strategy.name for strategy in self.strategies]
         return tuple(
-            strategy for index, strategy in enumerate(self.strategies) if strategy.name in names[:index]
+            strategy for strategy in self.strategies if strategy.reason and names.count(strategy.name) > 1
         )
 
 
@@ -113,6 +142,13 @@ class Registry:
     classes: Mapping[str, type[TrainingStrategy]]
     loggers: tuple[LoggerSource, ...] = ()
     experts: Experts = field(default_factory=lambda: EXPERTS)
+    addresses: Mapping[str, type[TrainingStrategy]] = field(default_factory=dict)  # by distribution:name
+    torch: bool = True  # whether it is installed
+    offers: tuple[Offer, ...] = ()
+
+    def offered(self, kind: str) -> dict[str, Offer]:
+        """The environments, exporters or commands of plugins, by name."""
+        return {offer.record.name: offer for offer in self.offers if offer.record.kind == kind}
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:
@@ -124,25 +160,54 @@ class Registry:
         """One record per entry point found."""
         return self.listing.plugins
 
+    def plugin(self, name: str) -> PluginRecord:
+        """The plugin of an entry point or a distribution, one of whose strategies may be named as well.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        for plugin in self.plugins:
+            if name in (plugin.name, plugin.distribution):
+                return plugin
+        for strategy in self.strategies:
+            if name == strategy.name:
+                return next(plugin for plugin in self.plugins if plugin.distribution == strategy.distribution)
+        raise UnknownNameError("plugin", name, {plugin.name for plugin in self.plugins})
+
     def params(self) -> dict[str, type[StrategyParams]]:
         """The params model of each strategy by name."""
         return {name: strategy.Params for name, strategy in self.classes.items()}
 
     def find(self, name: str) -> type[TrainingStrategy]:
-        """The class registered under a name, whether or not it can run here.
+        """The class registered under a name, or under `distribution:name`, whether or not it can run here.
 
         Raises:
-            PluginError: the name is that of a plugin which is broken or disabled.
+            PluginError: the name is that of a plugin which is broken or disabled, or two plugins claim it.
             UnknownNameError: nobody registered it.
         """
         if name in self.classes:
             return self.classes[name]
+        if name in self.addresses:
+            return self.addresses[name]
+        for strategy in self.listing.clashes:
+            if strategy.name == name:
+                raise PluginError(f"The name {name!r} is no one strategy's: {strategy.reason}.")
         for plugin in self.plugins:
             if plugin.name == name and plugin.status is not PluginStatus.OK:
                 raise PluginError(str(plugin))
         home = SHIPPED_APART.get(name)
         hint = f"It is in {home}, which is not installed. Run: pip install {home}" if home else ""
-        raise UnknownNameError("strategy", name, self.classes, hint)
+        known = self.addresses if ":" in name else self.classes
+        raise UnknownNameError("strategy", name, known, hint)
+
+    def record(self, name: str) -> StrategyRecord:
+        """What is known of the strategy that `find` gives.
+
+        Raises:
+            PluginError, UnknownNameError: as `find`.
+        """
+        self.find(name)
+        return next(record for record in self.strategies if name in (record.name, record.address))
 
     def select(self, name: str) -> type[TrainingStrategy]:
         """The class registered under a name, ready to run.
@@ -152,8 +217,8 @@ class Registry:
             PluginError: as `find`.
             UnknownNameError: as `find`.
         """
-        strategy = self.find(name)
-        holder = next(record for record in self.strategies if record.name == name)
-        if not holder.available:
+        strategy, record = self.find(name), self.record(name)
+        called_by_name = record not in self.listing.clashes
+        if (called_by_name and not record.available) or (strategy.requires_torch and not self.torch):
             raise TorchNotAvailableError(name)
         return strategy

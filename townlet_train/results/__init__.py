@@ -13,6 +13,15 @@ from townlet_train.results.gate import (
     MethodPairDTO,
     Verdict,
 )
+from townlet_train.results.plugins import (
+    NewPluginDTO,
+    PluginCheckDTO,
+    PluginDTO,
+    PluginListDTO,
+    PluginPinsDTO,
+    PluginRowDTO,
+    RuleDTO,
+)
 from townlet_train.results.promotion import (
     CandidateDTO,
     PromotionEventDTO,
@@ -65,8 +74,14 @@ __all__ = [
     "Measurement",
     "MethodDTO",
     "MethodPairDTO",
+    "NewPluginDTO",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
+    "PluginCheckDTO",
+    "PluginDTO",
+    "PluginListDTO",
+    "PluginPinsDTO",
+    "PluginRowDTO",
     "PolicyScoreDTO",
     "PromotionEventDTO",
     "PromotionHistoryDTO",
@@ -80,6 +95,7 @@ __all__ = [
     "ReplayValidateDTO",
     "ResultDTO",
     "RolloutCaptureDTO",
+    "RuleDTO",
     "StudyBudgetDTO",
     "StudyCellDTO",
     "StudyDTO",

@@ -1,0 +1,182 @@
+"""Environments, exporters and commands of plugins: found, used, and kept apart when they are broken or clash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from plugin_distributions import install
+
+from townlet_train.cli import main
+from townlet_train.config import RunConfig
+from townlet_train.errors import PluginError
+from townlet_train.orchestrator import run_strategy
+from townlet_train.registry import COMMAND, ENVIRONMENT, EXPORTER, PluginPolicy, PluginStatus, discover
+
+CORRIDOR = """
+    import gymnasium
+    import numpy as np
+
+    class Corridor(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.at = 0
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            self.at += 1 if action else -1
+            over = self.at == 5
+            return np.full(1, self.at / 40, np.float32), float(over), over, abs(self.at) > 30, {}
+
+    gymnasium.register("Corridor-v0", Corridor, max_episode_steps=30)
+"""
+PLUGIN = """
+    import typer
+    from townlet_train.api import hookimpl
+
+    app = typer.Typer(help="Say hello.")
+
+    @app.command()
+    def hello(name: str = "you", fail: bool = False):
+        print(f"hello {name}", 1 / (not fail))
+
+    def write_names(checkpoint, output):
+        \\"\\"\\"Names of what it sees, a line each.\\"\\"\\"
+
+    @hookimpl
+    def townlet_train_environments():
+        return {"corridor": "corridor_envs:Corridor-v0"}
+
+    @hookimpl
+    def townlet_train_exporters():
+        return {"names": write_names}
+
+    @hookimpl
+    def townlet_train_commands():
+        return {"hello": app}
+""".replace("\\", "")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the search path, whose modules are forgotten afterwards; nothing is remembered of it."""
+    before = set(sys.modules)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield tmp_path / "site"
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def offering(site: Path) -> Path:
+    """The site with a plugin that offers one thing of each kind."""
+    install(site, "offer-dist", PLUGIN)
+    (site / "corridor_envs.py").write_text(CORRIDOR.replace("\n    ", "\n"))
+    return site
+
+
+def test_what_a_plugin_offers_is_found_by_kind_and_name(offering: Path) -> None:
+    registry = discover()
+    assert registry.offered(EXPORTER)["names"].value.__name__ == "write_names"
+    listed = {(offer.kind, offer.name): offer.about for offer in registry.listing.offers}
+    assert listed[(EXPORTER, "names")] == "Names of what it sees, a line each."
+    assert listed[(COMMAND, "hello")] == "Say hello."
+    assert listed[(ENVIRONMENT, "corridor")] == "corridor_envs:Corridor-v0"
+
+
+def test_a_plugins_environment_is_played_by_its_name(
+    offering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):  # from a plugin that is loaded, and from what is remembered of it
+        assert main(["evaluate", "--env", "corridor", "--policy", "random", "--episodes", "2", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["env"] == "Corridor-v0"
+    config = RunConfig.model_validate({"env": "corridor"})
+    params = {"n_iterations": 1, "evaluation_episodes": 1}
+    result = run_strategy("random-search", params, config=config, run_dir=tmp_path / "run")
+    assert Path(str(result.checkpoint)).is_file()
+    arguments = ["evaluate", str(result.checkpoint), "--episodes", "2", "--json"]
+    fresh = subprocess.run(
+        [sys.executable, "-m", "townlet_train", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(offering), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert fresh.returncode == 0, fresh.stderr
+
+
+def test_a_plugins_command_is_in_the_help_and_runs(
+    offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert main(["--help"]) == 0
+        assert "hello" in capsys.readouterr().out
+    assert main(["hello", "--name", "Ada"]) == 0
+    assert capsys.readouterr().out == "hello Ada 1.0\n"
+    assert main(["hello", "--nam", "Ada"]) == 3
+    assert "Did you mean '--name'" in capsys.readouterr().err
+
+
+def test_a_command_that_fails_is_named_with_its_distribution(
+    offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["hello", "--fail"]) == 2
+    assert "Command 'hello' of offer-dist 1.2 failed with ZeroDivisionError" in capsys.readouterr().err
+
+
+NONSENSE = {
+    "environments": (
+        "corridor_envs:Corridor-v0",
+        "Corridor-v0",
+        "expected the id of Gymnasium's with its module",
+    ),
+    "exporters": (
+        '{"names": write_names}',
+        '{"names": 3}',
+        "expected a function of checkpoint and output file",
+    ),
+    "an exporter's name": ('{"names"', '{"Names!"', "expected a lower-case word"),
+    "commands": ('{"hello": app}', '{"hello": hello}', "expected a typer.Typer"),
+    "a command's name": ('{"hello": app}', '{"evaluate": app}', "is named like a command of townlet-train"),
+    "no mapping": (
+        '{"hello": app}',
+        "[app]",
+        "townlet_train_commands returned a list, expected a mapping by name",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_an_offer_that_cannot_be_used_is_told_with_what_was_expected(site: Path, kind: str) -> None:
+    before, after, sentence = NONSENSE[kind]
+    assert PLUGIN.count(before) == 1
+    install(site, "offer-dist", PLUGIN.replace(before, after))
+    registry = discover(PluginPolicy(reserved=frozenset({"evaluate"})))
+    record = next(record for record in registry.plugins if record.distribution == "offer-dist")
+    assert record.status is PluginStatus.FAILED
+    assert sentence in record.reason
+
+
+def test_a_name_offered_twice_is_the_firsts_and_the_problem_names_both(offering: Path) -> None:
+    install(offering, "zz-offer", PLUGIN)
+    registry = discover()
+    assert registry.offered(COMMAND)["hello"].record.distribution == "offer-dist"
+    problems = [problem for problem in registry.listing.problems if "zz-offer" in problem]
+    assert len(problems) == 3
+    assert (
+        "The command 'hello' of zz-offer 1.2: there is one of that name of offer-dist 1.2 already, which is used"
+        in problems
+    )
+    with pytest.raises(PluginError, match="zz-offer"):
+        discover(PluginPolicy(strict=True))

@@ -1,0 +1,71 @@
+"""What a plugin may not do to others while it loads: change their classes, or bury what the program says."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+MOST_PRINTED = 2_000  # characters of a plugin that reach standard error while it loads
+
+
+class Patched(Exception):
+    """A plugin changed the strategy of another."""
+
+
+@contextmanager
+def unchanged(classes: Iterable[type[Any]]) -> Iterator[None]:
+    """Keep classes as they are: what is changed in them is put back.
+
+    Raises:
+        Patched: something was.
+    """
+    before = [(cls, dict(vars(cls))) for cls in classes]
+    found = None
+    try:
+        yield
+    finally:
+        for cls, attributes in before:
+            for name in _changed(attributes, vars(cls)):
+                found = found or f"{cls.__qualname__}.{name}"
+                _put_back(cls, name, attributes)
+    if found:
+        raise Patched(f"it changes {found}, which is not its own; it was put back")
+
+
+def _changed(before: dict[str, Any], now: Any) -> list[str]:
+    """Names of attributes that are others, or were not there, or are no longer; what Python adds itself aside."""
+    names = [name for name in {**before, **now} if not name.startswith(("__", "_abc", "_is_"))]
+    return [name for name in names if before.get(name) is not now.get(name)]
+
+
+def _put_back(cls: type[Any], name: str, attributes: dict[str, Any]) -> None:
+    if name in attributes:
+        setattr(cls, name, attributes[name])
+    else:
+        with suppress(AttributeError):
+            delattr(cls, name)
+
+
+class Aside(io.TextIOBase):
+    """Passes what a plugin prints on to standard error, until it is too much."""
+
+    def __init__(self, whose: str) -> None:
+        self._whose, self._left = whose, MOST_PRINTED
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Take a text; what is beyond the limit is dropped, and said once whose it was."""
+        if self._left > 0:
+            sys.stderr.write(text[: self._left])
+            if len(text) > self._left:
+                sys.stderr.write(
+                    f"\n{self._whose} prints more than that while it loads; the rest is left out.\n"
+                )
+            self._left -= len(text)
+        return len(text)

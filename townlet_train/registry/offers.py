@@ -1,0 +1,108 @@
+"""What plugins offer by name beside strategies: environments, exporters, commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from townlet_train.registry.records import PluginRecord
+
+ENVIRONMENT, EXPORTER, COMMAND = "environment", "exporter", "command"
+_ENV_ID = re.compile(r"[\w.]+:[\w./-]+")
+_WORD = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+class Kind(NamedTuple):
+    """One kind of offer: the hook that names it, and what its names and values are."""
+
+    hook: str
+    name: str  # what a name is
+    fits_name: Callable[[str], bool]
+    value: str  # what a value is
+    fits: Callable[[Any], bool]
+
+
+KINDS: Mapping[str, Kind] = {
+    ENVIRONMENT: Kind(
+        "townlet_train_environments",
+        "an id",
+        bool,
+        "the id of Gymnasium's with its module, as 'my_plugin.envs:Corridor-v0'",
+        lambda value: isinstance(value, str) and bool(_ENV_ID.fullmatch(value)),
+    ),
+    EXPORTER: Kind(
+        "townlet_train_exporters",
+        "a lower-case word",
+        lambda name: bool(_WORD.fullmatch(name)),
+        "a function of checkpoint and output file",
+        callable,
+    ),
+    COMMAND: Kind(
+        "townlet_train_commands",
+        "a lower-case word",
+        lambda name: bool(_WORD.fullmatch(name)),
+        "a typer.Typer",
+        lambda value: hasattr(value, "registered_commands") and hasattr(value, "registered_groups"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class OfferRecord:
+    """What a plugin offers under which name, and why it is not used where there is a reason."""
+
+    kind: str
+    name: str
+    about: str
+    distribution: str
+    version: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"The {self.kind} {self.name!r} of {self.distribution} {self.version}: {self.reason}"
+
+
+class Offer(NamedTuple):
+    """A value that a plugin offers, and what is known of it."""
+
+    record: OfferRecord
+    value: Any
+
+
+def complaint(kind: Kind, answer: object, reserved: Iterable[str]) -> str:
+    """What is wrong with what a hook returned, or an empty string."""
+    if not isinstance(answer, Mapping):
+        return f"{kind.hook} returned a {type(answer).__name__}, expected a mapping by name"
+    for name, value in answer.items():
+        if not isinstance(name, str) or not kind.fits_name(name):
+            return f"{kind.hook} returned {name!r} for a name, expected {kind.name}"
+        if not kind.fits(value):
+            return f"{kind.hook} returned {value!r} for {name!r}, expected {kind.value}"
+        if kind is KINDS[COMMAND] and name in reserved:
+            return f"its command {name!r} is named like a command of townlet-train"
+    return ""
+
+
+def offer(
+    kind: str, name: str, value: object, plugin: PluginRecord, taken: Mapping[tuple[str, str], Offer]
+) -> Offer:
+    """An offer of a plugin; the first of a name is used."""
+    holder = taken.get((kind, name))
+    reason = (
+        f"there is one of that name of {holder.record.distribution} {holder.record.version} already, which is used"
+        if holder
+        else ""
+    )
+    about = value if isinstance(value, str) else _first_line(value)
+    return Offer(OfferRecord(kind, name, about, plugin.distribution, plugin.version, reason), value)
+
+
+def _first_line(value: object) -> str:
+    """What a command or function says of itself."""
+    info = getattr(value, "info", None)
+    told = getattr(info, "help", None) or getattr(value, "__doc__", None)
+    lines = told.strip().splitlines() if isinstance(told, str) else []
+    return lines[0] if lines else ""
