@@ -32,6 +32,10 @@ COMMANDS: dict[str, Entry] = {
         "townlet_train.cli.gate", "Judge candidates beside the released policy: PASS, HOLD or FAIL."
     ),
     "compare": Entry("townlet_train.cli.compare", "Compare training methods by their runs, not by episodes."),
+    "runs": Entry(
+        "townlet_train.cli.runs", "List runs, look at them, compare them, free what they do without."
+    ),
+    "card": Entry("townlet_train.cli.card", "Write a model card from what a run wrote down."),
     "promotion": Entry(
         "townlet_train.cli.promotion", "Release what a gate passed, go back, and see what happened."
     ),
