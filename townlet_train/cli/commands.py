@@ -24,7 +24,9 @@ COMMANDS: dict[str, Entry] = {
         "townlet_train.cli.study", "Measure what each term of the warm start earns, seed by seed."
     ),
     "rollout": Entry("townlet_train.cli.rollout", "Capture demonstrations."),
-    "replay": Entry("townlet_train.cli.replay", "Inspect, validate and split captured demonstrations."),
+    "replay": Entry(
+        "townlet_train.cli.replay", "Look at demonstrations, check, split, convert and merge them."
+    ),
     "evaluate": Entry(
         "townlet_train.cli.evaluate", "Measure a checkpoint or a scripted policy on fixed seeds."
     ),

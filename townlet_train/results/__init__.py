@@ -23,9 +23,12 @@ from townlet_train.results.promotion import (
     PromotionVerifyDTO,
 )
 from townlet_train.results.replay import (
+    ReplayEpisodeDTO,
     ReplayInspectDTO,
     ReplayProblem,
+    ReplayRewriteDTO,
     ReplaySplitDTO,
+    ReplayStatsDTO,
     ReplayValidateDTO,
     RolloutCaptureDTO,
 )
@@ -87,9 +90,12 @@ __all__ = [
     "PromotionSnapshot",
     "PromotionStatusDTO",
     "PromotionVerifyDTO",
+    "ReplayEpisodeDTO",
     "ReplayInspectDTO",
     "ReplayProblem",
+    "ReplayRewriteDTO",
     "ReplaySplitDTO",
+    "ReplayStatsDTO",
     "ReplayValidateDTO",
     "ResultDTO",
     "RolloutCaptureDTO",
