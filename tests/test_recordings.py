@@ -77,7 +77,7 @@ def test_a_million_frames_take_no_more_memory_than_fifty_thousand(tmp_path: Path
 
     def work(manifest: Path) -> None:
         if what == "split":
-            service.split(manifest, fraction=0.2, seed=1)
+            service.split(manifest, fraction=0.2, seed=1, overwrite=True)
         else:
             getattr(service, what)(manifest)
 

@@ -44,6 +44,7 @@ from townlet_train.results.runs import (
     RunsListDTO,
     RunTailDTO,
 )
+from townlet_train.results.schemas import SchemaRowDTO, SchemasDTO
 from townlet_train.results.study import (
     StudyBudgetDTO,
     StudyCellDTO,
@@ -108,6 +109,8 @@ __all__ = [
     "RunTailDTO",
     "RunsGcDTO",
     "RunsListDTO",
+    "SchemaRowDTO",
+    "SchemasDTO",
     "StudyBudgetDTO",
     "StudyCellDTO",
     "StudyDTO",
