@@ -19,7 +19,18 @@ CALLS = {
     "unknown command": ["strategie"],
     **{
         f"help of {name}": [name, "--help"]
-        for name in ("rollout", "replay", "evaluate", "runs", "card", "schema", "town", "doctor", "demo")
+        for name in (
+            "rollout",
+            "replay",
+            "evaluate",
+            "runs",
+            "card",
+            "export",
+            "schema",
+            "town",
+            "doctor",
+            "demo",
+        )
     },
 }
 

@@ -4,6 +4,7 @@ from townlet_train.results.anneal import AnnealStageResultDTO, AnnealStatus, Ann
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoPolicyDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.results.export import ExportDTO
 from townlet_train.results.gate import (
     CompareDTO,
     GateCandidateDTO,
@@ -76,6 +77,7 @@ __all__ = [
     "DemoStepDTO",
     "DoctorCheckDTO",
     "EvaluationDTO",
+    "ExportDTO",
     "ExtraDTO",
     "GateCandidateDTO",
     "GateCriterionDTO",
