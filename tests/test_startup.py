@@ -26,6 +26,7 @@ CALLS = {
             "runs",
             "card",
             "export",
+            "minari",
             "schema",
             "town",
             "doctor",

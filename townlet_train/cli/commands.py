@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "config": Entry("townlet_train.cli.config", "Show, describe, check and import configurations."),
     "export": Entry("townlet_train.cli.export", "Write a policy as onnx, safetensors, npz or torchscript."),
+    "minari": Entry("townlet_train.cli.minari", "Read and write Minari datasets."),
     "schema": Entry("townlet_train.cli.schema", "Print JSON Schemas of what commands print and leave."),
     "town": Entry("townlet_train.cli.town", "Look at the embedded town and prepare its kernels."),
     "doctor": Entry("townlet_train.cli.doctor", "Measure whether things are as they should be."),

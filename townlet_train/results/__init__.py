@@ -15,6 +15,7 @@ from townlet_train.results.gate import (
     Verdict,
 )
 from townlet_train.results.machine import ExtraDTO, MachineDoctorDTO, PluginHealthDTO, TorchDTO
+from townlet_train.results.minari import MinariDTO
 from townlet_train.results.promotion import (
     CandidateDTO,
     PromotionEventDTO,
@@ -87,6 +88,7 @@ __all__ = [
     "Measurement",
     "MethodDTO",
     "MethodPairDTO",
+    "MinariDTO",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
     "PluginHealthDTO",
