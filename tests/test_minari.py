@@ -170,12 +170,12 @@ def test_bc_learns_from_an_imported_dataset(tmp_path: Path) -> None:
     from townlet_train.config import RunConfig
     from townlet_train.orchestrator import run_strategy
 
-    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4))
-    imported = import_minari("made/up-v0", tmp_path / "recording")
+    dataset_of("made/up-v0", spaces.Box(-1, 1, (4,), np.float32), spaces.Discrete(2))
+    imported = import_minari("made/up-v0", tmp_path / "recording", env="CartPole-v1")
     result = run_strategy(
         "bc",
         {"manifest": imported.recording, "n_epochs": 2, "evaluate": False},
-        config=RunConfig.model_validate({"env": "made/up-v0"}),
+        config=RunConfig.model_validate({"env": "CartPole-v1"}),
         run_dir=tmp_path / "run",
     )
     assert result.checkpoint is not None

@@ -17,13 +17,16 @@ app = typer.Typer()
 def import_dataset(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id of a dataset on this machine.")],
     output: Annotated[Path, typer.Option("--output", help="Directory to create.", show_default=False)],
+    env: Annotated[
+        str | None, typer.Option("--env", help="Environment it is of; unset: as the dataset says.")
+    ] = None,
     overwrite: Overwrite = False,
     json_output: JsonOutput = False,
 ) -> int:
     """Write a Minari dataset as demonstrations for `bc`: any observations of fixed size, discrete actions."""
     from townlet_train.services.minari import import_minari
 
-    return emit(import_minari(dataset, output, overwrite=overwrite), json_output=json_output)
+    return emit(import_minari(dataset, output, env=env, overwrite=overwrite), json_output=json_output)
 
 
 @app.command("export")

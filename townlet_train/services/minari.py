@@ -33,10 +33,13 @@ EPISODES_AT_ONCE = 64
 AUTHOR = "townlet-train"
 
 
-def import_minari(dataset_id: str, output: Path, *, overwrite: bool = False) -> MinariDTO:
+def import_minari(
+    dataset_id: str, output: Path, *, env: str | None = None, overwrite: bool = False
+) -> MinariDTO:
     """Write a local Minari dataset as a recording that `bc` learns from.
 
-    Observations of any fixed size become features; actions are those of a Discrete space.
+    Observations of any fixed size become features; actions are those of a Discrete space. `env` is the environment it
+    is of, where the dataset does not say, or not as it is called here.
 
     Raises:
         MissingExtraError: `minari` is not installed.
@@ -45,7 +48,7 @@ def import_minari(dataset_id: str, output: Path, *, overwrite: bool = False) -> 
     """
     dataset = _load(dataset_id)
     told = json.loads(dataset.storage.metadata.get(NAMES, "{}"))
-    env_id = told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else dataset_id)
+    env_id = env or told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else dataset_id)
     actions, observations = _codes(dataset, dataset_id)
     features = tuple(told.get("feature_names", observations.names))
     layout = Layout(features, tuple(told.get("action_names", actions.names)), (), 0, env_id)
