@@ -6,7 +6,7 @@ PLUGINS := $(wildcard plugins/*)
 SEED   ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-notorch check format bench wheel clean
+.PHONY: help setup demo test test-fast test-notorch check format schemas bench wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ check: setup  ## ruff, mypy --strict, import contracts
 format: setup  ## let ruff lay the code out
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schemas: setup  ## renew docs/schemas, and add golden files of new versions
+	$(BIN)/python -m tests.golden_files
 
 bench: setup  ## every speed we claim, measured here, beside what it is compared with
 	$(BIN)/python -m benchmarks

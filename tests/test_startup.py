@@ -23,7 +23,20 @@ CALLS = {
     "unknown command": ["strategie"],
     **{
         f"help of {name}": [name, "--help"]
-        for name in ("rollout", "replay", "plugins", "evaluate", "town", "doctor", "demo")
+        for name in (
+            "rollout",
+            "replay",
+            "plugins",
+            "evaluate",
+            "runs",
+            "card",
+            "export",
+            "minari",
+            "schema",
+            "town",
+            "doctor",
+            "demo",
+        )
     },
 }
 

@@ -10,6 +10,7 @@
     ├── TrainingError                 2   training itself failed
     ├── EnvironmentFailedError        2   an environment raised, or the process it ran in died
     ├── StorageError                  2   a file cannot be written: a full disk, missing rights; an OSError too
+    ├── ExportError                   2   an exported policy does not act as its checkpoint does
     ├── LedgerError                   2   a promotion directory is not as it was written
     ├── CondaEnvironmentError         4   --require-conda-env asked for another environment
     ├── EnvironmentCreationError      5   the environment cannot be built
@@ -109,6 +110,10 @@ class StorageError(TownletTrainError, OSError):
             f"{path} cannot be written: {error.strerror}. Make room or get the rights, or write elsewhere."
         )
         self.errno = error.errno
+
+
+class ExportError(TownletTrainError):
+    """An exported policy does not act as its checkpoint does."""
 
 
 class LedgerError(TownletTrainError):

@@ -187,7 +187,7 @@ def test_every_command_shown_is_understood(command: str) -> None:
     name, *arguments = shlex.split(command)
     parser: Any = typer.main.get_command(app)
     context: Any = parser.make_context(name, [])
-    while isinstance(parser, TyperGroup):
+    while isinstance(parser, TyperGroup) and arguments:
         _, parser, arguments = parser.resolve_command(context, arguments)
         context = parser.make_context(parser.name, list(arguments), parent=context)
     assert context.command is parser

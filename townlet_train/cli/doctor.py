@@ -6,13 +6,35 @@ import typer
 
 from townlet_train.cli.options import ConfigFiles, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting
+from townlet_train.cli.session import session_listing
+from townlet_train.errors import ExitCode
 
 app = typer.Typer()
 
 
-@app.callback()
-def doctor() -> None:
-    """Measure whether things are as they should be."""
+@app.callback(invoke_without_command=True)
+def doctor(context: typer.Context, json_output: JsonOutput = False) -> int:
+    """Tell what this machine offers and what is installed: Python, torch, processor, disk, extras, plugins.
+
+    What keeps the program from working as it is installed is a warning; a missing extra is none.
+    """
+    if context.invoked_subcommand is not None:
+        return ExitCode.OK
+    from townlet_train.results import PluginHealthDTO
+    from townlet_train.services.machine import examine_machine
+    from townlet_train.services.runs import EXPERIMENTS
+
+    plugins = [
+        PluginHealthDTO(
+            plugin=each.name,
+            distribution=each.distribution,
+            version=each.version,
+            status=each.status.value,
+            reason=each.reason,
+        )
+        for each in session_listing(context).plugins
+    ]
+    return emit(examine_machine(EXPERIMENTS, plugins), json_output=json_output)
 
 
 @app.command()

@@ -83,7 +83,11 @@ def emit(result: Any, *, json_output: bool) -> int:
     else:
         with _to_reader() as stream:
             render(result, stream)
-    warnings = getattr(result, "warnings", ())
+    return warn(getattr(result, "warnings", ()))
+
+
+def warn(warnings: Sequence[str]) -> int:
+    """Tell warnings on standard error, and return the exit code they make."""
     for warning in warnings:
         sys.stderr.write(f"Warning: {warning}\n")
     return ExitCode.WARNINGS if warnings else ExitCode.OK

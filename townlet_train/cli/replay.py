@@ -1,9 +1,9 @@
-"""`townlet-train replay`: look at captured demonstrations, check them, split them."""
+"""`townlet-train replay`: look at captured demonstrations, check them, split, convert and merge them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,8 @@ from townlet_train.errors import ExitCode
 app = typer.Typer()
 
 Recording = Annotated[Path, typer.Argument(help="A manifest, a capture directory or one .npz sample.")]
+
+NewCapture = Annotated[Path, typer.Option("--output", help="Directory to create.", show_default=False)]
 
 
 @app.command()
@@ -52,3 +54,45 @@ def split(
     service = ReplayDatasetService()
     result = service.split(path, fraction=fraction, seed=seed, output=output, overwrite=overwrite)
     return emit(result, json_output=json_output)
+
+
+@app.command()
+def stats(
+    path: Recording,
+    held_out: Annotated[
+        Path | None, typer.Option("--held-out", help="A recording that must share no episode with it.")
+    ] = None,
+    per_episode: Annotated[bool, typer.Option("--per-episode", help="Tell every episode's return.")] = False,
+    json_output: JsonOutput = False,
+) -> int:
+    """Count what a recording of any size holds: returns, actions, repeated frames, and what it shares with another."""
+    from townlet_train.services.recordings import recording_stats
+
+    return emit(recording_stats(path, held_out=held_out, per_episode=per_episode), json_output=json_output)
+
+
+@app.command()
+def convert(
+    path: Recording,
+    output: NewCapture,
+    store: Annotated[Literal["npz", "memmap"], typer.Option("--store", help="What to write.")],
+    overwrite: Overwrite = False,
+    json_output: JsonOutput = False,
+) -> int:
+    """Write a capture of samples as a large store, or a store as samples."""
+    from townlet_train.services.recordings import convert_recording
+
+    return emit(convert_recording(path, output, store, overwrite=overwrite), json_output=json_output)
+
+
+@app.command()
+def merge(
+    paths: Annotated[list[Path], typer.Argument(metavar="RECORDING...", help="Two captures or more.")],
+    output: NewCapture,
+    overwrite: Overwrite = False,
+    json_output: JsonOutput = False,
+) -> int:
+    """Make one recording of several: stores side by side, or one manifest of samples that stay where they are."""
+    from townlet_train.services.recordings import merge_recordings
+
+    return emit(merge_recordings(paths, output, overwrite=overwrite), json_output=json_output)

@@ -174,7 +174,9 @@ class _Member(_Document):
     size: int
 
 
-class _Manifest(_Document):
+class CheckpointManifest(_Document):
+    """manifest.json of a checkpoint."""
+
     schema_version: str
     info: CheckpointInfo
     members: dict[str, _Member]
@@ -197,7 +199,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     for name, arrays in ((OPTIMIZER, checkpoint.optimizer), (TRAINING, checkpoint.training)):
         if arrays is not None:
             members[name] = _pack(arrays)
-    manifest = _Manifest(
+    manifest = CheckpointManifest(
         schema_version=CHECKPOINT_SCHEMA,
         info=checkpoint.info,
         members={
@@ -296,7 +298,7 @@ def _check_kind(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
         )
 
 
-def _parse_manifest(path: Path, content: bytes) -> _Manifest:
+def _parse_manifest(path: Path, content: bytes) -> CheckpointManifest:
     document = _parse_json(path, MANIFEST, content)
     version = document.get("schema_version")
     if version != CHECKPOINT_SCHEMA:
@@ -304,14 +306,14 @@ def _parse_manifest(path: Path, content: bytes) -> _Manifest:
             f"Checkpoint {path} has schema version {version!r}, this program reads {CHECKPOINT_SCHEMA!r}."
         )
     try:
-        return _Manifest.model_validate(document)
+        return CheckpointManifest.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"Checkpoint {path}, {MANIFEST}, {where}: {first['msg']}.") from error
 
 
-def _check_members(path: Path, manifest: _Manifest, contents: Mapping[str, bytes]) -> None:
+def _check_members(path: Path, manifest: CheckpointManifest, contents: Mapping[str, bytes]) -> None:
     """Every member the manifest names is there with its size and hash, and nothing else is."""
     for name in sorted({WEIGHTS, STATE, *manifest.members} - set(contents)):
         raise CheckpointError(f"Checkpoint {path} lacks {name!r}; it was tampered with.")

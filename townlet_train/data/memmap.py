@@ -8,7 +8,7 @@ can be memory-mapped by any NumPy; our own reader does not, because mapped pages
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,27 +88,51 @@ class Store:
 
         A block's arrays are views of buffers that the next block overwrites.
         """
+        n_envs, n_agents = self.shape[1:]
+        lives: NDArray[np.int64] | None = np.arange(n_envs * n_agents).reshape(n_envs, n_agents)
+        if rng is not None:
+            lives = None  # out of order, nobody knows how many lives went before
+        spans = self._spans()
+        for start, ticks in self.ticks(n_frames=n_frames, with_maps=with_maps, rng=rng):
+            episode = _episode_numbers(spans, start, start + len(ticks["actions"]), n_agents)
+            block = self._block(ticks, episode, lives)
+            if len(block.actions):
+                yield block
+
+    @property
+    def selected_episodes(self) -> list[EpisodeSpan]:
+        """The episodes that are part of the dataset."""
+        return [self.episodes[number] for number in np.flatnonzero(self._selected)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the manifest selects every episode of its arrays."""
+        return bool(self._selected.all())
+
+    def ticks(
+        self, *, n_frames: int = 1 << 15, with_maps: bool = True, rng: np.random.Generator | None = None
+    ) -> Generator[tuple[int, dict[str, Array]]]:
+        """Consecutive ticks of about `n_frames` at a time, selected or not: the first one's number, and arrays
+        (n_ticks, n_envs, n_agents, ...) that the next ones overwrite. In random order with `rng`.
+        """
         n_steps, n_envs, n_agents = self.shape
         width = max(1, n_frames // (n_envs * n_agents))
         starts = np.arange(0, n_steps, width)
-        lives: NDArray[np.int64] | None = np.arange(n_envs * n_agents).reshape(n_envs, n_agents)
         if rng is not None:
             rng.shuffle(starts)
-            lives = None  # out of order, nobody knows how many lives went before
         names = [name for name in self._files if with_maps or name != "maps"]
         buffers = {name: self._files[name].buffer(width) for name in names}
         streams = {name: self._files[name].open() for name in names}
-        spans = self._spans()
         try:
             for start in starts.tolist():
                 stop = min(start + width, n_steps)
-                ticks = {
-                    name: self._files[name].read(streams[name], buffers[name], start, stop) for name in names
-                }
-                episode = _episode_numbers(spans, start, stop, n_agents)
-                block = self._block(ticks, episode, lives)
-                if len(block.actions):
-                    yield block
+                yield (
+                    start,
+                    {
+                        name: self._files[name].read(streams[name], buffers[name], start, stop)
+                        for name in names
+                    },
+                )
         finally:
             for stream in streams.values():
                 stream.close()

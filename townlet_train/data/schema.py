@@ -96,6 +96,13 @@ class SampleRow(Strictly):
     meta_sha256: Sha256 | None = None  # of its JSON
 
 
+class SampleManifest(Strictly):
+    """The manifest of a capture of samples."""
+
+    metadata: CaptureMetadata
+    samples: Annotated[tuple[SampleRow, ...], Listing, Field(min_length=1)]
+
+
 class EpisodeKey(Strictly):
     """Which town-episode a trajectory is part of; frames of one never stand on both sides of a split."""
 

@@ -68,6 +68,12 @@ class Survey:
         return self._returns[self._frames_in_episode > 0]
 
     @property
+    def returns_by_episode(self) -> dict[int, float]:
+        """The rewards of all agents of each episode, summed, by its number."""
+        sums = self._returns.tolist()
+        return {number: sums[number] for number in self.frames_in_episodes}
+
+    @property
     def frames_in_episodes(self) -> dict[int, int]:
         """Frames of each episode, by its number."""
         return {number: count for number, count in enumerate(self._frames_in_episode.tolist()) if count}

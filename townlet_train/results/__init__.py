@@ -4,6 +4,7 @@ from townlet_train.results.anneal import AnnealStageResultDTO, AnnealStatus, Ann
 from townlet_train.results.base import ResultDTO, TrainingResultDTO
 from townlet_train.results.demo import DemoDTO, DemoPolicyDTO, DemoStepDTO
 from townlet_train.results.evaluation import Comparison, EvaluationDTO, PolicyScoreDTO
+from townlet_train.results.export import ExportDTO
 from townlet_train.results.gate import (
     CompareDTO,
     GateCandidateDTO,
@@ -13,6 +14,8 @@ from townlet_train.results.gate import (
     MethodPairDTO,
     Verdict,
 )
+from townlet_train.results.machine import ExtraDTO, MachineDoctorDTO, PluginHealthDTO, TorchDTO
+from townlet_train.results.minari import MinariDTO
 from townlet_train.results.plugins import (
     NewPluginDTO,
     PluginCheckDTO,
@@ -32,12 +35,28 @@ from townlet_train.results.promotion import (
     PromotionVerifyDTO,
 )
 from townlet_train.results.replay import (
+    ReplayEpisodeDTO,
     ReplayInspectDTO,
     ReplayProblem,
+    ReplayRewriteDTO,
     ReplaySplitDTO,
+    ReplayStatsDTO,
     ReplayValidateDTO,
     RolloutCaptureDTO,
 )
+from townlet_train.results.runs import (
+    CardDTO,
+    RunDiffDTO,
+    RunDifferenceDTO,
+    RunFileDTO,
+    RunLeftoverDTO,
+    RunRowDTO,
+    RunsGcDTO,
+    RunShowDTO,
+    RunsListDTO,
+    RunTailDTO,
+)
+from townlet_train.results.schemas import SchemaRowDTO, SchemasDTO
 from townlet_train.results.study import (
     StudyBudgetDTO,
     StudyCellDTO,
@@ -60,6 +79,7 @@ __all__ = [
     "AnnealSummaryDTO",
     "BCTrainingResultDTO",
     "CandidateDTO",
+    "CardDTO",
     "CompareDTO",
     "Comparison",
     "DemoDTO",
@@ -67,18 +87,23 @@ __all__ = [
     "DemoStepDTO",
     "DoctorCheckDTO",
     "EvaluationDTO",
+    "ExportDTO",
+    "ExtraDTO",
     "GateCandidateDTO",
     "GateCriterionDTO",
     "GateDTO",
     "KernelCacheDTO",
+    "MachineDoctorDTO",
     "Measurement",
     "MethodDTO",
     "MethodPairDTO",
+    "MinariDTO",
     "NewPluginDTO",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
     "PluginCheckDTO",
     "PluginDTO",
+    "PluginHealthDTO",
     "PluginListDTO",
     "PluginPinsDTO",
     "PluginRowDTO",
@@ -89,18 +114,33 @@ __all__ = [
     "PromotionSnapshot",
     "PromotionStatusDTO",
     "PromotionVerifyDTO",
+    "ReplayEpisodeDTO",
     "ReplayInspectDTO",
     "ReplayProblem",
+    "ReplayRewriteDTO",
     "ReplaySplitDTO",
+    "ReplayStatsDTO",
     "ReplayValidateDTO",
     "ResultDTO",
     "RolloutCaptureDTO",
     "RuleDTO",
+    "RunDiffDTO",
+    "RunDifferenceDTO",
+    "RunFileDTO",
+    "RunLeftoverDTO",
+    "RunRowDTO",
+    "RunShowDTO",
+    "RunTailDTO",
+    "RunsGcDTO",
+    "RunsListDTO",
+    "SchemaRowDTO",
+    "SchemasDTO",
     "StudyBudgetDTO",
     "StudyCellDTO",
     "StudyDTO",
     "StudyPointDTO",
     "StudyRowDTO",
+    "TorchDTO",
     "TownBudgetDTO",
     "TownDoctorDTO",
     "TrainingResultDTO",

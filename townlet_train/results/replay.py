@@ -111,3 +111,49 @@ class ReplaySplitDTO(ResultDTO):
     held_out_episodes: int
     train_frames: int
     held_out_frames: int
+
+
+class ReplayEpisodeDTO(BaseModel):
+    """One episode of a recording."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    episode: int = Field(description="its number in the recording")
+    frames: int
+    episode_return: float = Field(description="summed reward per agent slot")
+
+
+class ReplayStatsDTO(ResultDTO):
+    """What a recording of any size holds, frame by frame, and what it shares with one that is held out."""
+
+    path: str
+    frames: int
+    episodes: int
+    action_counts: dict[str, int]
+    action_entropy: float = Field(description="nats")
+    return_quantiles: dict[str, float] = Field(description="of the return of an episode, by share below")
+    episode_frames_min: int
+    episode_frames_max: int
+    non_finite: dict[str, int] = Field(description="NaN or infinite values by feature, those that have any")
+    constant: tuple[str, ...] = Field(description="features that are the same in every frame")
+    mask_violations: int = Field(description="actions the mask of their frame forbids")
+    repeated_frames: int = Field(description="frames equal to an earlier one in what was seen and done")
+    repeated_share: float
+    held_out: str | None = Field(None, description="the recording it was compared with")
+    shared_frames: int | None = Field(None, description="frames of that one that are in this one, too")
+    shared_share: float | None = Field(None, description="share of that one's frames")
+    shared_episodes: int | None = Field(None, description="episodes of the same seed and number in both")
+    per_episode: tuple[ReplayEpisodeDTO, ...] = Field((), description="where they were asked for")
+
+
+class ReplayRewriteDTO(ResultDTO):
+    """A recording that was written anew, from one or several."""
+
+    sources: tuple[str, ...]
+    output: str = Field(description="directory it is in")
+    manifest: str
+    store: str = Field(description="npz or memmap")
+    frames: int
+    episodes: int
+    seeds: tuple[int, ...]
+    bytes: int = Field(description="size of everything written")

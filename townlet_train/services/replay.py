@@ -319,7 +319,7 @@ def _problems_of(survey: Survey, source: Path) -> Iterator[str]:
 def _store_part(store: Store, chosen: set[int], directory: Path) -> tuple[dict[str, Any], list[int]]:
     """A store's manifest that selects some episodes of the same arrays, and their seeds."""
     arrays = {
-        name: {**row.model_dump(), "file": _relative(store.path.parent / row.file, directory)}
+        name: {**row.model_dump(), "file": relative_to(store.path.parent / row.file, directory)}
         for name, row in store.records.items()
     }
     episodes = [asdict(episode) for episode in store.episodes]
@@ -336,7 +336,7 @@ def _samples_part(
     for entry, header in zip(replay.manifest.entries, replay.headers, strict=True):
         if episode_of[str(entry.sample)] not in chosen:
             continue
-        row = {"sample": _relative(entry.sample, directory), "meta": _relative(entry.metadata, directory)}
+        row = {"sample": relative_to(entry.sample, directory), "meta": relative_to(entry.metadata, directory)}
         sums = {"sha256": entry.sample_sha256, "meta_sha256": entry.metadata_sha256}
         rows.append(row | {key: value for key, value in sums.items() if value is not None})
         seeds |= {header.facts.episode.seed} if header.facts.episode else set()
@@ -353,6 +353,6 @@ def _how_to_get_back(path: Path) -> str | None:
     return None
 
 
-def _relative(path: Path, directory: Path) -> str:
+def relative_to(path: Path, directory: Path) -> str:
     """`path` as written in a manifest in `directory`."""
     return os.path.relpath(path.resolve(), directory.resolve())

@@ -230,7 +230,7 @@ def open_run(
     """
     make_folder(path)
     with ExitStack() as stack:
-        stack.enter_context(_locked(path))
+        stack.enter_context(locked(path))
         _put_back(path)
         check_run_dir(path, overwrite=overwrite, resumed=resumed)
         found_lost = holds_run(path) and not (path / RUN).exists()
@@ -307,7 +307,8 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one who writes to a run directory; raises `UsageError` when somebody else does."""
     lock = FileLock(path / LOCK)
     try:
         with storing(path / LOCK):
@@ -380,7 +381,7 @@ def _left_by_a_run(path: Path) -> list[Path]:
 def recover_run_dir(path: Path) -> None:
     """Put back the run that a killed one was about to replace; raises `UsageError` when a run is going on there."""
     if (path / LOCK).exists():
-        with _locked(path):
+        with locked(path):
             _put_back(path)
 
 

@@ -1,0 +1,247 @@
+"""Recordings of any size are counted, compared, written anew and merged; what cannot be is refused in words."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import recordings
+from townlet_train.cli import main
+from townlet_train.data.fingerprints import count_repeats
+from townlet_train.data.layout import Layout
+from townlet_train.data.plan import CapturePlan
+from townlet_train.data.replay import open_replay
+from townlet_train.data.store_writer import StoreWriter
+from townlet_train.errors import DataError, ExitCode, UsageError
+from townlet_train.services.recordings import convert_recording, merge_recordings, recording_stats
+from townlet_train.services.replay import ReplayDatasetService
+
+N_FEATURES, N_ACTIONS, N_ENVS, N_AGENTS, EPISODE_TICKS = 20, 5, 50, 10, 100
+
+
+def wide_store(directory: Path, n_frames: int, *, alike: bool = False) -> Path:
+    """The manifest of a store of that many random frames: 50 environments, 10 agents, episodes of 100 ticks."""
+    rng = np.random.default_rng(1)
+    layout = Layout(
+        tuple(f"feature_{index}" for index in range(N_FEATURES)),
+        tuple(f"action_{index}" for index in range(N_ACTIONS)),
+        (), 0, "made-up",
+    )  # fmt: skip
+    n_ticks, shape = n_frames // (N_ENVS * N_AGENTS), (N_ENVS, N_AGENTS)
+    plan = CapturePlan(
+        layout, tuple(range(N_ENVS)), N_AGENTS, n_ticks, "wide", with_maps=False, compress=False
+    )
+    directory.mkdir()
+    writer = StoreWriter(directory, plan)
+    for tick in range(n_ticks):
+        features = rng.random((*shape, N_FEATURES), np.float32)
+        writer.append_decision(
+            features=np.zeros_like(features) if alike else features,
+            maps=np.zeros(0),
+            action_mask=np.ones((*shape, N_ACTIONS), np.bool_),
+            actions=np.zeros(shape, np.int64) if alike else rng.integers(0, N_ACTIONS, shape),
+        )
+        cut = np.full(shape, (tick + 1) % EPISODE_TICKS == 0)
+        rewards = np.ones(shape, np.float32)
+        writer.append_outcome(rewards=rewards, terminated=np.zeros_like(cut), truncated=cut)
+    about = {
+        "env_id": "made-up", "policy": "dice", "ticks": n_ticks, "n_envs": N_ENVS, "n_agents": N_AGENTS,
+        "feature_names": list(layout.feature_names), "action_names": list(layout.action_names),
+        "map_channels": [], "map_size": 0,
+    }  # fmt: skip
+    return writer.finish(about)
+
+
+def peak(work: object) -> int:
+    """The most memory that Python and NumPy held at once while `work` was called, bytes."""
+    tracemalloc.start()
+    work()  # type: ignore[operator]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def crc32_of(manifest: Path) -> dict[str, str]:
+    return {name: row["crc32"] for name, row in json.loads(manifest.read_text())["arrays"].items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["inspect", "validate", "split"])
+def test_a_million_frames_take_no_more_memory_than_fifty_thousand(tmp_path: Path, what: str) -> None:
+    service = ReplayDatasetService()
+    few, many = wide_store(tmp_path / "few", 50_000), wide_store(tmp_path / "many", 1_000_000)
+
+    def work(manifest: Path) -> None:
+        if what == "split":
+            service.split(manifest, fraction=0.2, seed=1, overwrite=True)
+        else:
+            getattr(service, what)(manifest)
+
+    work(few)
+    assert peak(lambda: work(many)) < 1.5 * peak(lambda: work(few)) < 40e6
+
+
+@pytest.mark.slow
+def test_a_million_frames_are_counted_and_merged_in_little_memory(tmp_path: Path) -> None:
+    few, many = wide_store(tmp_path / "few", 50_000), wide_store(tmp_path / "many", 1_000_000)
+    found = recording_stats(many)
+    assert (found.frames, found.episodes, found.repeated_frames) == (1_000_000, 1000, 0)
+    digests = 8 * 1_000_000
+    assert peak(lambda: recording_stats(many)) < peak(lambda: recording_stats(few)) + 4 * digests
+    other = wide_store(tmp_path / "other", 1_000_000)
+    small = peak(lambda: merge_recordings([few, wide_store(tmp_path / "f", 50_000)], tmp_path / "small"))
+    assert peak(lambda: merge_recordings([many, other], tmp_path / "large")) < 1.5 * small
+
+
+def test_passes_over_the_digests_find_what_one_pass_finds(tmp_path: Path) -> None:
+    alike = open_replay(wide_store(tmp_path / "alike", 5_000, alike=True))
+    random = open_replay(wide_store(tmp_path / "random", 5_000))
+    assert count_repeats(alike).within == 4_999
+    assert count_repeats(random, random) == (0, 5_000)
+    assert count_repeats(random, random, pass_frames=700) == (0, 5_000)
+    assert count_repeats(random, alike, pass_frames=700) == (0, 0)
+
+
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_stats_are_those_of_the_frames(tmp_path: Path, store: str) -> None:
+    recordings.capture(tmp_path / "capture", store=store)
+    found = recording_stats(tmp_path / "capture", per_episode=True)
+    loaded = ReplayDatasetService().load(tmp_path / "capture")
+    distinct = {
+        (row.tobytes(), int(action)) for row, action in zip(loaded.features, loaded.actions, strict=True)
+    }
+    if loaded.maps is not None:
+        distinct = {
+            (row.tobytes(), seen.tobytes(), int(action))
+            for row, seen, action in zip(loaded.features, loaded.maps, loaded.actions, strict=True)
+        }
+    assert (found.frames, found.episodes) == (48, 4)
+    assert found.repeated_frames == 48 - len(distinct)
+    assert sum(found.action_counts.values()) == 48
+    assert sum(row.frames for row in found.per_episode) == 48
+    returns = [row.episode_return for row in found.per_episode]
+    assert found.return_quantiles["0.5"] == pytest.approx(float(np.median(returns)))
+    assert (found.non_finite, found.mask_violations) == ({}, 0)
+    spread = np.ptp(loaded.features, axis=0)
+    assert len(found.constant) == int(np.count_nonzero(spread == 0))
+
+
+def test_values_that_are_not_finite_are_told_by_feature(tmp_path: Path) -> None:
+    recordings.capture(tmp_path / "capture", store="memmap")
+    array = np.lib.format.open_memmap(tmp_path / "capture/features.npy", "r+")
+    array[3, 1, 0, 2] = np.nan
+    array.flush()
+    found = recording_stats(tmp_path / "capture")
+    names = open_replay(tmp_path / "capture").metadata["feature_names"]
+    assert found.non_finite == {names[2]: 1}
+
+
+def test_a_held_out_part_of_a_split_shares_no_episode_and_the_recording_itself_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recordings.capture(tmp_path / "capture")
+    parts = ReplayDatasetService().split(tmp_path / "capture", fraction=0.5, seed=1)
+    assert recording_stats(Path(parts.train), held_out=Path(parts.held_out)).shared_episodes == 0
+    code = main(["replay", "stats", parts.train, "--held-out", str(tmp_path / "capture"), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert code == ExitCode.WARNINGS
+    assert document["shared_episodes"] == parts.train_episodes
+    assert document["shared_frames"] >= parts.train_frames
+    assert "is not held out" in document["warnings"][0]
+
+
+def test_a_store_that_went_to_samples_and_back_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    captured = recordings.capture(tmp_path / "store", store="memmap")
+    samples = convert_recording(tmp_path / "store", tmp_path / "samples", "npz")
+    again = convert_recording(tmp_path / "samples", tmp_path / "again", "memmap")
+    assert (samples.frames, samples.episodes, samples.seeds) == (48, 4, (5, 6))
+    assert crc32_of(Path(again.manifest)) == crc32_of(Path(captured.manifest))
+    first, last = (json.loads(Path(path).read_text()) for path in (captured.manifest, again.manifest))
+    assert first["episodes"] == last["episodes"]
+    for path in (samples.manifest, again.manifest):
+        assert ReplayDatasetService().validate(Path(path)).problems == ()
+
+
+def test_converted_samples_are_those_that_a_capture_writes(tmp_path: Path) -> None:
+    recordings.capture(tmp_path / "store", store="memmap")
+    recordings.capture(tmp_path / "npz", store="npz")
+    convert_recording(tmp_path / "store", tmp_path / "converted", "npz")
+    for path in (tmp_path / "npz").glob("*.npz"):
+        assert (tmp_path / "converted" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_a_merged_recording_holds_the_frames_of_both(tmp_path: Path, store: str) -> None:
+    recordings.capture(tmp_path / "one", seeds=(5, 6), store=store)
+    recordings.capture(tmp_path / "two", seeds=(7,), store=store)
+    merged = merge_recordings([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    assert (merged.frames, merged.episodes, merged.seeds, merged.warnings) == (72, 6, (5, 6, 7), ())
+    service = ReplayDatasetService()
+    assert service.validate(tmp_path / "both").problems == ()
+    parts = [service.load(tmp_path / name) for name in ("one", "two", "both")]
+    rows = [sorted(row.tobytes() for row in part.features) for part in parts]
+    assert sorted(rows[0] + rows[1]) == rows[2]
+
+
+def test_merging_recordings_of_equal_seeds_is_a_warning(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        recordings.capture(tmp_path / name, store="memmap")
+    merged = merge_recordings([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    assert merged.warnings[0].startswith("2 seeds are in more than one of the recordings, 5 the first")
+    with pytest.raises(DataError, match="Seed 5 is there more than once"):
+        convert_recording(tmp_path / "both", tmp_path / "samples", "npz")
+    assert not (tmp_path / "samples").exists()
+
+
+def test_what_cannot_be_merged_or_converted_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    recordings.capture(tmp_path / "store", store="memmap")
+    recordings.capture(tmp_path / "longer", store="memmap", ticks=18)
+    recordings.capture(tmp_path / "samples")
+    foreign = recordings.townlet_sample(tmp_path / "sample.npz")
+    part = ReplayDatasetService().split(tmp_path / "samples", fraction=0.5, seed=1).train
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"differ in ticks \(12 and 18\)"):
+        merge_recordings([tmp_path / "store", tmp_path / "longer"], out)
+    with pytest.raises(UsageError, match=r"is a store and .* holds samples"):
+        merge_recordings([tmp_path / "store", tmp_path / "samples"], out)
+    with pytest.raises(UsageError, match="expected two or more, each once"):
+        merge_recordings([tmp_path / "store", tmp_path / "store"], out)
+    with pytest.raises(DataError, match="is no capture of townlet-train"):
+        merge_recordings([foreign, tmp_path / "samples"], out)
+    with pytest.raises(DataError, match="does not say at which ticks"):
+        convert_recording(foreign, out, "memmap")
+    with pytest.raises(DataError, match=r"expected all\. Convert the whole capture"):
+        convert_recording(Path(part), out, "memmap")
+    with pytest.raises(UsageError, match="of kind npz already"):
+        convert_recording(tmp_path / "samples", out, "npz")
+    with pytest.raises(UsageError, match="already holds"):
+        convert_recording(tmp_path / "samples", tmp_path / "store", "memmap")
+    assert not out.exists()
+
+
+BAD = {
+    "no recording": (["replay", "stats", "nowhere"], ExitCode.USAGE, "nowhere does not exist"),
+    "no held-out one": (["replay", "stats", "c", "--held-out", "x"], ExitCode.USAGE, "x does not exist"),
+    "no store": (["replay", "convert", "c", "--output", "o"], ExitCode.USAGE, "Missing option '--store'"),
+    "another store": (
+        ["replay", "convert", "c", "--output", "o", "--store", "hdf5"], ExitCode.USAGE, "'hdf5'",
+    ),
+    "only one": (["replay", "merge", "c", "--output", "o"], ExitCode.USAGE, "1 recordings were named"),
+    "no manifest": (["replay", "stats", "empty"], ExitCode.FAILED, "holds no *_manifest.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_refused_in_a_sentence(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recordings.capture(tmp_path / "c")
+    (tmp_path / "empty").mkdir()
+    arguments, code, sentence = BAD[kind]
+    assert main(arguments) == code
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,268 @@
+"""Runs are listed, shown, compared, followed and freed of what they can do without, from their directories alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from townlet_train.cli import main
+from townlet_train.errors import ExitCode, Interrupted, UsageError
+from townlet_train.services.card import write_card
+from townlet_train.services.leftovers import collect_leftovers
+from townlet_train.services.recorded import diff_runs, follow_run, list_runs, show_run, tail_run
+from townlet_train.services.runs import RUN, open_run
+
+
+def run_at(path: Path, *, seed: int = 1, lines: int = 3, mean: float | None = 12.5, **params: Any) -> Path:
+    """A finished run of a made-up strategy, with two checkpoints and a results document."""
+    details = {"config": {"env": "town", "town": {"n_agents": 6}}, "params": {"rate": 0.1, **params}}
+    origin = {"town.n_agents": "--set", "made_up.rate": "the command line"}
+    with open_run(
+        path, strategy="made_up", seed=seed, details={**details, "origin": origin}, overwrite=False
+    ) as run:
+        for number in range(1, lines + 1):
+            run.record({"timestep": 100 * number, "reward": float(number)})
+        for step in (100, 200, 300):
+            (path / f"checkpoint_{step}.zip").write_bytes(b"x" * step)
+        result = {
+            "warnings": [],
+            "evaluation": {"mean": mean, "seeds": [7, 8], "ci_low": 1.0, "ci_high": 20.0},
+        }
+        document = {"metadata": {"total_timesteps": 300}, "result": result | {"duration_sec": 1.0}}
+        (path / f"{run.id}_results.json").write_text(json.dumps({"experiment_results": document}))
+    return path
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """The exit code of a command, and the one document it prints."""
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_runs_are_found_below_a_directory_with_what_became_of_them(tmp_path: Path) -> None:
+    run_at(tmp_path / "deep/er/one")
+    run_at(tmp_path / "two", seed=2)
+    with (
+        pytest.raises(Interrupted),
+        open_run(tmp_path / "three", strategy="made_up", seed=3, details={}, overwrite=False),
+    ):
+        raise Interrupted("Stopped.")
+    found = list_runs([tmp_path])
+    assert [
+        (run.run, run.status, run.seed, run.steps, run.return_mean, run.checkpoints) for run in found.runs
+    ] == [
+        (str(tmp_path / "deep/er/one"), "finished", 1, 300, 12.5, 3),
+        (str(tmp_path / "three"), "interrupted", 3, None, None, 0),
+        (str(tmp_path / "two"), "finished", 2, 300, 12.5, 3),
+    ]
+    assert [run.seed for run in list_runs([tmp_path], status="interrupted").runs] == [3]
+    assert list_runs([tmp_path], env="CartPole-v1").runs == ()
+
+
+def test_a_run_is_running_while_somebody_holds_its_lock_and_killed_when_nobody_does(tmp_path: Path) -> None:
+    with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False):
+        assert show_run(tmp_path).status == "running"
+        asked = [sys.executable, "-m", "townlet_train", "runs", "show", str(tmp_path), "--json"]
+        elsewhere = subprocess.run(asked, capture_output=True, text=True, check=True)
+        assert json.loads(elsewhere.stdout)["status"] == "running"
+        document = (tmp_path / RUN).read_text()
+    (tmp_path / RUN).write_text(document)  # as a killed process leaves it
+    assert show_run(tmp_path).status == "killed"
+
+
+def test_a_damaged_run_is_listed_as_such_beside_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_at(tmp_path / "good")
+    run_at(tmp_path / "torn")
+    (tmp_path / "torn" / RUN).write_text('{"status": "fin')
+    code, document = answer(capsys, "runs", "list", str(tmp_path))
+    assert code == ExitCode.WARNINGS
+    assert [run["status"] for run in document["runs"]] == ["finished", "damaged"]
+    assert document["warnings"] == [
+        f"{tmp_path}/torn/run.json is damaged; expected a JSON object with a status."
+    ]
+
+
+def test_show_tells_the_settings_somebody_chose_and_the_last_line(tmp_path: Path) -> None:
+    shown = show_run(run_at(tmp_path / "run", sizes=[64, 64]))
+    assert shown.settings == {"town.n_agents": 6, "made_up.rate": 0.1}
+    assert shown.params == {"rate": 0.1, "sizes": "[64, 64]"}
+    assert (shown.last["timestep"], shown.steps, shown.return_mean) == (300, 300, 12.5)
+    assert {"metrics.jsonl", "checkpoint_100.zip", "run.json"} <= {file.file for file in shown.files}
+
+
+def test_diff_names_what_differs_and_nothing_else(tmp_path: Path) -> None:
+    first, second = run_at(tmp_path / "a"), run_at(tmp_path / "b", seed=2, mean=13.0, extra=True)
+    found = diff_runs(first, second)
+    assert [(each.name, each.first, each.second) for each in found.settings] == [
+        ("seed", 1, 2),
+        ("params.extra", None, True),
+    ]
+    assert [(each.name, each.first, each.second) for each in found.reached] == [
+        ("evaluation.mean", 12.5, 13.0)
+    ]
+    assert (found.versions, found.same_settings) == ((), False)
+    assert diff_runs(first, first).same_settings
+
+
+def test_tail_leaves_out_a_line_that_is_not_whole(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run", lines=5)
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('{"timestep": 60')
+    assert [line["timestep"] for line in tail_run(run, 2).lines] == [400, 500]
+    assert [line["timestep"] for line in tail_run(run, 99).lines] == [100, 200, 300, 400, 500]
+
+
+def test_tail_reads_only_the_end_of_a_long_log(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run", lines=1)
+    long = "".join(json.dumps({"timestep": number, "pad": "x" * 500}) + "\n" for number in range(1000))
+    (run / "metrics.jsonl").write_text("this is no line of a log\n" + long)
+    assert [line["timestep"] for line in tail_run(run, 300).lines] == [*range(700, 1000)]
+
+
+def test_following_gives_each_line_as_it_is_recorded_until_the_run_ends(tmp_path: Path) -> None:
+    seen: list[int] = []
+    with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
+        for number in range(3):
+            run.record({"timestep": number})
+        waits = 0
+
+        def wait() -> None:
+            nonlocal waits
+            waits += 1
+            if waits == 1:
+                run.record({"timestep": 3})
+            else:
+                run.update(status="finished")
+
+        for line in follow_run(tmp_path, 2, wait):
+            seen.append(json.loads(line)["timestep"])
+    assert seen == [1, 2, 3]
+
+
+def test_gc_lists_first_and_deletes_only_when_told(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    (run / ".model.zip.abc.partial").write_bytes(b"half")
+    (run / "made_up_seed1_model.zip").write_bytes(b"model")
+    listed = collect_leftovers([tmp_path], keep=2, delete=False)
+    assert [Path(file.path).name for file in listed.files] == ["checkpoint_100.zip", ".model.zip.abc.partial"]
+    assert (listed.bytes, listed.deleted, len(list(run.glob("*.zip")))) == (104, False, 4)
+    collect_leftovers([tmp_path], keep=1, delete=True)
+    left = sorted(file.name for file in run.iterdir() if file.suffix in (".zip", ".partial"))
+    assert left == ["checkpoint_300.zip", "made_up_seed1_model.zip"]
+
+
+@pytest.mark.parametrize("by", ["path", "sha256"])
+def test_gc_keeps_a_checkpoint_that_another_run_or_a_promotion_names(tmp_path: Path, by: str) -> None:
+    from townlet_train.files import sha256_of
+
+    run = run_at(tmp_path / "run")
+    checkpoint = run / "checkpoint_100.zip"
+    name = str(checkpoint) if by == "path" else sha256_of(checkpoint)
+    (tmp_path / "promotion").mkdir()
+    (tmp_path / "promotion/ledger.jsonl").write_text(json.dumps({"candidate": {"named": name}}) + "\n")
+    found = collect_leftovers([tmp_path], keep=1, delete=True)
+    assert (found.protected, [Path(file.path).name for file in found.files]) == (1, ["checkpoint_200.zip"])
+    assert checkpoint.exists()
+
+
+def test_gc_leaves_a_run_at_work_alone_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_run(tmp_path / "run", strategy="made_up", seed=1, details={}, overwrite=False):
+        for step in (1, 2, 3):
+            (tmp_path / f"run/checkpoint_{step}.zip").touch()
+        code, document = answer(capsys, "runs", "gc", str(tmp_path), "--delete")
+    assert (code, document["files"]) == (ExitCode.WARNINGS, [])
+    assert document["warnings"] == [f"{tmp_path}/run is running and was left alone."]
+    assert (tmp_path / "run/checkpoint_1.zip").exists()
+
+
+def test_a_card_says_what_was_recorded_and_names_what_was_not(tmp_path: Path) -> None:
+    card = write_card(run_at(tmp_path / "run", hidden=None), tmp_path / "CARD.md")
+    text = (tmp_path / "CARD.md").read_text()
+    assert text == card.markdown
+    for line in (
+        "# made_up_seed1",
+        "| mean return | 12.5 |",
+        "| seeds | 7 to 8 |",
+        "| 95 % interval | 1 to 20 |",
+    ):
+        assert line in text.splitlines()
+    assert "| hidden | left open |" in text
+    assert "## Lineage\n\nnot recorded" in text
+    assert {"Lineage", "Model: file", "Training: device", "Held-out evaluation: actions"} <= set(
+        card.not_recorded
+    )
+    assert card.warnings == (f"{tmp_path}/run holds no model file; it is finished.",)
+
+
+def test_a_card_is_not_written_over_another_unless_told(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    (tmp_path / "CARD.md").write_text("mine")
+    with pytest.raises(UsageError, match=r"CARD\.md exists. Choose another --output or pass --overwrite"):
+        write_card(run, tmp_path / "CARD.md")
+    write_card(run, tmp_path / "CARD.md", overwrite=True)
+    assert (tmp_path / "CARD.md").read_text() != "mine"
+
+
+def test_a_card_warns_of_a_model_that_is_no_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_at(tmp_path / "run")
+    (run / "made_up_seed1_model.zip").write_bytes(b"no zip")
+    code, document = answer(capsys, "card", str(run))
+    assert code == ExitCode.WARNINGS
+    assert "is not a whole zip archive" in document["warnings"][0]
+    assert "| features | not recorded |" in document["markdown"]
+
+
+@pytest.mark.torch
+def test_the_card_of_a_trained_policy_has_its_hash_and_its_interval(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.short_runs import train
+
+    result = train(tmp_path / "run")
+    card = write_card(tmp_path / "run", None)
+    assert card.not_recorded == ("Held-out evaluation: converged",)  # two episodes do not tell
+    assert card.warnings == ()
+    assert f"| sha256 | {result.checkpoint_sha256} |" in card.markdown
+    assert "| actions | sampled |" in card.markdown
+
+
+BAD = {
+    "no directory": (
+        ["runs", "list", "nowhere"],
+        "nowhere is not a directory; expected one that holds runs.",
+    ),
+    "no run": (["runs", "show", "."], "holds no run.json; expected the directory of a run."),
+    "a missing run": (["card", "nowhere"], "nowhere does not exist; expected the directory of a run."),
+    "a file": (["runs", "tail", "file"], "file is a file; expected the directory of a run."),
+    "one of two": (["runs", "diff", "nowhere", "nowhere"], "nowhere does not exist"),
+    "two ways of printing": (["runs", "tail", ".", "--follow", "--json"], "Choose one of them."),
+    "nothing kept": (["runs", "gc", ".", "--keep", "0"], "should be greater than or equal to 1"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_refused_in_a_sentence(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    arguments, sentence = BAD[kind]
+    assert main(arguments) == ExitCode.USAGE
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_log_damaged_near_its_end_is_refused(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    (run / "metrics.jsonl").write_text('{"timestep": 1}\nnot JSON\n')
+    with pytest.raises(UsageError, match=r"metrics\.jsonl has a damaged line among its last 2"):
+        tail_run(run, 2)

@@ -1,0 +1,31 @@
+"""`townlet-train export`: a policy in a format of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from townlet_train.cli.options import JsonOutput, Overwrite
+from townlet_train.cli.output import emit
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="E.g. a run's ..._model.zip.")],
+    format_name: Annotated[
+        str, typer.Option("--format", help="onnx, safetensors, npz or torchscript.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", help="File to write.", show_default=False)],
+    overwrite: Overwrite = False,
+    json_output: JsonOutput = False,
+) -> int:
+    """Write a checkpoint's policy for other programs, normaliser and mask inside.
+
+    What is written is run on random observations beside the checkpoint, and is left only if it acts alike.
+    """
+    from townlet_train.services.export import export_checkpoint
+
+    return emit(
+        export_checkpoint(checkpoint, format_name, output, overwrite=overwrite), json_output=json_output
+    )
