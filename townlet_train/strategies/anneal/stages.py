@@ -437,6 +437,7 @@ class Anneal:
             beside,
             report=report,
             experts=self.context.services.experts,
+            checks=self.context.services.gate_checks,
         )
         if promotion is None:
             return verdict, None
