@@ -7,6 +7,7 @@ import importlib
 
 NAMES = (
     "startup",
+    "hooks",
     "town",
     "capture",
     "bc",

@@ -180,3 +180,39 @@ def test_a_name_offered_twice_is_the_firsts_and_the_problem_names_both(offering:
     )
     with pytest.raises(PluginError, match="zz-offer"):
         discover(PluginPolicy(strict=True))
+
+
+CHECK = """
+    from townlet_train.api import hookimpl
+
+    def is_small(checkpoint):
+        size = sum(array.size for array in checkpoint.weights.values())
+        return [] if size < LIMIT else [f"It has {size} weights."]
+
+    @hookimpl
+    def townlet_train_gate_checks():
+        return {"small": is_small}
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "sentence"),
+    [
+        ("10**9", 10, ""),  # too few episodes to tell
+        ("1", 11, "The gate check 'small' of check-dist 1.2 objects: It has "),
+        ("None", 2, "The gate check 'small' of check-dist 1.2 failed with TypeError"),
+    ],
+)
+def test_what_a_plugins_check_objects_to_fails_the_gate(
+    limit: str, code: int, sentence: str, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "check-dist", CHECK.replace("LIMIT", limit))
+    params = {"n_iterations": 1, "evaluation_episodes": 0}
+    config = RunConfig.model_validate({"env": "CartPole-v1"})
+    result = run_strategy("random-search", params, config=config, run_dir=tmp_path / "run")
+    arguments = ["gate", str(result.checkpoint), "--against", "expert", "--episodes", "20", "--json"]
+    found = main(arguments)
+    assert found == code if sentence else found in (0, 10, 11)
+    told = capsys.readouterr().out
+    assert sentence in told
+    assert ("objects" in told) is (code == 11)

@@ -38,8 +38,8 @@ A plugin that knows how an environment is played has the third, which names a fu
     def townlet_train_experts():
         return {"MountainCar-v0": lambda spec: WithTheSwing()}
 
-Three more hooks name other things that a plugin has: environments, formats that checkpoints are exported to, and
-commands of its own.
+Four more hooks name other things that a plugin has: environments, formats that checkpoints are exported to, checks
+of the gate, and commands of its own.
 
     @hookimpl
     def townlet_train_commands():
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from townlet_train.contract import RunLogger, TrainingStrategy
+    from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.policies.experts import Experts
 
 PROJECT = "townlet_train"
@@ -104,6 +105,14 @@ def townlet_train_environments() -> Mapping[str, str]:  # type: ignore[empty-bod
 @hookspec
 def townlet_train_exporters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # a hook specification has no body
     """Formats by the name that `--format` takes, each a function that writes a checkpoint to a file in it."""
+
+
+@hookspec
+def townlet_train_gate_checks() -> Mapping[str, Callable[[Checkpoint], Iterable[str]]]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Checks by name, each a function that takes a candidate and returns what it objects to, a sentence each.
+
+    Any objection is a reason to FAIL before anything is played; a check that raises leaves the gate without a verdict.
+    """
 
 
 @hookspec

@@ -161,7 +161,9 @@ class TrainingOrchestrator:
             return close_experiment(run, result.model_copy(update={"warnings": warnings}))
 
     def _services(self, config: RunConfig) -> TrainingServices:
-        return self._given_services or TrainingServices.from_config(config, experts=self.registry.experts)
+        return self._given_services or TrainingServices.from_config(
+            config, self.registry.experts, self.registry.gate_checks()
+        )
 
     def _run_guarded(
         self, name: str, strategy: TrainingStrategy, context: TrainingContext

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from townlet_train.config import RunConfig
     from townlet_train.policies.experts import Experts
     from townlet_train.results import GateDTO
+    from townlet_train.services.gate.integrity import GateChecks
 
 Candidates = Annotated[
     list[Path] | None,
@@ -74,7 +75,7 @@ def command(
 
     Both play the same seeds of a block that nobody trains on or selects by. See docs/gate.md for what that promises.
     """
-    from townlet_train.cli.session import experts_for, in_env_of, load_settings
+    from townlet_train.cli.session import experts_for, gate_checks_of, in_env_of, load_settings
 
     if bool(candidates) == (returns is not None):
         raise UsageError(
@@ -103,6 +104,7 @@ def command(
             against,
             sequential=sequential,
             experts=experts_for(context, against),
+            checks=gate_checks_of(context),
         )
     emit(result, json_output=json_output)
     return verdict_code(result.verdict, ExitCode.OK)
@@ -116,7 +118,13 @@ def _judge_files(config: RunConfig, candidate: Path, release: Path, *, sequentia
 
 
 def _play(
-    config: RunConfig, candidates: list[Path], release: str | None, *, sequential: bool, experts: Experts
+    config: RunConfig,
+    candidates: list[Path],
+    release: str | None,
+    *,
+    sequential: bool,
+    experts: Experts,
+    checks: GateChecks,
 ) -> GateDTO:
     from townlet_train.contract import Progress
     from townlet_train.services.gate import gate_checkpoints
@@ -129,4 +137,5 @@ def _play(
             sequential=sequential,
             report=lambda done, total: report(Progress("gate", done, total, {})),
             experts=experts,
+            checks=checks,
         )

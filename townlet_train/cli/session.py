@@ -15,11 +15,12 @@ import typer
 from townlet_train.cli.commands import COMMANDS
 from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERT, EXPERTS, Experts
-from townlet_train.registry import Listing, PluginPolicy, Registry, catalogue, discover
+from townlet_train.registry import GATE_CHECK, Listing, PluginPolicy, Registry, catalogue, discover
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig, Settings
     from townlet_train.contract import TrainingStrategy
+    from townlet_train.services.gate.integrity import GateChecks
 
 _REGISTRY = "townlet_train.registry"
 _LISTING = "townlet_train.listing"
@@ -63,6 +64,11 @@ def _warn_of_unknown(context: typer.Context, listing: Listing) -> None:
 def experts_for(context: typer.Context, policy: str | None) -> Experts:
     """The experts to choose from; plugins are loaded for them only where the expert is to act."""
     return session_registry(context).experts if policy == EXPERT else EXPERTS
+
+
+def gate_checks_of(context: typer.Context) -> GateChecks:
+    """What plugins object to in a candidate; they are loaded for it only where one does."""
+    return session_registry(context).gate_checks() if session_listing(context).offered(GATE_CHECK) else {}
 
 
 def load_settings(

@@ -218,6 +218,7 @@ class Story:
             release,
             report=self._reporting("gate"),
             experts=self.registry.experts,
+            checks=self.registry.gate_checks(),
         )
         if document is not None:
             write_json(document, as_document(verdict))

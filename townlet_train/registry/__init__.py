@@ -3,7 +3,7 @@
 from townlet_train.registry.catalogue import catalogue
 from townlet_train.registry.discovery import PluginPolicy, contract_violation, discover
 from townlet_train.registry.loggers import LoggerSource, RunLoggers
-from townlet_train.registry.offers import COMMAND, ENVIRONMENT, EXPORTER, Offer, OfferRecord
+from townlet_train.registry.offers import COMMAND, ENVIRONMENT, EXPORTER, GATE_CHECK, Offer, OfferRecord
 from townlet_train.registry.records import (
     ExpertRecord,
     Listing,
@@ -17,6 +17,7 @@ __all__ = [
     "COMMAND",
     "ENVIRONMENT",
     "EXPORTER",
+    "GATE_CHECK",
     "ExpertRecord",
     "Listing",
     "LoggerSource",

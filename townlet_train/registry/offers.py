@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from townlet_train.errors import PluginError, TownletTrainError
+
 if TYPE_CHECKING:
+    from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.registry.records import PluginRecord
 
-ENVIRONMENT, EXPORTER, COMMAND = "environment", "exporter", "command"
+ENVIRONMENT, EXPORTER, GATE_CHECK, COMMAND = "environment", "exporter", "gate check", "command"
 _ENV_ID = re.compile(r"[\w.]+:[\w./-]+")
 _WORD = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -38,6 +41,13 @@ KINDS: Mapping[str, Kind] = {
         "a lower-case word",
         lambda name: bool(_WORD.fullmatch(name)),
         "a function of checkpoint and output file",
+        callable,
+    ),
+    GATE_CHECK: Kind(
+        "townlet_train_gate_checks",
+        "a lower-case word",
+        lambda name: bool(_WORD.fullmatch(name)),
+        "a function of a checkpoint",
         callable,
     ),
     COMMAND: Kind(
@@ -98,6 +108,27 @@ def offer(
     )
     about = value if isinstance(value, str) else _first_line(value)
     return Offer(OfferRecord(kind, name, about, plugin.distribution, plugin.version, reason), value)
+
+
+def objections(offered: Offer, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What a plugin's gate check objects to in a candidate, with the plugin's name.
+
+    Raises:
+        PluginError: the check fails, so that nobody knows whether it objects.
+    """
+    record = offered.record
+    whose = f"gate check {record.name!r} of {record.distribution} {record.version}"
+    try:
+        found = offered.value(checkpoint)
+        sentences = [found] if isinstance(found, str) else [*found]
+        if not all(isinstance(said, str) for said in sentences):
+            raise TypeError(f"it returned {found!r}, expected a list of sentences")
+    except TownletTrainError:
+        raise
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise PluginError(f"The {whose} failed with {told}. Nothing was judged.") from error
+    return tuple(f"The {whose} objects: {said}" for said in sentences)
 
 
 def _first_line(value: object) -> str:

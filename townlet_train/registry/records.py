@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
 from townlet_train.policies.experts import EXPERTS, Experts
-from townlet_train.registry.offers import ENVIRONMENT, Offer, OfferRecord
+from townlet_train.registry.offers import ENVIRONMENT, GATE_CHECK, Offer, OfferRecord, objections
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
     from townlet_train.contract import StrategyParams, TrainingStrategy
     from townlet_train.registry.loggers import LoggerSource
+    from townlet_train.services.gate.integrity import GateChecks
 
 SHIPPED_APART = {  # strategies that are distributions of their own
     name: f"townlet-train-{name}" for name in ("a2c", "dagger", "random-search")
@@ -149,6 +151,10 @@ class Registry:
     def offered(self, kind: str) -> dict[str, Offer]:
         """The environments, exporters or commands of plugins, by name."""
         return {offer.record.name: offer for offer in self.offers if offer.record.kind == kind}
+
+    def gate_checks(self) -> GateChecks:
+        """What plugins object to in a candidate, by the name of the check."""
+        return {name: partial(objections, offer) for name, offer in self.offered(GATE_CHECK).items()}
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:

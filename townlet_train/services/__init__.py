@@ -10,6 +10,7 @@ from townlet_train.policies.experts import EXPERTS, Experts
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
+    from townlet_train.services.gate.integrity import GateChecks
     from townlet_train.services.promotion import PromotionServiceAdapter
     from townlet_train.services.replay import ReplayDatasetService
     from townlet_train.services.rollout import RolloutCaptureService
@@ -27,9 +28,12 @@ class TrainingServices:
     experts: Experts = field(
         default_factory=lambda: EXPERTS
     )  # by environment id, those of plugins among them
+    gate_checks: GateChecks = field(default_factory=dict)  # what plugins object to in a candidate, by name
 
     @classmethod
-    def from_config(cls, config: RunConfig, experts: Experts = EXPERTS) -> TrainingServices:
+    def from_config(
+        cls, config: RunConfig, experts: Experts = EXPERTS, gate_checks: GateChecks | None = None
+    ) -> TrainingServices:
         """The services for a run in which `experts` demonstrate and are compared with."""
         from townlet_train.config import config_hash
         from townlet_train.services.replay import ReplayDatasetService
@@ -41,6 +45,7 @@ class TrainingServices:
             ReplayDatasetService(),
             EvaluationService(config, experts),
             experts=experts,
+            gate_checks=gate_checks or {},
         )
 
     def with_promotion(self, directory: Path | None) -> TrainingServices:

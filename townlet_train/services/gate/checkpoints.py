@@ -22,7 +22,7 @@ from townlet_train.policies.scripted import scripted_policy
 from townlet_train.results import GateDTO
 from townlet_train.services.evaluation import MOST_ENVS, run_episodes
 from townlet_train.services.gate.blocks import block_name, block_seeds, check_block_unseen
-from townlet_train.services.gate.integrity import inspect_candidate, integrity_problems
+from townlet_train.services.gate.integrity import NO_CHECKS, GateChecks, inspect_candidate, integrity_problems
 from townlet_train.services.gate.judge import FIRST_LOOK, best_of, judge_all, judge_sequentially
 from townlet_train.services.gate.measured import Measured
 
@@ -47,8 +47,11 @@ def gate_checkpoints(
     sequential: bool = False,
     report: Report = lambda done, total: None,
     experts: Experts = EXPERTS,
+    checks: GateChecks = NO_CHECKS,
 ) -> GateDTO:
     """The verdict on candidates beside a release, a checkpoint or a scripted policy's name, in `config.env`.
+
+    What one of `checks` objects to in a candidate is a reason to FAIL.
 
     Raises:
         UsageError: a candidate is named twice, there is nothing to compare with, or seeds that select are the gate's.
@@ -60,7 +63,7 @@ def gate_checkpoints(
     n_envs = min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS)
     with closing(build_env(config, n_envs, n_workers=None)) as env:
         settings = with_threshold_of(env, config.gate, release)
-        players = [_candidate(path, env, config) for path in candidates]
+        players = [_candidate(path, env, config, checks) for path in candidates]
         reference = None if release is None else _release(release, env, config, experts)
         if sequential:
             return _play_sequentially(players, reference, env, settings, report)
@@ -155,10 +158,13 @@ def _play_sequentially(
     return best_of([verdicts[player.name] for player in players])
 
 
-def _candidate(path: Path, env: VectorEnv, config: RunConfig) -> Player:
+def _candidate(path: Path, env: VectorEnv, config: RunConfig, checks: GateChecks = NO_CHECKS) -> Player:
     found = inspect_candidate(path, env.spec, block_seeds(config.gate), block_name(config.gate))
     if found.checkpoint is None or found.problems:
         return Player(str(path), None, found.sha256, found.problems)
+    objections = tuple(said for check in checks.values() for said in check(found.checkpoint))
+    if objections:
+        return Player(str(path), None, found.sha256, objections)
     deterministic = config.evaluation.deterministic
     policy = NetworkPolicy(found.checkpoint, deterministic=deterministic, name=str(path))
     return Player(str(path), policy, found.sha256)

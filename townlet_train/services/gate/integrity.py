@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from townlet_train.data.checkpoint import MANIFEST, Checkpoint, Spaces, load_che
 from townlet_train.errors import CheckpointError
 from townlet_train.files import sha256_of
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkPolicy
+
+GateChecks = Mapping[str, Callable[[Checkpoint], Iterable[str]]]  # of plugins, by name: what they object to
+NO_CHECKS: GateChecks = MappingProxyType({})
 
 
 class Inspected(NamedTuple):

@@ -80,6 +80,7 @@ def _judge(setting: Setting, journey: Journey) -> tuple[GateDTO | None, Promotio
         beside,
         report=report,
         experts=setting.context.services.experts,
+        checks=setting.context.services.gate_checks,
     )
     if promotion is None:
         return verdict, None
