@@ -18,7 +18,7 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry(
-        "townlet_train.cli.demo", "Capture the expert, clone it, improve on the clone, compare them all."
+        "townlet_train.cli.demo", "From nothing to a released policy: capture, clone, anneal, gate, promote."
     ),
     "anneal study": Entry(
         "townlet_train.cli.study", "Measure what each term of the warm start earns, seed by seed."

@@ -36,7 +36,8 @@ def draw(study: StudyDTO, path: Path) -> None:
         for panel, trunk in zip(panels, trunks, strict=True):
             _draw_panel(panel, study, trunk)
         panels[0].set_ylabel("mean return, sampled")
-        panels[-1].legend(frameon=False, fontsize="small", loc="lower right")
+        handles, labels = panels[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize="small", loc="outside right center")
         drawn = io.BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     write_bytes(path, drawn.getvalue())
