@@ -17,10 +17,11 @@ from tests.annealing import Reached, anneal
 from tests.fakes import SPEC
 from tests.policies import MLP, small_checkpoint
 from tests.short_runs import left_by
+from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint
 from townlet_train.envs.build import spec_of
-from townlet_train.errors import CheckpointError, ConfigError, UnknownNameError, UsageError
+from townlet_train.errors import CheckpointError, ConfigError, Interrupted, UnknownNameError, UsageError
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
 MODES = ["bc", "critic_warmup", "ppo", "foreign", "foreign", "foreign"]
@@ -409,4 +410,28 @@ def test_an_anneal_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path) -> N
     )
     if finished.returncode == 3:  # the last life had reached the end before it was killed
         assert "Raise --timesteps" in finished.stderr
+    assert left_by(run_dir) == left_by(straight)
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_an_anneal_stopped_in_its_first_stage_captures_anew_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    settings = tmp_path / "small.json"
+    settings.write_text(json.dumps({"env": "CartPole-v1", "seed": 5, "anneal": SMALL}))
+    run_dir, straight = tmp_path / "run", tmp_path / "straight"
+    begun = ["anneal", "--output-dir", str(run_dir), "--config", str(settings)]
+    ended = main(begun)
+    run_dir.rename(straight)  # what it left names its place
+
+    def stop(*arguments: object) -> None:
+        raise Interrupted("Stopped by SIGINT.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("townlet_train.strategies.anneal.stages.train_stage", stop)
+        assert main(begun) == 7
+    assert "--resume-from latest" in capsys.readouterr().err
+    assert main(["anneal", "--output-dir", str(run_dir), "--resume-from", "latest"]) == ended
     assert left_by(run_dir) == left_by(straight)

@@ -143,7 +143,7 @@ class OnPolicyRun(Generic[Stats]):
         self._played: Played | None = None  # the newest rollout
         self._shown: dict[str, float] = {}
         self._unreported, self._reported_at = 0, time.perf_counter()
-        self._pace = FEWEST_TICKS_BETWEEN_REPORTS  # ticks to the next look at the clock
+        self._pace = 1  # ticks to the next look at the clock; how long one takes is not known yet
         self._collect_sec = self._update_sec = self._rollout_sec = 0.0
         self._began_at = state.timestep
         self._told = Spent(state.timestep, 0.0, 0.0)

@@ -18,6 +18,7 @@ from townlet_train.api import (
     spec_of,
 )
 from townlet_train.strategies.anneal.journey import Journey
+from townlet_train.strategies.anneal.params import BC
 from townlet_train.strategies.anneal.setting import Setting
 from townlet_train.strategies.anneal.telling import baselines_of
 
@@ -71,9 +72,10 @@ def _judge(setting: Setting, journey: Journey) -> tuple[GateDTO | None, Promotio
 
     promotion = setting.context.services.promotion
     release = None if promotion is None else promotion.release
-    if release is None and journey.best == journey.clone:
+    first = _first_clone(journey)
+    if release is None and journey.best == first:
         return None, None  # nothing to judge beside but itself
-    beside = release or setting.path(journey.clone)
+    beside = release or setting.path(first)
     verdict = gate_checkpoints(
         setting.context.config,
         [setting.path(journey.best)],
@@ -98,6 +100,11 @@ def _ending(
     """The verdict where the guardrails held, and its reasons."""
     if verdict is not None:
         return verdict.verdict, verdict.reasons
-    if setting.params.gate and journey.best == journey.clone:
+    if setting.params.gate and journey.best == _first_clone(journey):
         return "HOLD", ("No stage was better than the clone, and there is no release to judge it beside.",)
     return "PASS", ()
+
+
+def _first_clone(journey: Journey) -> str | None:
+    """What the stage that cloned left, whatever was imitated better later."""
+    return next((done.checkpoint for done in journey.stages if done.mode == BC), None)

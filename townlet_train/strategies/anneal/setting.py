@@ -57,7 +57,7 @@ def _demonstrations(params: AnnealParams, context: TrainingContext, suits: Suits
     if params.bc_manifest is not None:
         return replay.resolve_manifest(params.bc_manifest)
     folder = context.run_dir / DEMONSTRATIONS
-    if not folder.exists():
+    if not any(folder.glob("*_manifest.json")):  # also where a life that left no checkpoint was cleared away
         _capture(folder, context, suits)
     return replay.resolve_manifest(folder)
 

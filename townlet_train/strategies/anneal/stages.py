@@ -52,12 +52,19 @@ class Anneal:
         """Stage after stage until all are done or the guardrails end it."""
         started = time.perf_counter()
         journey = self._begin()
-        for index in range(len(journey.stages), len(self.setting.stages)):
-            if journey.status is not None:
-                break
-            journey = self._advance(journey, index)
-            self._save(journey)
-        return summary(self.setting, journey, started)
+        try:
+            for index in range(len(journey.stages), len(self.setting.stages)):
+                if journey.status is not None:
+                    break
+                journey = self._advance(journey, index)
+                self._save(journey)
+                self._report(journey)
+            return summary(self.setting, journey, started)
+        except Interrupted as stop:
+            raise Interrupted(
+                f"Stopped after {len(journey.stages)} of {len(self.setting.stages)} stages; what had begun begins "
+                f"again when the anneal goes on: --resume-from latest --output-dir {self.setting.context.run_dir}"
+            ) from stop
 
     def _begin(self) -> Journey:
         """The journey so far, from the checkpoint to go on from; what was logged after it is forgotten."""
@@ -89,11 +96,6 @@ class Anneal:
             reason = f"Stage {index} ({stage.mode}) failed: {error}"
             done = describe_failed(setting, stage, before, reason)
             return self._told(index, done, before.fail(reason), started)
-        except Interrupted as stop:
-            raise Interrupted(
-                f"Stopped in stage {index} ({stage.mode}), which begins again when the anneal goes on: "
-                f"--resume-from latest --output-dir {setting.context.run_dir}"
-            ) from stop
         journey = self._pinned(journey, stage, measured)
         loss = getattr(result, "loss_total", None)
         flags = self._flags(journey, stage, measured, loss)
@@ -181,14 +183,17 @@ class Anneal:
         return flags_of(measured, loss, yardstick, self.setting.params.guardrails, held)
 
     def _told(self, index: int, done: AnnealStageResultDTO, after: Journey, started: float) -> Journey:
-        """The journey with a stage that is done, which the log and whoever watches hear of."""
+        """The journey with a stage that is done, which the log hears of."""
         for event in events_of(index, done, after, time.perf_counter() - started):
             self._log.append(event)
+        return after.model_copy(update={"stages": (*after.stages, done)})
+
+    def _report(self, journey: Journey) -> None:
+        """Tell whoever watches of the newest stage."""
+        done, n_stages = journey.stages[-1], len(self.setting.stages)
         shown = {"return": done.return_mean, "faints_per_10k": done.faints_per_10k, "kl_coef": done.kl_coef}
         numbers = {name: float(value) for name, value in shown.items() if value is not None}
-        n_stages = len(self.setting.stages)
-        self.setting.context.report(Progress(f"stage {done.mode}", index + 1, n_stages, numbers))
-        return after.model_copy(update={"stages": (*after.stages, done)})
+        self.setting.context.report(Progress(f"stage {done.mode}", len(journey.stages), n_stages, numbers))
 
     def _save(self, journey: Journey) -> None:
         """The policy so far, and all that the stages to come depend on."""

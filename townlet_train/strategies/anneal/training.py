@@ -77,7 +77,12 @@ def newest(model: Path) -> Path:
     """The checkpoint with its optimiser, where a stage left one beside the file that is only its policy."""
     steps = {path: path.stem.removeprefix("checkpoint_") for path in model.parent.glob("checkpoint_*.zip")}
     numbered = [path for path, step in steps.items() if step.isdigit()]
-    return model if model in numbered or not numbered else max(numbered, key=lambda path: int(steps[path]))
+    if model in numbered or not numbered:
+        return model
+    last = max(numbered, key=lambda path: int(steps[path]))
+    theirs, ours = load_checkpoint(last).weights, load_checkpoint(model).weights
+    same = theirs.keys() == ours.keys() and all((theirs[name] == ours[name]).all() for name in ours)
+    return last if same else model  # a strategy may leave its best, and later ones beside it
 
 
 def _start(setting: Setting, stage: StageParams, journey: Journey) -> StartingPoint | None:
