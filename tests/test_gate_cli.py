@@ -99,6 +99,7 @@ def test_files_can_be_judged_sequentially(
         ('{"episode_returns": [1, 2], "seeds": [1]}', "2 episode_returns and 1 seeds"),
         ('{"episode_returns": [1], "seeds": [1]}', "has 1 episodes, a gate needs at least 20"),
         ('{"episode_returns": [1], "seeds": [1], "events": {"faint": -1}}', "events.faint is -1"),
+        (json.dumps({"episode_returns": [1e308] * 60, "seeds": [*range(60)]}), "beyond 1e+100"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_in_one_sentence(

@@ -265,8 +265,9 @@ def test_reading_a_directory_that_is_not_there_makes_none(tmp_path: Path) -> Non
     service = PromotionService(tmp_path / "promotion")
     assert service.status().state == "monitoring"
     assert service.history().events == ()
-    assert service.verify().valid
     assert service.release is None
+    with pytest.raises(UsageError, match="holds no ledger"):
+        service.verify()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -431,6 +432,17 @@ def test_what_is_no_gate_document_ends_with_3(
     assert run(capsys, "record", "--gate", str(tmp_path / "gate.json"), *folder)[0] == 3
     assert run(capsys, "record", "--gate", str(tmp_path / "nowhere.json"), *folder)[0] == 3
     assert not (tmp_path / "promotion").exists()
+
+
+def test_where_nothing_was_recorded_nothing_is_found_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["verify"], ["rollback", "--reason", "x"]):
+        assert run(capsys, *command, "--promotion-dir", str(tmp_path / "nowhere"))[0] == 3
+    (tmp_path / "a file").write_text("")
+    for command in (["verify"], ["status"], ["history"]):
+        assert run(capsys, *command, "--promotion-dir", str(tmp_path / "a file"))[0] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
 
 
 def test_no_command_goes_on_from_a_broken_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from townlet_train.errors import UsageError
 
 Values = NDArray[np.float64]
+LARGEST = 1e100  # squares of what is larger are no numbers
 EXPECTED = '{"episode_returns": [...], "seeds": [...]} as `townlet-train evaluate --json` prints it'
 PER_10K = 10.0  # `events` in JSON are per 1 000 agent-ticks, the gate's rates per 10 000
 
@@ -84,6 +85,10 @@ def check_comparable(candidate: Measured, release: Measured | None, fewest: int)
         if not np.isfinite(measured.returns).all():
             index = int(np.flatnonzero(~np.isfinite(measured.returns))[0])
             raise UsageError(f"{measured.name}, episode_returns[{index}] is not a finite number.")
+        if np.abs(measured.returns).max() > LARGEST:
+            raise UsageError(
+                f"{measured.name} has episode_returns beyond {LARGEST:g}, which cannot be computed with."
+            )
     if release is None:
         return
     if candidate.env is not None and release.env is not None and candidate.env != release.env:

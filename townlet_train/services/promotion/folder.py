@@ -96,7 +96,9 @@ class PromotionFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever recorded here, or somebody began to."""
+        """Whether anything was ever recorded here, or somebody began to; raises `UsageError` where a file is."""
+        if self.path.is_file():
+            raise UsageError(f"{self.path} is a file, expected a directory of releases. Name another one.")
         return self.ledger.exists() or self.state.exists() or self.release.exists()
 
     def stored(self, sha256: str) -> Path:

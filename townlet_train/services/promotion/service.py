@@ -135,6 +135,8 @@ class PromotionService:
         """
         if not reason.strip():
             raise UsageError("A rollback needs a reason for those who read the ledger later.")
+        if not self._folder.exists:
+            check_way_back(())
         with self._folder.locked():
             ledger = self._sound()
             check_way_back(ledger.standing.releases)
@@ -157,9 +159,15 @@ class PromotionService:
 
         With `rebuild`, a state.json or release.zip that disagrees with a sound ledger is made anew from it, and a line
         of the ledger says so.
+
+        Raises:
+            UsageError: nothing was ever recorded there.
         """
         if not self._folder.exists:
-            return self._verified(Examined(Ledger()))
+            raise UsageError(
+                f"{self._folder.path} holds no ledger, expected a directory in which promotion recorded something. "
+                f"Name it with --promotion-dir."
+            )
         with self._folder.locked():
             examined = self._folder.examine()
             if rebuild and examined.problems:
