@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from gymnasium import spaces
 from tests import recordings
 from townlet_train.cli import main
 from townlet_train.data.replay import SampleReplay, open_replay
+from townlet_train.data.storage import Sample
 from townlet_train.errors import DataError, ExitCode, UsageError
 from townlet_train.services.minari import export_minari, import_minari
 from townlet_train.services.replay import ReplayDatasetService
@@ -144,6 +147,26 @@ def test_many_episodes_are_written_a_few_at_a_time(tmp_path: Path) -> None:
     exported = export_minari(tmp_path / "capture", "town/long-v0")
     assert exported.episodes > 128
     assert minari.load_dataset("town/long-v0").total_episodes == exported.episodes
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, DataError("torn")])
+def test_an_export_that_ends_early_leaves_no_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException] | Exception
+) -> None:
+    recordings.capture(tmp_path / "capture", ticks=120, seeds=tuple(range(6)))
+    whole = SampleReplay.samples
+
+    def ending(replay: SampleReplay) -> Iterator[Sample]:
+        yield from islice(whole(replay), 150)
+        assert "town/long-v0" in minari.list_local_datasets()
+        raise end
+
+    monkeypatch.setattr(SampleReplay, "samples", ending)
+    with pytest.raises((KeyboardInterrupt, DataError)):
+        export_minari(tmp_path / "capture", "town/long-v0")
+    assert not minari.list_local_datasets()
+    monkeypatch.setattr(SampleReplay, "samples", whole)
+    assert export_minari(tmp_path / "capture", "town/long-v0").episodes > 128
 
 
 def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
