@@ -111,6 +111,49 @@ def test_diff_names_what_differs_and_nothing_else(tmp_path: Path) -> None:
     assert diff_runs(first, first).same_settings
 
 
+def begun_with(run: Path, **parts: Any) -> Path:
+    """The run with parts of its run.json changed."""
+    document = json.loads((run / RUN).read_text())
+    (run / RUN).write_text(json.dumps(document | parts))
+    return run
+
+
+LINEAGE = {
+    "demonstrations": "d.json",
+    "demonstrations_sha256": "d",
+    "parent_sha256": "p",
+    "training_seeds": [[1, 9]],
+}
+CHOSEN = {"device": "cpu", "network": {"kind": "mlp"}}
+FORK = {"checkpoint": "/a/c.zip", "sha256": "p", "fork": True}
+ANOTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "other demonstrations": (
+        {"lineage": {**LINEAGE, "demonstrations_sha256": "e"}},
+        ["lineage.demonstrations_sha256"],
+    ),
+    "another parent": ({"lineage": {**LINEAGE, "parent_sha256": "q"}}, ["lineage.parent_sha256"]),
+    "no parent, not ended": ({"lineage": None, "start": None}, ["lineage.parent_sha256"]),
+    "another device": ({"chosen": {**CHOSEN, "device": "cuda"}}, ["chosen.device"]),
+    "resumed from its own": ({"start": {"checkpoint": "/b/c.zip", "sha256": "c", "fork": False}}, []),
+    "killed": ({"lineage": None, "chosen": None}, []),
+    "of another place and length": (
+        {"lineage": {**LINEAGE, "demonstrations": "e", "training_seeds": [[1, 2]]}},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ANOTHER)
+def test_runs_that_began_with_something_else_are_not_the_same(tmp_path: Path, what: str) -> None:
+    parts, names = ANOTHER[what]
+    alike = {"start": FORK, "lineage": LINEAGE, "chosen": CHOSEN}
+    first = begun_with(run_at(tmp_path / "a"), **alike)
+    second = begun_with(run_at(tmp_path / "b"), **alike | parts)
+    found = diff_runs(first, second)
+    assert [each.name for each in found.settings] == names
+    assert found.same_settings == (not names)
+
+
 def test_tail_leaves_out_a_line_that_is_not_whole(tmp_path: Path) -> None:
     run = run_at(tmp_path / "run", lines=5)
     with (run / "metrics.jsonl").open("a") as stream:
