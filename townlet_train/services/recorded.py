@@ -287,7 +287,7 @@ def _new_lines(path: Path, offset: int) -> tuple[list[str], int]:
         begin = stream.tell()
         content = stream.read()
     whole, _, _ = content.rpartition(b"\n")
-    lines = whole.decode("utf-8", "replace").splitlines()
+    lines = whole.decode("utf-8", "replace").split("\n") if whole else []
     return lines, begin + (len(whole) + 1 if whole else 0)
 
 
