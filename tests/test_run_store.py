@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from townlet_train.cli import main
 from townlet_train.errors import ExitCode, Interrupted, UsageError
+from townlet_train.services import leftovers
 from townlet_train.services.card import write_card
 from townlet_train.services.leftovers import collect_leftovers
 from townlet_train.services.recorded import diff_runs, follow_run, list_runs, show_run, tail_run
@@ -189,6 +192,15 @@ def test_following_gives_each_line_as_it_is_recorded_until_the_run_ends(tmp_path
     assert seen == [1, 2, 3]
 
 
+def test_a_line_separator_within_a_text_does_not_tear_a_line(tmp_path: Path) -> None:
+    told = "one\u2028two\x85three"
+    with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
+        run.record({"timestep": 1, "told": told})
+        run.record({"timestep": 2})
+    assert [json.loads(line)["timestep"] for line in follow_run(tmp_path, 9)] == [1, 2]
+    assert tail_run(tmp_path, 2).lines[0]["told"] == told
+
+
 def test_gc_lists_first_and_deletes_only_when_told(tmp_path: Path) -> None:
     run = run_at(tmp_path / "run")
     (run / ".model.zip.abc.partial").write_bytes(b"half")
@@ -201,17 +213,56 @@ def test_gc_lists_first_and_deletes_only_when_told(tmp_path: Path) -> None:
     assert left == ["checkpoint_300.zip", "made_up_seed1_model.zip"]
 
 
-@pytest.mark.parametrize("by", ["path", "sha256"])
-def test_gc_keeps_a_checkpoint_that_another_run_or_a_promotion_names(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize("by", ["path", "sha256", "path from here", "path from there"])
+def test_gc_keeps_a_checkpoint_that_another_run_or_a_promotion_names(
+    tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from townlet_train.files import sha256_of
+
+    monkeypatch.chdir(tmp_path)
 
     run = run_at(tmp_path / "run")
     checkpoint = run / "checkpoint_100.zip"
-    name = str(checkpoint) if by == "path" else sha256_of(checkpoint)
+    name = {
+        "path": str(checkpoint),
+        "sha256": sha256_of(checkpoint),
+        "path from here": "run/checkpoint_100.zip",
+        "path from there": "../run/checkpoint_100.zip",
+    }[by]
     (tmp_path / "promotion").mkdir()
     (tmp_path / "promotion/ledger.jsonl").write_text(json.dumps({"candidate": {"named": name}}) + "\n")
     found = collect_leftovers([tmp_path], keep=1, delete=True)
     assert (found.protected, [Path(file.path).name for file in found.files]) == (1, ["checkpoint_200.zip"])
+    assert checkpoint.exists()
+
+
+def test_gc_chooses_when_nobody_else_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_at(tmp_path / "run")
+
+    @contextmanager
+    def trained_meanwhile(path: Path) -> Iterator[None]:
+        (path / "checkpoint_300.zip").unlink()
+        yield
+
+    monkeypatch.setattr(leftovers, "locked", trained_meanwhile)
+    collect_leftovers([tmp_path], keep=1, delete=True)
+    assert [path.name for path in run.glob("checkpoint_*.zip")] == ["checkpoint_200.zip"]
+
+
+def test_gc_finds_what_is_half_written_at_any_depth_and_counts_it_once(tmp_path: Path) -> None:
+    inner = run_at(tmp_path / "run") / "stages/1/.demonstrations.abc.partial"
+    inner.mkdir(parents=True)
+    (inner / ".sample.npz.abc.partial").write_bytes(b"half")
+    found = collect_leftovers([tmp_path], keep=3, delete=True)
+    assert ([file.path for file in found.files], found.bytes) == ([str(inner)], 4)
+    assert not inner.exists()
+
+
+def test_gc_keeps_a_checkpoint_that_a_ledger_names_beside_a_line_separator(tmp_path: Path) -> None:
+    checkpoint = run_at(tmp_path / "run") / "checkpoint_100.zip"
+    line = json.dumps({"note": "one\u2028two", "candidate": str(checkpoint)}, ensure_ascii=False)
+    (tmp_path / "ledger.jsonl").write_text(line + "\n", encoding="utf-8")
+    assert collect_leftovers([tmp_path], keep=1, delete=True).protected == 1
     assert checkpoint.exists()
 
 
