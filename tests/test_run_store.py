@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from townlet_train.cli import main
 from townlet_train.errors import ExitCode, Interrupted, UsageError
@@ -18,7 +21,7 @@ from townlet_train.services import leftovers
 from townlet_train.services.card import write_card
 from townlet_train.services.leftovers import collect_leftovers
 from townlet_train.services.recorded import diff_runs, follow_run, list_runs, show_run, tail_run
-from townlet_train.services.runs import RUN, open_run
+from townlet_train.services.runs import RUN, locked, open_run
 
 
 def run_at(path: Path, *, seed: int = 1, lines: int = 3, mean: float | None = 12.5, **params: Any) -> Path:
@@ -76,6 +79,32 @@ def test_a_run_is_running_while_somebody_holds_its_lock_and_killed_when_nobody_d
         document = (tmp_path / RUN).read_text()
     (tmp_path / RUN).write_text(document)  # as a killed process leaves it
     assert show_run(tmp_path).status == "killed"
+
+
+def test_a_run_begins_although_somebody_asked_for_its_lock_in_that_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, waiting = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        with locked(tmp_path):
+            asked.set()
+            assert waiting.wait(30)
+
+    acquire = FileLock.acquire
+
+    def slowly(self: FileLock, timeout: float) -> object:
+        assert timeout > 0
+        waiting.set()
+        return acquire(self, timeout=30)  # as long as this machine needs
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        assert asked.wait(30)
+        monkeypatch.setattr(FileLock, "acquire", slowly)
+        with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
+            assert run.path == tmp_path
+        answer.result()
 
 
 def test_a_damaged_run_is_listed_as_such_beside_the_others(

@@ -322,7 +322,7 @@ def _at_work(path: Path) -> bool:
     if not (path / LOCK).exists():
         return False
     try:
-        with locked(path):
+        with locked(path, patience=0):
             return False
     except (UsageError, OSError):
         return True
