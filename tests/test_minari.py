@@ -73,7 +73,7 @@ OBSERVATIONS: dict[str, tuple[spaces.Space[Any], int]] = {
 def test_a_dataset_becomes_demonstrations_frame_for_frame(tmp_path: Path, kind: str) -> None:
     space, n_features = OBSERVATIONS[kind]
     dataset = dataset_of("made/up-v0", space, spaces.Discrete(4, start=2))
-    imported = import_minari("made/up-v0", tmp_path / "recording")
+    imported = import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
     assert (imported.episodes, imported.frames, imported.left_out) == (2, 10, 0)
     service = ReplayDatasetService()
     assert service.validate(tmp_path / "recording").problems == ()
@@ -94,7 +94,7 @@ def test_a_dataset_becomes_demonstrations_frame_for_frame(tmp_path: Path, kind: 
 
 def test_episodes_without_seeds_are_counted_one_by_one(tmp_path: Path) -> None:
     dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4), seeds=False)
-    import_minari("made/up-v0", tmp_path / "recording")
+    import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
     loaded = ReplayDatasetService().load(tmp_path / "recording")
     assert (loaded.n_episodes, loaded.seeds) == (2, ())
 
@@ -102,8 +102,23 @@ def test_episodes_without_seeds_are_counted_one_by_one(tmp_path: Path) -> None:
 def test_vectors_as_actions_are_refused(tmp_path: Path) -> None:
     dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Box(-1, 1, (2,), np.float32))
     with pytest.raises(DataError, match=r"actions of made/up-v0 are Box.*recordings hold indices"):
+        import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
+    assert not (tmp_path / "recording").exists()
+
+
+def test_a_dataset_that_names_no_environment_is_refused_unless_one_is_named(tmp_path: Path) -> None:
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4))
+    with pytest.raises(UsageError, match=r"made/up-v0 does not say .* Name one with --env"):
         import_minari("made/up-v0", tmp_path / "recording")
     assert not (tmp_path / "recording").exists()
+    assert import_minari("made/up-v0", tmp_path / "recording", env="Made-v0").env == "Made-v0"
+
+
+def test_a_dataset_that_minari_does_not_load_is_told_in_its_words(tmp_path: Path) -> None:
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4))
+    (tmp_path / "minari/made/up-v0/data/metadata.json").unlink()
+    with pytest.raises(UsageError, match="Minari does not load 'made/up-v0': No data found in"):
+        import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
 
 
 def test_a_capture_becomes_a_dataset_that_minari_lists_and_reads(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ def import_minari(
 
     Raises:
         MissingExtraError: `minari` is not installed.
-        UsageError: there is no such dataset, or the output is in use.
+        UsageError: there is no such dataset, nobody says of which environment it is, or the output is in use.
         DataError: its observations or actions are of a kind that is not recorded.
     """
     dataset = _load(dataset_id)
     told = json.loads(dataset.storage.metadata.get(NAMES, "{}"))
-    env_id = env or told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else dataset_id)
+    env_id = env or told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else None)
+    if env_id is None:
+        raise UsageError(f"{dataset_id} does not say of which environment it is. Name one with --env.")
     actions, observations = _codes(dataset, dataset_id)
     features = tuple(told.get("feature_names", observations.names))
     layout = Layout(features, tuple(told.get("action_names", actions.names)), (), 0, env_id)
