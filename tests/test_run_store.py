@@ -324,6 +324,24 @@ def test_a_card_says_what_was_recorded_and_names_what_was_not(tmp_path: Path) ->
         card.not_recorded
     )
     assert card.warnings == (f"{tmp_path}/run holds no model file; it is finished.",)
+    assert "| times resumed | 0 |" in text
+    assert "solved at" not in text  # the environment names no such return
+    assert "converged" not in text
+
+
+def test_a_card_of_a_damaged_run_does_not_say_how_often_it_was_resumed(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    (run / RUN).write_text("{")
+    assert "Training: times resumed" in write_card(run, None).not_recorded
+
+
+def test_a_card_names_every_model_file_where_there_are_two(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    for name in ("a_model.zip", "b_model.zip"):
+        (run / name).touch()
+    assert write_card(run, None).warnings == (
+        f"{run} holds 2 model files, a_model.zip and b_model.zip; expected one. Move the others away.",
+    )
 
 
 def test_a_card_is_not_written_over_another_unless_told(tmp_path: Path) -> None:

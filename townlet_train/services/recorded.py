@@ -65,9 +65,14 @@ class RecordedRun:
 
     @property
     def model(self) -> Path | None:
-        """The checkpoint to use, where it is there."""
-        found = sorted(self.path.glob(f"*{MODEL}"))
+        """The checkpoint to use, where it is there and is the only one."""
+        found = self.models
         return found[0] if len(found) == 1 else None
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """Every file named as the checkpoint to use; a run writes one."""
+        return tuple(sorted(self.path.glob(f"*{MODEL}")))
 
     @property
     def return_mean(self) -> float | None:
