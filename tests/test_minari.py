@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from gymnasium import spaces
 from tests import recordings
 from townlet_train.cli import main
 from townlet_train.data.replay import SampleReplay, open_replay
+from townlet_train.data.storage import Sample
 from townlet_train.errors import DataError, ExitCode, UsageError
 from townlet_train.services.minari import export_minari, import_minari
 from townlet_train.services.replay import ReplayDatasetService
@@ -70,7 +73,7 @@ OBSERVATIONS: dict[str, tuple[spaces.Space[Any], int]] = {
 def test_a_dataset_becomes_demonstrations_frame_for_frame(tmp_path: Path, kind: str) -> None:
     space, n_features = OBSERVATIONS[kind]
     dataset = dataset_of("made/up-v0", space, spaces.Discrete(4, start=2))
-    imported = import_minari("made/up-v0", tmp_path / "recording")
+    imported = import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
     assert (imported.episodes, imported.frames, imported.left_out) == (2, 10, 0)
     service = ReplayDatasetService()
     assert service.validate(tmp_path / "recording").problems == ()
@@ -91,7 +94,7 @@ def test_a_dataset_becomes_demonstrations_frame_for_frame(tmp_path: Path, kind: 
 
 def test_episodes_without_seeds_are_counted_one_by_one(tmp_path: Path) -> None:
     dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4), seeds=False)
-    import_minari("made/up-v0", tmp_path / "recording")
+    import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
     loaded = ReplayDatasetService().load(tmp_path / "recording")
     assert (loaded.n_episodes, loaded.seeds) == (2, ())
 
@@ -99,8 +102,23 @@ def test_episodes_without_seeds_are_counted_one_by_one(tmp_path: Path) -> None:
 def test_vectors_as_actions_are_refused(tmp_path: Path) -> None:
     dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Box(-1, 1, (2,), np.float32))
     with pytest.raises(DataError, match=r"actions of made/up-v0 are Box.*recordings hold indices"):
+        import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
+    assert not (tmp_path / "recording").exists()
+
+
+def test_a_dataset_that_names_no_environment_is_refused_unless_one_is_named(tmp_path: Path) -> None:
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4))
+    with pytest.raises(UsageError, match=r"made/up-v0 does not say .* Name one with --env"):
         import_minari("made/up-v0", tmp_path / "recording")
     assert not (tmp_path / "recording").exists()
+    assert import_minari("made/up-v0", tmp_path / "recording", env="Made-v0").env == "Made-v0"
+
+
+def test_a_dataset_that_minari_does_not_load_is_told_in_its_words(tmp_path: Path) -> None:
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4))
+    (tmp_path / "minari/made/up-v0/data/metadata.json").unlink()
+    with pytest.raises(UsageError, match="Minari does not load 'made/up-v0': No data found in"):
+        import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
 
 
 def test_a_capture_becomes_a_dataset_that_minari_lists_and_reads(tmp_path: Path) -> None:
@@ -144,6 +162,26 @@ def test_many_episodes_are_written_a_few_at_a_time(tmp_path: Path) -> None:
     exported = export_minari(tmp_path / "capture", "town/long-v0")
     assert exported.episodes > 128
     assert minari.load_dataset("town/long-v0").total_episodes == exported.episodes
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, DataError("torn")])
+def test_an_export_that_ends_early_leaves_no_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException] | Exception
+) -> None:
+    recordings.capture(tmp_path / "capture", ticks=120, seeds=tuple(range(6)))
+    whole = SampleReplay.samples
+
+    def ending(replay: SampleReplay) -> Iterator[Sample]:
+        yield from islice(whole(replay), 150)
+        assert "town/long-v0" in minari.list_local_datasets()
+        raise end
+
+    monkeypatch.setattr(SampleReplay, "samples", ending)
+    with pytest.raises((KeyboardInterrupt, DataError)):
+        export_minari(tmp_path / "capture", "town/long-v0")
+    assert not minari.list_local_datasets()
+    monkeypatch.setattr(SampleReplay, "samples", whole)
+    assert export_minari(tmp_path / "capture", "town/long-v0").episodes > 128
 
 
 def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

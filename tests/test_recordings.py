@@ -197,6 +197,17 @@ def test_merging_recordings_of_equal_seeds_is_a_warning(tmp_path: Path) -> None:
     assert not (tmp_path / "samples").exists()
 
 
+@pytest.mark.parametrize("through", ["one", "earlier"])
+def test_a_merge_never_replaces_the_samples_it_names(tmp_path: Path, through: str) -> None:
+    for number, name in enumerate(("one", "two", "three")):
+        recordings.capture(tmp_path / name, seeds=(10 + number,))
+    merge_recordings([tmp_path / "one", tmp_path / "two"], tmp_path / "earlier")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    with pytest.raises(UsageError, match=r"one holds .*\.npz, which is merged .*Choose another --output"):
+        merge_recordings([tmp_path / through, tmp_path / "three"], tmp_path / "one", overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == before
+
+
 def test_what_cannot_be_merged_or_converted_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     recordings.capture(tmp_path / "store", store="memmap")
     recordings.capture(tmp_path / "longer", store="memmap", ticks=18)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from townlet_train.cli import main
 from townlet_train.errors import ExitCode, Interrupted, UsageError
+from townlet_train.services import leftovers
 from townlet_train.services.card import write_card
 from townlet_train.services.leftovers import collect_leftovers
 from townlet_train.services.recorded import diff_runs, follow_run, list_runs, show_run, tail_run
-from townlet_train.services.runs import RUN, open_run
+from townlet_train.services.runs import RUN, locked, open_run
 
 
 def run_at(path: Path, *, seed: int = 1, lines: int = 3, mean: float | None = 12.5, **params: Any) -> Path:
@@ -75,6 +81,32 @@ def test_a_run_is_running_while_somebody_holds_its_lock_and_killed_when_nobody_d
     assert show_run(tmp_path).status == "killed"
 
 
+def test_a_run_begins_although_somebody_asked_for_its_lock_in_that_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, waiting = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        with locked(tmp_path):
+            asked.set()
+            assert waiting.wait(30)
+
+    acquire = FileLock.acquire
+
+    def slowly(self: FileLock, timeout: float) -> object:
+        assert timeout > 0
+        waiting.set()
+        return acquire(self, timeout=30)  # as long as this machine needs
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        assert asked.wait(30)
+        monkeypatch.setattr(FileLock, "acquire", slowly)
+        with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
+            assert run.path == tmp_path
+        answer.result()
+
+
 def test_a_damaged_run_is_listed_as_such_beside_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +141,49 @@ def test_diff_names_what_differs_and_nothing_else(tmp_path: Path) -> None:
     ]
     assert (found.versions, found.same_settings) == ((), False)
     assert diff_runs(first, first).same_settings
+
+
+def begun_with(run: Path, **parts: Any) -> Path:
+    """The run with parts of its run.json changed."""
+    document = json.loads((run / RUN).read_text())
+    (run / RUN).write_text(json.dumps(document | parts))
+    return run
+
+
+LINEAGE = {
+    "demonstrations": "d.json",
+    "demonstrations_sha256": "d",
+    "parent_sha256": "p",
+    "training_seeds": [[1, 9]],
+}
+CHOSEN = {"device": "cpu", "network": {"kind": "mlp"}}
+FORK = {"checkpoint": "/a/c.zip", "sha256": "p", "fork": True}
+ANOTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "other demonstrations": (
+        {"lineage": {**LINEAGE, "demonstrations_sha256": "e"}},
+        ["lineage.demonstrations_sha256"],
+    ),
+    "another parent": ({"lineage": {**LINEAGE, "parent_sha256": "q"}}, ["lineage.parent_sha256"]),
+    "no parent, not ended": ({"lineage": None, "start": None}, ["lineage.parent_sha256"]),
+    "another device": ({"chosen": {**CHOSEN, "device": "cuda"}}, ["chosen.device"]),
+    "resumed from its own": ({"start": {"checkpoint": "/b/c.zip", "sha256": "c", "fork": False}}, []),
+    "killed": ({"lineage": None, "chosen": None}, []),
+    "of another place and length": (
+        {"lineage": {**LINEAGE, "demonstrations": "e", "training_seeds": [[1, 2]]}},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ANOTHER)
+def test_runs_that_began_with_something_else_are_not_the_same(tmp_path: Path, what: str) -> None:
+    parts, names = ANOTHER[what]
+    alike = {"start": FORK, "lineage": LINEAGE, "chosen": CHOSEN}
+    first = begun_with(run_at(tmp_path / "a"), **alike)
+    second = begun_with(run_at(tmp_path / "b"), **alike | parts)
+    found = diff_runs(first, second)
+    assert [each.name for each in found.settings] == names
+    assert found.same_settings == (not names)
 
 
 def test_tail_leaves_out_a_line_that_is_not_whole(tmp_path: Path) -> None:
@@ -146,6 +221,15 @@ def test_following_gives_each_line_as_it_is_recorded_until_the_run_ends(tmp_path
     assert seen == [1, 2, 3]
 
 
+def test_a_line_separator_within_a_text_does_not_tear_a_line(tmp_path: Path) -> None:
+    told = "one\u2028two\x85three"
+    with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
+        run.record({"timestep": 1, "told": told})
+        run.record({"timestep": 2})
+    assert [json.loads(line)["timestep"] for line in follow_run(tmp_path, 9)] == [1, 2]
+    assert tail_run(tmp_path, 2).lines[0]["told"] == told
+
+
 def test_gc_lists_first_and_deletes_only_when_told(tmp_path: Path) -> None:
     run = run_at(tmp_path / "run")
     (run / ".model.zip.abc.partial").write_bytes(b"half")
@@ -158,17 +242,56 @@ def test_gc_lists_first_and_deletes_only_when_told(tmp_path: Path) -> None:
     assert left == ["checkpoint_300.zip", "made_up_seed1_model.zip"]
 
 
-@pytest.mark.parametrize("by", ["path", "sha256"])
-def test_gc_keeps_a_checkpoint_that_another_run_or_a_promotion_names(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize("by", ["path", "sha256", "path from here", "path from there"])
+def test_gc_keeps_a_checkpoint_that_another_run_or_a_promotion_names(
+    tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from townlet_train.files import sha256_of
+
+    monkeypatch.chdir(tmp_path)
 
     run = run_at(tmp_path / "run")
     checkpoint = run / "checkpoint_100.zip"
-    name = str(checkpoint) if by == "path" else sha256_of(checkpoint)
+    name = {
+        "path": str(checkpoint),
+        "sha256": sha256_of(checkpoint),
+        "path from here": "run/checkpoint_100.zip",
+        "path from there": "../run/checkpoint_100.zip",
+    }[by]
     (tmp_path / "promotion").mkdir()
     (tmp_path / "promotion/ledger.jsonl").write_text(json.dumps({"candidate": {"named": name}}) + "\n")
     found = collect_leftovers([tmp_path], keep=1, delete=True)
     assert (found.protected, [Path(file.path).name for file in found.files]) == (1, ["checkpoint_200.zip"])
+    assert checkpoint.exists()
+
+
+def test_gc_chooses_when_nobody_else_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_at(tmp_path / "run")
+
+    @contextmanager
+    def trained_meanwhile(path: Path) -> Iterator[None]:
+        (path / "checkpoint_300.zip").unlink()
+        yield
+
+    monkeypatch.setattr(leftovers, "locked", trained_meanwhile)
+    collect_leftovers([tmp_path], keep=1, delete=True)
+    assert [path.name for path in run.glob("checkpoint_*.zip")] == ["checkpoint_200.zip"]
+
+
+def test_gc_finds_what_is_half_written_at_any_depth_and_counts_it_once(tmp_path: Path) -> None:
+    inner = run_at(tmp_path / "run") / "stages/1/.demonstrations.abc.partial"
+    inner.mkdir(parents=True)
+    (inner / ".sample.npz.abc.partial").write_bytes(b"half")
+    found = collect_leftovers([tmp_path], keep=3, delete=True)
+    assert ([file.path for file in found.files], found.bytes) == ([str(inner)], 4)
+    assert not inner.exists()
+
+
+def test_gc_keeps_a_checkpoint_that_a_ledger_names_beside_a_line_separator(tmp_path: Path) -> None:
+    checkpoint = run_at(tmp_path / "run") / "checkpoint_100.zip"
+    line = json.dumps({"note": "one\u2028two", "candidate": str(checkpoint)}, ensure_ascii=False)
+    (tmp_path / "ledger.jsonl").write_text(line + "\n", encoding="utf-8")
+    assert collect_leftovers([tmp_path], keep=1, delete=True).protected == 1
     assert checkpoint.exists()
 
 
@@ -201,6 +324,24 @@ def test_a_card_says_what_was_recorded_and_names_what_was_not(tmp_path: Path) ->
         card.not_recorded
     )
     assert card.warnings == (f"{tmp_path}/run holds no model file; it is finished.",)
+    assert "| times resumed | 0 |" in text
+    assert "solved at" not in text  # the environment names no such return
+    assert "converged" not in text
+
+
+def test_a_card_of_a_damaged_run_does_not_say_how_often_it_was_resumed(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    (run / RUN).write_text("{")
+    assert "Training: times resumed" in write_card(run, None).not_recorded
+
+
+def test_a_card_names_every_model_file_where_there_are_two(tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    for name in ("a_model.zip", "b_model.zip"):
+        (run / name).touch()
+    assert write_card(run, None).warnings == (
+        f"{run} holds 2 model files, a_model.zip and b_model.zip; expected one. Move the others away.",
+    )
 
 
 def test_a_card_is_not_written_over_another_unless_told(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def write_card(path: Path, output: Path | None, *, overwrite: bool = False) -> C
 
 def _model(run: RecordedRun) -> tuple[CheckpointInfo | None, list[str]]:
     """What the model file says of itself, and what is wrong with it."""
+    if len(run.models) > 1:
+        names = " and ".join(path.name for path in run.models)
+        return None, [
+            f"{run.path} holds {len(run.models)} model files, {names}; expected one. Move the others away."
+        ]
     if run.model is None:
         return None, [f"{run.path} holds no model file; it is {run.status}."]
     try:
@@ -123,7 +128,7 @@ def _about_training(run: RecordedRun) -> dict[str, Any]:
         "seconds": run.reached.get("duration_sec"),
         "timesteps": metadata.get("total_timesteps"),
         "episodes": run.reached.get("total_episodes"),
-        "times resumed": len(document.get("resumed", ())),
+        "times resumed": len(document.get("resumed", ())) if document else None,
         **placed,
         "config hash": document.get("config_hash"),
     }
@@ -140,6 +145,8 @@ def _about_evaluation(run: RecordedRun) -> dict[str, Any]:
         return compared
     seeds = found.get("seeds") or ()
     greedy = found.get("deterministic")
+    threshold = run.reached.get("reward_threshold")
+    solving = {} if threshold is None else {"solved at": threshold, "converged": run.reached.get("converged")}
     return compared | {
         "mean return": found.get("mean"),
         "95 % interval": _interval(found),
@@ -147,8 +154,7 @@ def _about_evaluation(run: RecordedRun) -> dict[str, Any]:
         "episodes": len(seeds) or None,
         "seeds": f"{min(seeds)} to {max(seeds)}" if seeds else None,
         "actions": None if greedy is None else "the most probable" if greedy else "sampled",
-        "solved at": run.reached.get("reward_threshold"),
-        "converged": run.reached.get("converged"),
+        **solving,
     }
 
 

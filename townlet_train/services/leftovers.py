@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from townlet_train.data.checkpoint import sorted_checkpoints
@@ -34,13 +35,10 @@ def collect_leftovers(roots: Sequence[Path], *, keep: int, delete: bool) -> Runs
         if run.status in (RUNNING, DAMAGED):
             warnings.append(f"{run.path} is {run.status} and was left alone.")
             continue
-        found = list(_leftovers(run, keep, named))
-        if not delete:
-            files += found
-            continue
         try:
-            with locked(run.path):
-                for leftover in found:
+            with locked(run.path) if delete else nullcontext():
+                found = list(_leftovers(run, keep, named))
+                for leftover in found if delete else ():
                     _remove(Path(leftover.path))
         except UsageError as error:
             warnings.append(str(error))
@@ -70,18 +68,23 @@ class _Named:
 
     def __call__(self, checkpoint: Path) -> bool:
         """Whether somebody names it; counted as protected then."""
-        ways = {str(checkpoint), str(checkpoint.resolve())}
-        named = bool(ways & self._words) or sha256_of(checkpoint) in self._words
+        named = str(checkpoint.resolve()) in self._words or sha256_of(checkpoint) in self._words
         self.protected += named
         return named
 
     def _read(self, path: Path) -> None:
         text = path.read_text(encoding="utf-8", errors="replace")
-        for document in [text] if path.suffix == ".json" else text.splitlines():
+        for document in [text] if path.suffix == ".json" else text.split("\n"):
             try:
-                self._words.update(_strings(json.loads(document)))
+                words = set(_strings(json.loads(document)))
             except ValueError:
                 continue  # a damaged document names nothing that could be told
+            self._words |= words
+            for word in words:
+                if word.endswith(
+                    ".zip"
+                ):  # a path, of this folder or of that of the document where it is relative
+                    self._words |= {str(Path(word).resolve()), str((path.parent / word).resolve())}
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -98,7 +101,8 @@ def _leftovers(run: RecordedRun, keep: int, named: _Named) -> Iterator[RunLeftov
     for checkpoint in checkpoints[: max(len(checkpoints) - keep, 0)]:
         if not named(checkpoint):
             yield _leftover(checkpoint, "older than the checkpoints that are kept")
-    for unfinished in sorted(run.path.glob(f".*{PARTIAL}")):
+    partial = sorted(run.path.rglob(f".*{PARTIAL}"))
+    for unfinished in (path for path in partial if not set(path.parents) & set(partial)):
         yield _leftover(unfinished, "left half-written by a process that was killed")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,12 +45,14 @@ def import_minari(
 
     Raises:
         MissingExtraError: `minari` is not installed.
-        UsageError: there is no such dataset, or the output is in use.
+        UsageError: there is no such dataset, nobody says of which environment it is, or the output is in use.
         DataError: its observations or actions are of a kind that is not recorded.
     """
     dataset = _load(dataset_id)
     told = json.loads(dataset.storage.metadata.get(NAMES, "{}"))
-    env_id = env or told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else dataset_id)
+    env_id = env or told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else None)
+    if env_id is None:
+        raise UsageError(f"{dataset_id} does not say of which environment it is. Name one with --env.")
     actions, observations = _codes(dataset, dataset_id)
     features = tuple(told.get("feature_names", observations.names))
     layout = Layout(features, tuple(told.get("action_names", actions.names)), (), 0, env_id)
@@ -102,18 +106,19 @@ def export_minari(path: Path, dataset_id: str) -> MinariDTO:
     dataset: Any = None
     waiting: list[Any] = []
     left_out = frames = episodes = 0
-    for sample in replay.samples():
-        layout = layout or sample.layout
-        left_out += 1
-        if sample.trajectory.n_steps > 1:
-            waiting.append(_buffer(sample))
-            frames, episodes = frames + sample.trajectory.n_steps - 1, episodes + 1
-        if len(waiting) == EPISODES_AT_ONCE:
-            dataset, waiting = _appended(minari, dataset, dataset_id, waiting, layout, replay), []
-    if layout is None or episodes == 0:
-        raise DataError(f"{path} holds no life of two steps or more, so there is no transition to write.")
-    if waiting:
-        dataset = _appended(minari, dataset, dataset_id, waiting, layout, replay)
+    with _whole_or_none(minari, dataset_id):
+        for sample in replay.samples():
+            layout = layout or sample.layout
+            left_out += 1
+            if sample.trajectory.n_steps > 1:
+                waiting.append(_buffer(sample))
+                frames, episodes = frames + sample.trajectory.n_steps - 1, episodes + 1
+            if len(waiting) == EPISODES_AT_ONCE:
+                dataset, waiting = _appended(minari, dataset, dataset_id, waiting, layout, replay), []
+        if layout is None or episodes == 0:
+            raise DataError(f"{path} holds no life of two steps or more, so there is no transition to write.")
+        if waiting:
+            dataset = _appended(minari, dataset, dataset_id, waiting, layout, replay)
     return MinariDTO(
         dataset=dataset_id, recording=str(path), episodes=episodes, frames=frames, left_out=left_out,
         env=layout.env_id, warnings=_lost(layout),
@@ -128,27 +133,42 @@ def _minari() -> Any:
         raise MissingExtraError("Reading and writing Minari datasets", "minari") from error
 
 
+@contextmanager
+def _whole_or_none(minari: Any, dataset_id: str) -> Iterator[None]:
+    """A dataset whose writing ends early is deleted: what is there of it would load as if it were whole."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(_path_of(minari, dataset_id), ignore_errors=True)
+        raise
+
+
+def _path_of(minari: Any, dataset_id: str) -> Path:
+    return Path(minari.storage.get_dataset_path(dataset_id))
+
+
 def _load(dataset_id: str) -> Any:
     minari = _minari()
     try:
         return minari.load_dataset(dataset_id)
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError as error:
         known = ", ".join(sorted(minari.list_local_datasets())) or "none"
         raise UsageError(
             f"There is no Minari dataset {dataset_id!r} on this machine. Known: {known}. Get one with: "
             f"minari download {dataset_id}"
         ) from error
+    except ValueError as error:
+        raise UsageError(f"Minari does not load {dataset_id!r}: {str(error).rstrip('.')}.") from error
 
 
 def _check_new(minari: Any, dataset_id: str) -> None:
     try:
-        taken = dataset_id in minari.list_local_datasets()
         minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
     except ValueError as error:
         raise UsageError(
             f"{dataset_id!r} is no name of a Minari dataset, e.g. town/expert-v0: {error}."
         ) from error
-    if taken:
+    if _path_of(minari, dataset_id).exists():
         raise UsageError(
             f"There is a Minari dataset {dataset_id!r} already. Choose another name, or: minari delete {dataset_id}"
         )

@@ -65,9 +65,14 @@ class RecordedRun:
 
     @property
     def model(self) -> Path | None:
-        """The checkpoint to use, where it is there."""
-        found = sorted(self.path.glob(f"*{MODEL}"))
+        """The checkpoint to use, where it is there and is the only one."""
+        found = self.models
         return found[0] if len(found) == 1 else None
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """Every file named as the checkpoint to use; a run writes one."""
+        return tuple(sorted(self.path.glob(f"*{MODEL}")))
 
     @property
     def return_mean(self) -> float | None:
@@ -188,12 +193,15 @@ def chosen_settings(run: RecordedRun) -> dict[str, Value]:
 
 
 def diff_runs(first: Path, second: Path) -> RunDiffDTO:
-    """In what two runs differ: settings, versions, what was reached."""
+    """In what two runs differ: settings, what they began with, versions, what was reached."""
     runs = [read_recorded(path) for path in (first, second)]
+    told = [name for name in ("chosen", "lineage") if all(run.part(name) for run in runs)]
     settings = [
         {name: run.document.get(name) for name in ("strategy", "seed")}
         | flatten(run.part("config"))
         | flatten({"params": run.part("params")})
+        | _causes(flatten({name: run.part(name) for name in told}))
+        | {"lineage.parent_sha256": _parent(run)}
         for run in runs
     ]
     reached = [
@@ -284,7 +292,7 @@ def _new_lines(path: Path, offset: int) -> tuple[list[str], int]:
         begin = stream.tell()
         content = stream.read()
     whole, _, _ = content.rpartition(b"\n")
-    lines = whole.decode("utf-8", "replace").splitlines()
+    lines = whole.decode("utf-8", "replace").split("\n") if whole else []
     return lines, begin + (len(whole) + 1 if whole else 0)
 
 
@@ -319,10 +327,24 @@ def _at_work(path: Path) -> bool:
     if not (path / LOCK).exists():
         return False
     try:
-        with locked(path):
+        with locked(path, patience=0):
             return False
     except (UsageError, OSError):
         return True
+
+
+def _causes(told: Mapping[str, Value]) -> dict[str, Value]:
+    """Of what runs tell at their end, what made them what they are: choices left open, hashes of what they read."""
+    return {
+        name: value for name, value in told.items() if name.startswith("chosen.") or name.endswith("_sha256")
+    }
+
+
+def _parent(run: RecordedRun) -> str | None:
+    """The hash of the checkpoint a run was forked from; its lineage knows of it even when the run was resumed."""
+    start, lineage = run.part("start"), run.part("lineage")
+    forked_from = start.get("sha256") if start.get("fork") else None
+    return lineage.get("parent_sha256") or forked_from
 
 
 def _of_the_moment(name: str) -> bool:

@@ -111,7 +111,8 @@ def merge_recordings(paths: Sequence[Path], output: Path, *, overwrite: bool = F
     """Make one recording of several of one kind: stores side by side, or a manifest of every sample.
 
     Raises:
-        UsageError: the output is in use, there are fewer than two, one is named twice, or they are of both kinds.
+        UsageError: the output is in use or holds samples of one of them, there are fewer than two, one is named
+            twice, or they are of both kinds.
         DataError: they are not of one environment, layout and length.
     """
     service = ReplayDatasetService()
@@ -125,6 +126,8 @@ def merge_recordings(paths: Sequence[Path], output: Path, *, overwrite: bool = F
         raise UsageError(
             f"{stores[0].path} is a store and {samples[0].path} holds samples. Convert one of them."
         )
+    for replay in samples:
+        _check_apart(replay, output)
     with sole_writer(output):
         check_output(output, overwrite=overwrite)
         with atomic_directory(output) as directory:
@@ -137,6 +140,16 @@ def merge_recordings(paths: Sequence[Path], output: Path, *, overwrite: bool = F
                 written.write_bytes(_one_manifest(samples, output))
             size = _size(directory)
     return _told(sources, output, written.name, "memmap" if stores else "npz", size, _shared_seeds(replays))
+
+
+def _check_apart(replay: SampleReplay, output: Path) -> None:
+    """Refuse an output that holds samples of the recording: a merge leaves them where they are, and names them."""
+    target = output.resolve()
+    for entry in replay.manifest.entries:
+        if target in entry.sample.resolve().parents:
+            raise UsageError(
+                f"{output} holds {entry.sample.name}, which is merged and stays where it is. Choose another --output."
+            )
 
 
 def _one_manifest(replays: Sequence[SampleReplay], output: Path) -> bytes:

@@ -52,6 +52,7 @@ WRITTEN = (
     "demonstrations/*",
     "logs/*/*",  # of loggers that plugins add
 )
+PATIENCE = 0.2
 logger = logging.getLogger(__name__)
 EXPERIMENTS = Path("results/experiments")
 _UNSAID: dict[type[BaseException], str] = {
@@ -307,12 +308,15 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Be the only one who writes to a run directory; raises `UsageError` when somebody else does."""
+def locked(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Be the only one who writes to a run directory; raises `UsageError` when somebody else still does after a while.
+
+    `patience` is that while, in seconds: whoever only asks whether a run is going on holds the lock for an instant.
+    """
     lock = FileLock(path / LOCK)
     try:
         with storing(path / LOCK):
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience)
     except Timeout as error:
         raise UsageError(
             f"A run is going on in {path}{_who(path)}. Wait for it or choose another --output-dir."

@@ -64,7 +64,7 @@ class Trial:
         """The lines of metrics.jsonl without times and places."""
         path = self.folder / "run/metrics.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        return [_timeless(json.loads(line), self.folder) for line in text.splitlines()]
+        return [_timeless(json.loads(line), self.folder) for line in text.split("\n") if line]
 
     @property
     def weights(self) -> str:
