@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from townlet_train.config import RunConfig
 from townlet_train.files import sha256_of
 from townlet_train.orchestrator import TrainingOrchestrator
-from townlet_train.registry import discover
+from townlet_train.registry import PluginPolicy, Registry, discover
 from townlet_train.results import AnnealSummaryDTO, EvaluationDTO, StudyCellDTO, StudyPointDTO
 from townlet_train.services.rollout import capture_as_configured
 from townlet_train.services.scoring import EvaluationService
@@ -34,6 +34,7 @@ class Job(BaseModel):
     kind: Literal["scale", "clones", "cell"]
     name: str
     config: RunConfig
+    plugins: PluginPolicy  # that of the study, not what this process would say
     said: dict[str, Any]  # of anneal
     timesteps: int
     folder: Path  # of what it leaves
@@ -46,17 +47,18 @@ class Job(BaseModel):
 
 def do(job: Job) -> dict[str, Any]:
     """Do a job; what it found, as a plain document."""
-    return {"scale": _measure_scale, "clones": _make_clones, "cell": _run_cell}[job.kind](job)
+    doing = {"scale": _measure_scale, "clones": _make_clones, "cell": _run_cell}[job.kind]
+    return doing(job, discover(job.plugins))
 
 
-def _measure_scale(job: Job) -> dict[str, Any]:
+def _measure_scale(job: Job, registry: Registry) -> dict[str, Any]:
     """What random and the expert earn on the seeds that select."""
-    return {name: _on_the_way(job, scripted=name).return_mean for name in ("random", "expert")}
+    return {name: _on_the_way(job, registry, scripted=name).return_mean for name in ("random", "expert")}
 
 
-def _make_clones(job: Job) -> dict[str, Any]:
+def _make_clones(job: Job, registry: Registry) -> dict[str, Any]:
     """The demonstrations of a seed, and a clone of them for every kind of trunk."""
-    env, experts = job.config.env, discover().experts
+    env = job.config.env
     suits = what_suits(env, AnnealParams(**job.said))
     usual = type(job.config.rollout)()
     told = {
@@ -67,32 +69,34 @@ def _make_clones(job: Job) -> dict[str, Any]:
     wanted = job.config.model_copy(update={"rollout": job.config.rollout.model_copy(update=told)})
     demonstrations = job.folder / "demonstrations"
     with_maps = suits.bc.get("network") == "conflict_aware"
-    capture_as_configured(wanted, output=demonstrations, with_maps=with_maps, experts=experts, overwrite=True)
+    capture_as_configured(
+        wanted, output=demonstrations, with_maps=with_maps, experts=registry.experts, overwrite=True
+    )
     found = {}
     for trunk in job.trunks:
         params = {**clone_params(job.said, trunk, env=env), "manifest": demonstrations}
-        result = TrainingOrchestrator(job.config).run(
+        result = TrainingOrchestrator(job.config, registry=registry).run(
             "bc", params, run_dir=job.folder / trunk, overwrite=True
         )
         found[trunk] = str(result.checkpoint)
     return found
 
 
-def _run_cell(job: Job) -> dict[str, Any]:
+def _run_cell(job: Job, registry: Registry) -> dict[str, Any]:
     started = time.perf_counter()
     run = {BC: _keep_the_clone, SCRATCH: _train_from_scratch}.get(job.condition, _anneal)
-    cell = run(job)
+    cell = run(job, registry)
     seconds = time.perf_counter() - started
     return cell.model_copy(update={"duration_sec": seconds}).model_dump(mode="json")
 
 
-def _keep_the_clone(job: Job) -> StudyCellDTO:
+def _keep_the_clone(job: Job, registry: Registry) -> StudyCellDTO:
     """The clone, as it is."""
     assert job.clone is not None  # a study makes it first
-    return _cell(job, 0, (_on_the_way(job, checkpoint=job.clone),), job.clone, job.clone)
+    return _cell(job, 0, (_on_the_way(job, registry, checkpoint=job.clone),), job.clone, job.clone)
 
 
-def _train_from_scratch(job: Job) -> StudyCellDTO:
+def _train_from_scratch(job: Job, registry: Registry) -> StudyCellDTO:
     """PPO that begins with nothing; its checkpoints are measured on the way."""
     env = job.config.env
     n_points = SCRATCH_POINTS_PER_CYCLE * n_cycles(env, job.said)
@@ -101,21 +105,23 @@ def _train_from_scratch(job: Job) -> StudyCellDTO:
         **scratch_params(job.said, job.trunk, env=env, timesteps=job.timesteps),
         "checkpoint_interval": interval,
     }
-    result = TrainingOrchestrator(job.config).run("ppo", params, run_dir=job.folder, overwrite=True)
+    result = TrainingOrchestrator(job.config, registry=registry).run(
+        "ppo", params, run_dir=job.folder, overwrite=True
+    )
     by_steps = {int(path.stem.rpartition("_")[2]): path for path in job.folder.glob("checkpoint_*.zip")}
-    curve = [StudyPointDTO(steps=0, return_mean=_on_the_way(job, scripted="random").return_mean)]
+    curve = [StudyPointDTO(steps=0, return_mean=_on_the_way(job, registry, scripted="random").return_mean)]
     curve += [
-        _on_the_way(job, checkpoint=path).model_copy(update={"steps": steps})
+        _on_the_way(job, registry, checkpoint=path).model_copy(update={"steps": steps})
         for steps, path in sorted(by_steps.items())
     ]
     last = Path(str(result.checkpoint))
     return _cell(job, job.timesteps, tuple(curve), last, last)
 
 
-def _anneal(job: Job) -> StudyCellDTO:
+def _anneal(job: Job, registry: Registry) -> StudyCellDTO:
     """An anneal of the clone under the condition; where it was ended, what it released stands for the rest."""
     params = anneal_params(job.condition, job.said, env=job.config.env, timesteps=job.timesteps)
-    result = TrainingOrchestrator(job.config).run(
+    result = TrainingOrchestrator(job.config, registry=registry).run(
         "anneal", {**params, "clone": job.clone}, run_dir=job.folder, overwrite=True
     )
     assert isinstance(result, AnnealSummaryDTO)  # of the strategy of that name
@@ -174,9 +180,9 @@ def _cell(job: Job, steps: int, curve: tuple[StudyPointDTO, ...], last: Path, re
     )
 
 
-def _on_the_way(job: Job, **whom: Any) -> StudyPointDTO:
+def _on_the_way(job: Job, registry: Registry, **whom: Any) -> StudyPointDTO:
     """What a policy earns on the seeds that anneals select by."""
-    service = EvaluationService(job.config, discover().experts)
+    service = EvaluationService(job.config, registry.experts)
     episodes = AnnealParams(**job.said).stage_episodes
     measured: EvaluationDTO = service.evaluate(**whom, episodes=episodes, seed=SELECTION_SEED)
     return StudyPointDTO(

@@ -15,6 +15,7 @@ from townlet_train.envs.build import spec_of
 from townlet_train.errors import ConfigError, TrainingError, UnknownNameError, UsageError
 from townlet_train.files import write_json
 from townlet_train.policies.experts import Experts, build_expert
+from townlet_train.registry import PluginPolicy
 from townlet_train.results import StudyCellDTO, StudyDTO
 from townlet_train.strategies.anneal.params import AnnealParams
 from townlet_train.strategies.anneal.schedule import what_suits
@@ -39,6 +40,7 @@ class Study(NamedTuple):
     trunks: tuple[str, ...]
     timesteps: int
     root: Path
+    plugins: PluginPolicy  # which may load in its processes
 
     def document(self) -> dict[str, Any]:
         """What cells of one study have in common."""
@@ -52,6 +54,7 @@ class Study(NamedTuple):
             kind=kind,
             name=name,
             config=config,
+            plugins=self.plugins,
             said=dict(self.said),
             timesteps=self.timesteps,
             folder=folder or self.root,
@@ -70,6 +73,7 @@ def plan_study(
     timesteps: int | None,
     root: Path,
     experts: Experts,
+    plugins: PluginPolicy,
 ) -> Study:
     """A study that can begin.
 
@@ -94,7 +98,9 @@ def plan_study(
         raise ConfigError(
             f"anneal.{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}."
         ) from error
-    return Study(config, said, seeds, tuple(conditions), tuple(trunks), timesteps or suits.timesteps, root)
+    return Study(
+        config, said, seeds, tuple(conditions), tuple(trunks), timesteps or suits.timesteps, root, plugins
+    )
 
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
