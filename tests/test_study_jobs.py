@@ -14,11 +14,13 @@ import pytest
 from plugin_distributions import install
 
 from townlet_train.config import RunConfig
-from townlet_train.errors import Interrupted
+from townlet_train.errors import Interrupted, UsageError
+from townlet_train.policies.experts import EXPERTS
 from townlet_train.registry import PluginPolicy
 from townlet_train.study import pool
 from townlet_train.study.cells import Job
 from townlet_train.study.pool import log_path, result_path, run_jobs
+from townlet_train.study.study import Study, plan_study, run_study
 
 
 def job_in(folder: Path, **rest: object) -> Job:
@@ -33,6 +35,32 @@ def job_in(folder: Path, **rest: object) -> Job:
         "folder": folder,
     }
     return Job.model_validate(told | rest)
+
+
+def study_in(root: Path, **rest: object) -> Study:
+    """A study that nobody has begun."""
+    told = {"seeds": range(1, 3), "conditions": ["bc"], "trunks": ["separate"], "timesteps": 100}
+    return plan_study(
+        RunConfig.model_validate({"env": "CartPole-v1"}),
+        {"stage_episodes": 4},
+        **told | rest,  # type: ignore[arg-type]  # named above
+        root=root,
+        experts=EXPERTS,
+        plugins=PluginPolicy(),
+    )
+
+
+def test_a_second_study_in_a_directory_is_refused_while_the_first_runs(tmp_path: Path) -> None:
+    study = study_in(tmp_path / "study")
+
+    def run_another(done: int, total: int) -> None:
+        with pytest.raises(UsageError, match=r"A study is going on in .*study\. Wait for it"):
+            run_study(study, n_at_once=1, resume=True, report=lambda done, total: None)
+        raise Interrupted("Stopped.")
+
+    for resume in (False, True):  # once stopped, it can be gone on with
+        with pytest.raises(Interrupted):
+            run_study(study, n_at_once=1, resume=resume, report=run_another)
 
 
 def test_a_process_of_a_study_loads_the_plugins_that_its_study_may_load(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from townlet_train.config import RunConfig
 from townlet_train.envs.build import spec_of
 from townlet_train.errors import ConfigError, TrainingError, UnknownNameError, UsageError
-from townlet_train.files import write_json
+from townlet_train.files import make_folder, storing, write_json
 from townlet_train.policies.experts import Experts, build_expert
 from townlet_train.registry import PluginPolicy
 from townlet_train.results import StudyCellDTO, StudyDTO
@@ -24,7 +26,7 @@ from townlet_train.study.conditions import CONDITIONS, SCRATCH, TRUNKS
 from townlet_train.study.pool import log_path, result_path, run_jobs
 from townlet_train.study.summary import Scale, rows_of
 
-PLAN = "study.json"
+PLAN, LOCK = "study.json", ".lock"
 FIRST_RUN_SEED, SEEDS_APART, MOST_SEEDS = 500_000, 1000, 500  # demonstrations of two runs share no seed
 DECIDED = ("clone", "bc_manifest", "schedule", "timesteps", "gate", "promotion_dir")
 logger = logging.getLogger(__name__)
@@ -122,9 +124,32 @@ def run_study(
     """Run what has not been run, then summarise; `report` hears of cells done and to do, and may raise to stop.
 
     Raises:
-        UsageError: another study is there, or one that was not to be gone on with.
+        UsageError: another study is there or at work there, or one that was not to be gone on with.
         TrainingError: a cell failed; the others are done by then.
     """
+    with _held(study.root):
+        return _run(study, n_at_once=n_at_once, resume=resume, report=report)
+
+
+@contextmanager
+def _held(root: Path) -> Iterator[None]:
+    """Nobody else runs a study in the directory meanwhile."""
+    make_folder(root)
+    lock = FileLock(root / LOCK)
+    try:
+        with storing(root / LOCK):
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"A study is going on in {root}. Wait for it or choose another directory."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(study: Study, *, n_at_once: int, resume: bool, report: Callable[[int, int], None]) -> StudyDTO:
     _claim(study, resume)
     n_cells = len(study.seeds) * len(study.conditions) * len(study.trunks)
     n_done = 0
