@@ -140,6 +140,7 @@ def test_a_small_study_pairs_its_runs_and_runs_nothing_twice(
     assert main([*command, "--seeds", "1", "--trunks", "separate", "--json"]) == 1  # warned of few seeds
     first = json.loads(capsys.readouterr().out)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "cells").iterdir()}
+    assert [path.stem for path in written if "clone" in path.stem] == ["clone_separate_seed1"]
     assert main([*command, "--seeds", "2"]) == 3
     assert "Go on with --resume" in capsys.readouterr().err
     assert main([*command, "--seeds", "2", "--resume", "--json"]) == 1

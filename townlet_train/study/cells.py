@@ -1,4 +1,4 @@
-"""What one process of a study does: measure the scale, make the clones of a seed, or train and measure one cell."""
+"""What one process of a study does: measure the scale, capture a seed's demonstrations, clone, or do one cell."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["scale", "clones", "cell"]
+    kind: Literal["scale", "demonstrations", "clone", "cell"]
     name: str
     config: RunConfig
     plugins: PluginPolicy  # that of the study, not what this process would say
@@ -40,14 +40,19 @@ class Job(BaseModel):
     folder: Path  # of what it leaves
     condition: str = ""
     trunk: str = ""
-    trunks: tuple[str, ...] = ()
     seed: int = 0
+    demonstrations: Path | None = None  # what a clone is made of
     clone: Path | None = None
 
 
 def do(job: Job) -> dict[str, Any]:
     """Do a job; what it found, as a plain document."""
-    doing = {"scale": _measure_scale, "clones": _make_clones, "cell": _run_cell}[job.kind]
+    doing = {
+        "scale": _measure_scale,
+        "demonstrations": _capture,
+        "clone": _make_clone,
+        "cell": _run_cell,
+    }[job.kind]
     return doing(job, discover(job.plugins))
 
 
@@ -56,10 +61,9 @@ def _measure_scale(job: Job, registry: Registry) -> dict[str, Any]:
     return {name: _on_the_way(job, registry, scripted=name).return_mean for name in ("random", "expert")}
 
 
-def _make_clones(job: Job, registry: Registry) -> dict[str, Any]:
-    """The demonstrations of a seed, and a clone of them for every kind of trunk."""
-    env = job.config.env
-    suits = what_suits(env, AnnealParams(**job.said))
+def _capture(job: Job, registry: Registry) -> dict[str, Any]:
+    """The demonstrations of a seed."""
+    suits = what_suits(job.config.env, AnnealParams(**job.said))
     usual = type(job.config.rollout)()
     told = {
         name: value
@@ -67,19 +71,23 @@ def _make_clones(job: Job, registry: Registry) -> dict[str, Any]:
         if getattr(job.config.rollout, name) == getattr(usual, name)  # what was said otherwise holds
     }
     wanted = job.config.model_copy(update={"rollout": job.config.rollout.model_copy(update=told)})
-    demonstrations = job.folder / "demonstrations"
     with_maps = suits.bc.get("network") == "conflict_aware"
     capture_as_configured(
-        wanted, output=demonstrations, with_maps=with_maps, experts=registry.experts, overwrite=True
+        wanted, output=job.folder, with_maps=with_maps, experts=registry.experts, overwrite=True
     )
-    found = {}
-    for trunk in job.trunks:
-        params = {**clone_params(job.said, trunk, env=env), "manifest": demonstrations}
-        result = TrainingOrchestrator(job.config, registry=registry).run(
-            "bc", params, run_dir=job.folder / trunk, overwrite=True
-        )
-        found[trunk] = str(result.checkpoint)
-    return found
+    return {"demonstrations": str(job.folder)}
+
+
+def _make_clone(job: Job, registry: Registry) -> dict[str, Any]:
+    """The clone of a seed with one kind of trunk."""
+    params = {
+        **clone_params(job.said, job.trunk, env=job.config.env),
+        "manifest": job.demonstrations,
+    }
+    result = TrainingOrchestrator(job.config, registry=registry).run(
+        "bc", params, run_dir=job.folder, overwrite=True
+    )
+    return {"clone": str(result.checkpoint)}
 
 
 def _run_cell(job: Job, registry: Registry) -> dict[str, Any]:

@@ -167,8 +167,10 @@ def _run(study: Study, *, n_at_once: int, resume: bool, report: Callable[[int, i
         if failed:
             _refuse(study, failed)
 
-    run([study.job("scale", "scale"), *_clone_jobs(study)])
-    clones = {seed: _found(study, _clones_name(seed)) for seed in study.seeds}
+    run([study.job("scale", "scale"), *_demonstration_jobs(study)])
+    cloning = _clone_jobs(study)
+    run([*cloning.values()])
+    clones = {cloned: Path(_found(study, job.name)["clone"]) for cloned, job in cloning.items()}
     jobs = _cell_jobs(study, clones)
     run(jobs)
     cells = tuple(StudyCellDTO.model_validate(_found(study, job.name)) for job in jobs)
@@ -213,32 +215,44 @@ def _claim(study: Study, resume: bool) -> None:
     write_json(path, document)
 
 
-def _clones_name(seed: int) -> str:
-    return f"clones_seed{seed}"
-
-
-def _clone_jobs(study: Study) -> list[Job]:
-    """One for every seed, with the trunks that are yet to be cloned."""
+def _demonstration_jobs(study: Study) -> list[Job]:
+    """One for every seed."""
     return [
         study.job(
-            "clones",
-            _clones_name(seed),
-            seed=seed,
-            folder=study.root / "clones" / f"seed{seed}",
-            trunks=TRUNKS,
+            "demonstrations", f"demonstrations_seed{seed}", seed=seed, folder=_demonstrations(study, seed)
         )
         for seed in study.seeds
     ]
 
 
-def _cell_jobs(study: Study, clones: Mapping[int, Mapping[str, str]]) -> list[Job]:
+def _demonstrations(study: Study, seed: int) -> Path:
+    return study.root / "clones" / f"seed{seed}" / "demonstrations"
+
+
+def _clone_jobs(study: Study) -> dict[tuple[int, str], Job]:
+    """One for every seed and trunk of this study."""
+    return {
+        (seed, trunk): study.job(
+            "clone",
+            f"clone_{trunk}_seed{seed}",
+            seed=seed,
+            folder=study.root / "clones" / f"seed{seed}" / trunk,
+            trunk=trunk,
+            demonstrations=_demonstrations(study, seed),
+        )
+        for seed in study.seeds
+        for trunk in study.trunks
+    }
+
+
+def _cell_jobs(study: Study, clones: Mapping[tuple[int, str], Path]) -> list[Job]:
     """Seed by seed, so that a study that is cut short has whole ones."""
     jobs = []
     for seed in study.seeds:
         for trunk in study.trunks:
             for condition in study.conditions:
                 name = f"{condition}_{trunk}_seed{seed}"
-                clone = None if condition == SCRATCH else Path(clones[seed][trunk])
+                clone = None if condition == SCRATCH else clones[seed, trunk]
                 folder = study.root / "runs" / name
                 rest = {"condition": condition, "trunk": trunk, "clone": clone}
                 jobs.append(study.job("cell", name, seed=seed, folder=folder, **rest))
