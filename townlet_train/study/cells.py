@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,13 @@ from townlet_train.config import RunConfig
 from townlet_train.files import sha256_of
 from townlet_train.orchestrator import TrainingOrchestrator
 from townlet_train.registry import PluginPolicy, Registry, discover
-from townlet_train.results import AnnealSummaryDTO, EvaluationDTO, StudyCellDTO, StudyPointDTO
+from townlet_train.results import (
+    AnnealStageResultDTO,
+    AnnealSummaryDTO,
+    EvaluationDTO,
+    StudyCellDTO,
+    StudyPointDTO,
+)
 from townlet_train.services.rollout import capture_as_configured
 from townlet_train.services.scoring import EvaluationService
 from townlet_train.strategies.anneal.guardrails import faints_per_10k
@@ -133,7 +139,21 @@ def _anneal(job: Job, registry: Registry) -> StudyCellDTO:
         "anneal", {**params, "clone": job.clone}, run_dir=job.folder, overwrite=True
     )
     assert isinstance(result, AnnealSummaryDTO)  # of the strategy of that name
-    measured = [(stage, stage.return_mean) for stage in result.stages if stage.return_mean is not None]
+    last = [stage for stage in result.stages if stage.return_mean is not None][-1]
+    cell = _cell(
+        job,
+        result.steps,
+        curve_of(result.stages, job.timesteps),
+        job.folder / str(last.checkpoint),
+        Path(str(result.checkpoint)),
+    )
+    actions = tuple(stage.action for stage in result.stages if stage.action)
+    return cell.model_copy(update={"status": result.status, "actions": actions})
+
+
+def curve_of(stages: Sequence[AnnealStageResultDTO], timesteps: int) -> tuple[StudyPointDTO, ...]:
+    """What was measured on the way; where the guardrails ended it, the best stands for the steps not taken."""
+    measured = [(stage, stage.return_mean) for stage in stages if stage.return_mean is not None]
     curve = [
         StudyPointDTO(
             steps=stage.total_steps,
@@ -143,19 +163,10 @@ def _anneal(job: Job, registry: Registry) -> StudyCellDTO:
         )
         for stage, return_mean in measured
     ]
-    if result.stages[-1].action in ("hold", "fail"):
+    if stages[-1].action in ("hold", "fail"):
         best = [point for point, (stage, _) in zip(curve, measured, strict=True) if stage.best][-1]
-        curve.append(best.model_copy(update={"steps": job.timesteps}))
-    last, _ = measured[-1]
-    cell = _cell(
-        job,
-        result.steps,
-        tuple(curve),
-        job.folder / str(last.checkpoint),
-        Path(str(result.checkpoint)),
-    )
-    actions = tuple(stage.action for stage in result.stages if stage.action)
-    return cell.model_copy(update={"status": result.status, "actions": actions})
+        curve.append(best.model_copy(update={"steps": timesteps}))
+    return tuple(curve)
 
 
 def n_cycles(env: str, said: Said) -> int:
