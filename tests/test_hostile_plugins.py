@@ -74,6 +74,11 @@ HOSTILE = {
         "failed",
         "it changes BCStrategy.summary, which is not its own",
     ),
+    "patches how a built-in begins": Hostile(
+        coin_with("from townlet_train.strategies.bc import BCStrategy\nBCStrategy.__init__ = print"),
+        "failed",
+        "it changes BCStrategy.__init__, which is not its own",
+    ),
 }
 CODE = """
 import contextlib, io, json, sys
