@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plugin_distributions import install
+from plugin_distributions import COIN, install
 
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
@@ -180,6 +180,20 @@ def test_a_name_offered_twice_is_the_firsts_and_the_problem_names_both(offering:
     )
     with pytest.raises(PluginError, match="zz-offer"):
         discover(PluginPolicy(strict=True))
+
+
+def test_a_command_named_like_a_strategy_is_not_used_and_the_problem_names_both(
+    offering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(offering, "zz-coin", COIN.replace('"coin"', '"hello"'))
+    registry = discover()
+    assert "hello" not in registry.offered(COMMAND)
+    assert (
+        "The command 'hello' of offer-dist 1.2: there is a strategy of that name of zz-coin 1.2, which is used"
+        in registry.listing.problems
+    )
+    assert main(["hello", "--output-dir", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["strategy"] == "hello"
 
 
 CHECK = """

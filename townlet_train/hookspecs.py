@@ -117,4 +117,4 @@ def townlet_train_gate_checks() -> Mapping[str, Callable[[Checkpoint], Iterable[
 
 @hookspec
 def townlet_train_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Commands by name, each a `typer.Typer`. A name of ours or of a strategy is refused."""
+    """Commands by name, each a `typer.Typer`. A name of ours is refused; one of a strategy stays the strategy's."""
