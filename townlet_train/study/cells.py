@@ -17,6 +17,7 @@ from townlet_train.results import (
     AnnealStageResultDTO,
     AnnealSummaryDTO,
     EvaluationDTO,
+    PPOTrainingResultDTO,
     StudyCellDTO,
     StudyPointDTO,
 )
@@ -70,16 +71,13 @@ def _measure_scale(job: Job, registry: Registry) -> dict[str, Any]:
 def _capture(job: Job, registry: Registry) -> dict[str, Any]:
     """The demonstrations of a seed."""
     suits = what_suits(job.config.env, AnnealParams(**job.said))
-    usual = type(job.config.rollout)()
-    told = {
-        name: value
-        for name, value in suits.capture.items()
-        if getattr(job.config.rollout, name) == getattr(usual, name)  # what was said otherwise holds
-    }
-    wanted = job.config.model_copy(update={"rollout": job.config.rollout.model_copy(update=told)})
-    with_maps = suits.bc.get("network") == "conflict_aware"
     capture_as_configured(
-        wanted, output=job.folder, with_maps=with_maps, experts=registry.experts, overwrite=True
+        job.config,
+        suited=suits.capture,
+        output=job.folder,
+        with_maps=suits.bc.get("network") == "conflict_aware",
+        experts=registry.experts,
+        overwrite=True,
     )
     return {"demonstrations": str(job.folder)}
 
@@ -128,8 +126,9 @@ def _train_from_scratch(job: Job, registry: Registry) -> StudyCellDTO:
         _on_the_way(job, registry, checkpoint=path).model_copy(update={"steps": steps})
         for steps, path in sorted(by_steps.items())
     ]
+    assert isinstance(result, PPOTrainingResultDTO)  # of the strategy of that name
     last = Path(str(result.checkpoint))
-    return _cell(job, job.timesteps, tuple(curve), last, last)
+    return _cell(job, int(result.steps), tuple(curve), last, last)
 
 
 def _anneal(job: Job, registry: Registry) -> StudyCellDTO:
