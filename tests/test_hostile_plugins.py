@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +73,11 @@ HOSTILE = {
         ),
         "failed",
         "it changes BCStrategy.summary, which is not its own",
+    ),
+    "patches how a built-in begins": Hostile(
+        coin_with("from townlet_train.strategies.bc import BCStrategy\nBCStrategy.__init__ = print"),
+        "failed",
+        "it changes BCStrategy.__init__, which is not its own",
     ),
 }
 CODE = """
@@ -203,11 +207,12 @@ def test_a_plugin_that_hangs_in_prepare_is_ended_by_ctrl_c(site: Path, tmp_path:
         text=True,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     assert process.stdout.readline() == "hanging\n"
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    _, said = process.communicate(timeout=60)
+    process.send_signal(signal.SIGINT)
+    while "interrupts at once" not in (line := process.stderr.readline()):  # two signals at once would be one
+        assert line, "it ended without a word"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
     assert process.returncode == 7
-    assert "interrupts at once" in said
     assert not (tmp_path / "run").exists()

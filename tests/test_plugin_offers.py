@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plugin_distributions import install
+from plugin_distributions import COIN, install
 
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
@@ -50,6 +50,7 @@ PLUGIN = """
 
     def write_names(checkpoint, output):
         \\"\\"\\"Names of what it sees, a line each.\\"\\"\\"
+        output.write_text(chr(10).join(checkpoint.info.feature_names))
 
     @hookimpl
     def townlet_train_environments():
@@ -180,6 +181,70 @@ def test_a_name_offered_twice_is_the_firsts_and_the_problem_names_both(offering:
     )
     with pytest.raises(PluginError, match="zz-offer"):
         discover(PluginPolicy(strict=True))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    """A policy that balances poles."""
+    params = {"n_iterations": 1, "evaluation_episodes": 0}
+    config = RunConfig.model_validate({"env": "CartPole-v1"})
+    return str(run_strategy("random-search", params, config=config, run_dir=tmp_path / "run").checkpoint)
+
+
+def test_a_plugins_format_is_written_and_it_is_said_that_nothing_was_compared(
+    offering: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "names.txt"
+    arguments = ["export", checkpoint, "--output", str(output), "--json"]
+    assert main([*arguments, "--format", "names"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["warnings"] == [
+        f"Nobody here can run names, so {output} was not compared with the checkpoint."
+    ]
+    assert (told["checked_rows"], told["same_actions"], told["largest_difference"]) == (0, None, None)
+    assert len(output.read_text().splitlines()) == 4
+    assert main([*arguments, "--format", "name"]) == 3
+    assert "Did you mean 'names'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("output.write_text", "1 / 0; output.write_text", "of offer-dist 1.2 failed with ZeroDivisionError"),
+        (
+            "chr(10).join(checkpoint.info.feature_names)",
+            "''",
+            "of offer-dist 1.2 wrote nothing to the file it was handed",
+        ),
+    ],
+)
+def test_an_exporter_that_fails_is_named_and_leaves_nothing(
+    before: str,
+    after: str,
+    sentence: str,
+    site: Path,
+    checkpoint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    install(site, "offer-dist", PLUGIN.replace(before, after))
+    assert main(["export", checkpoint, "--format", "names", "--output", str(tmp_path / "names.txt")]) == 2
+    assert f"The exporter 'names' {sentence}" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*names.txt*"))
+
+
+def test_a_command_named_like_a_strategy_is_not_used_and_the_problem_names_both(
+    offering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(offering, "zz-coin", COIN.replace('"coin"', '"hello"'))
+    registry = discover()
+    assert "hello" not in registry.offered(COMMAND)
+    assert (
+        "The command 'hello' of offer-dist 1.2: there is a strategy of that name of zz-coin 1.2, which is used"
+        in registry.listing.problems
+    )
+    assert main(["hello", "--output-dir", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["strategy"] == "hello"
 
 
 CHECK = """

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from townlet_train.cli import main
-from townlet_train.results import StudyCellDTO, StudyPointDTO
+from townlet_train.results import AnnealStageResultDTO, StudyCellDTO, StudyPointDTO
+from townlet_train.strategies.anneal.params import AnnealParams
+from townlet_train.strategies.anneal.schedule import what_suits
+from townlet_train.study.cells import curve_of
 from townlet_train.study.conditions import CONDITIONS, TERMS, anneal_params
 from townlet_train.study.summary import Scale, deepest_fall, return_at, rows_of
 
@@ -38,6 +41,24 @@ def test_the_deepest_fall_is_the_lowest_return_after_the_clone_on_the_scale_of_t
     assert deepest_fall(cell("naive", 1, 200, 220), SCALE) == pytest.approx(5.0)
     assert deepest_fall(cell("scratch", 1, -100, 20), SCALE) is None
     assert deepest_fall(cell("bc", 1, 200), SCALE) is None
+
+
+def test_what_guardrails_ended_keeps_its_fall_and_goes_on_as_the_best_it_had() -> None:
+    stages = [
+        AnnealStageResultDTO(cycle=0, mode="bc", steps=0, total_steps=0, return_mean=200, best=True),
+        AnnealStageResultDTO(cycle=1, mode="ppo", steps=50, total_steps=50, return_mean=220, best=True),
+        AnnealStageResultDTO(cycle=2, mode="ppo", steps=50, total_steps=100, return_mean=160, action="hold"),
+    ]
+    curve = curve_of(stages, 400)
+    assert [(point.steps, point.return_mean) for point in curve] == [
+        (0, 200),
+        (50, 220),
+        (100, 160),
+        (400, 220),
+    ]
+    ended = cell("default", 1, 0).model_copy(update={"curve": curve})
+    assert deepest_fall(ended, SCALE) == pytest.approx(-10.0)
+    assert return_at(ended, 400) == 220
 
 
 def test_between_two_measurements_the_return_lies_on_a_line_and_after_the_last_it_stays() -> None:
@@ -91,6 +112,7 @@ def test_conditions_differ_in_what_they_say_they_do() -> None:
 
 
 def test_where_the_default_has_kl_the_conditions_take_it() -> None:
+    assert what_suits("town", AnnealParams()).kl_coef > 0
     assert anneal_params("kl", {}, env="town", timesteps=100).get("kl_coef") is None
     assert anneal_params("kl", {"kl_coef": 0.3}, env="CartPole-v1", timesteps=100)["kl_coef"] == 0.3
 
@@ -140,6 +162,7 @@ def test_a_small_study_pairs_its_runs_and_runs_nothing_twice(
     assert main([*command, "--seeds", "1", "--trunks", "separate", "--json"]) == 1  # warned of few seeds
     first = json.loads(capsys.readouterr().out)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "cells").iterdir()}
+    assert [path.stem for path in written if "clone" in path.stem] == ["clone_separate_seed1"]
     assert main([*command, "--seeds", "2"]) == 3
     assert "Go on with --resume" in capsys.readouterr().err
     assert main([*command, "--seeds", "2", "--resume", "--json"]) == 1

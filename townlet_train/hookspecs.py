@@ -104,7 +104,10 @@ def townlet_train_environments() -> Mapping[str, str]:  # type: ignore[empty-bod
 
 @hookspec
 def townlet_train_exporters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Formats by the name that `--format` takes, each a function that writes a checkpoint to a file in it."""
+    """Formats by the name that `--format` takes, each a function that writes a checkpoint to a file in it.
+
+    It is handed a `Checkpoint` and the path of an empty file, and what it wrote there lands at `--output`.
+    """
 
 
 @hookspec
@@ -117,4 +120,4 @@ def townlet_train_gate_checks() -> Mapping[str, Callable[[Checkpoint], Iterable[
 
 @hookspec
 def townlet_train_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Commands by name, each a `typer.Typer`. A name of ours or of a strategy is refused."""
+    """Commands by name, each a `typer.Typer`. A name of ours is refused; one of a strategy stays the strategy's."""

@@ -9,12 +9,17 @@ import typer
 
 from townlet_train.cli.options import JsonOutput, Overwrite
 from townlet_train.cli.output import emit
+from townlet_train.cli.session import session_registry
 
 
 def command(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="E.g. a run's ..._model.zip.")],
     format_name: Annotated[
-        str, typer.Option("--format", help="onnx, safetensors, npz or torchscript.", show_default=False)
+        str,
+        typer.Option(
+            "--format", help="onnx, safetensors, npz, torchscript, or a plugin's.", show_default=False
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", help="File to write.", show_default=False)],
     overwrite: Overwrite = False,
@@ -22,10 +27,15 @@ def command(
 ) -> int:
     """Write a checkpoint's policy for other programs, normaliser and mask inside.
 
-    What is written is run on random observations beside the checkpoint, and is left only if it acts alike.
+    What is written is run on random observations beside the checkpoint, and is left only if it acts alike; a
+    plugin's format cannot be run, and a warning says so.
     """
-    from townlet_train.services.export import export_checkpoint
+    from townlet_train.services.export import FORMATS, Format, export_checkpoint
 
-    return emit(
-        export_checkpoint(checkpoint, format_name, output, overwrite=overwrite), json_output=json_output
-    )
+    formats = dict(FORMATS)
+    if format_name not in formats:
+        formats |= {
+            name: Format(write, None) for name, write in session_registry(context).exporters().items()
+        }
+    result = export_checkpoint(checkpoint, format_name, output, overwrite=overwrite, formats=formats)
+    return emit(result, json_output=json_output)

@@ -83,7 +83,7 @@ class LazyGroup(QuickGroup):
             return _load_entry(name)
         registry = session_registry(context)
         offered = registry.offered(COMMAND)
-        if name in offered and name not in registry.classes:
+        if name in offered:
             return _load_offered(offered[name])
         try:
             strategy = registry.find(name)

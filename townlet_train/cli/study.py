@@ -9,7 +9,7 @@ import typer
 
 from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting
-from townlet_train.cli.session import load_settings, session_registry
+from townlet_train.cli.session import load_settings, plugin_policy, session_registry
 from townlet_train.errors import Interrupted
 
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Training seeds, one run of every cell for each.")]
@@ -77,6 +77,7 @@ def command(
         timesteps=timesteps,
         root=output_dir.absolute(),
         experts=registry.experts,
+        plugins=plugin_policy(context),
     )
     with reporting() as report:
         try:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError, suggestion
 from townlet_train.registry.guard import Aside, Patched, unchanged
 from townlet_train.registry.loggers import LoggerSource
-from townlet_train.registry.offers import KINDS, Offer, complaint, offer
+from townlet_train.registry.offers import COMMAND, KINDS, Offer, complaint, offer
 from townlet_train.registry.records import (
     UNKNOWN,
     ExpertRecord,
@@ -161,6 +161,7 @@ def discover(
             used.setdefault((kind, name), offers[-1])
     torch = torch_installed()
     records = tuple(_record(brought, strategies, torch=torch) for brought in strategies)
+    offers = [_yielding(each, strategies) for each in offers]
     offered = tuple(each.record for each in offers)
     listing = Listing(records, tuple(plugins), tuple(players), policy.unknown(plugins), offered)
     if policy.strict and listing.problems:
@@ -176,8 +177,18 @@ def discover(
         experts,
         {brought.address: brought.strategy for brought in reversed(strategies)},
         torch,
-        tuple(used.values()),
+        tuple(each for each in offers if not each.record.reason),
     )
+
+
+def _yielding(offered: Offer, strategies: Iterable[_Brought]) -> Offer:
+    """An offer, with a reason where it is a command and a strategy has its name."""
+    record = offered.record
+    holder = next((each.plugin for each in strategies if each.strategy.name == record.name), None)
+    if record.kind != COMMAND or record.reason or holder is None:
+        return offered
+    reason = f"there is a strategy of that name of {holder.distribution} {holder.version}, which is used"
+    return offered._replace(record=replace(record, reason=reason))
 
 
 def torch_installed() -> bool:

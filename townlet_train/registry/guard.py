@@ -8,6 +8,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+PYTHONS_OWN = {  # what Python keeps in a class and may add by itself
+    "__abstractmethods__",
+    "__annotate__",
+    "__annotate_func__",
+    "__annotations__",
+    "__annotations_cache__",
+    "__dict__",
+    "__doc__",
+    "__firstlineno__",
+    "__module__",
+    "__static_attributes__",
+    "__weakref__",
+}
 MOST_PRINTED = 2_000  # characters of a plugin that reach standard error while it loads
 
 
@@ -37,7 +50,11 @@ def unchanged(classes: Iterable[type[Any]]) -> Iterator[None]:
 
 def _changed(before: dict[str, Any], now: Any) -> list[str]:
     """Names of attributes that are others, or were not there, or are no longer; what Python adds itself aside."""
-    names = [name for name in {**before, **now} if not name.startswith(("__", "_abc", "_is_"))]
+    names = [
+        name
+        for name in {**before, **now}
+        if name not in PYTHONS_OWN and not name.startswith(("_abc", "_is_", "__pydantic_"))
+    ]
     return [name for name in names if before.get(name) is not now.get(name)]
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from townlet_train.errors import PluginError, TownletTrainError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.registry.records import PluginRecord
 
@@ -129,6 +131,25 @@ def objections(offered: Offer, checkpoint: Checkpoint) -> tuple[str, ...]:
         told = f"{type(error).__name__}: {str(error).rstrip('.')}"
         raise PluginError(f"The {whose} failed with {told}. Nothing was judged.") from error
     return tuple(f"The {whose} objects: {said}" for said in sentences)
+
+
+def export_by(offered: Offer, output: Path, checkpoint: Checkpoint, inputs: object) -> None:
+    """Have a plugin's exporter write a checkpoint to `output`, an empty file; `inputs` are for formats of ours.
+
+    Raises:
+        PluginError: it fails, or writes nothing there.
+    """
+    record = offered.record
+    whose = f"exporter {record.name!r} of {record.distribution} {record.version}"
+    try:
+        offered.value(checkpoint, output)
+    except (TownletTrainError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise PluginError(f"The {whose} failed with {told}. Nothing was left.") from error
+    if not output.is_file() or not output.stat().st_size:
+        raise PluginError(f"The {whose} wrote nothing to the file it was handed. Nothing was left.")
 
 
 def _first_line(value: object) -> str:

@@ -5,19 +5,30 @@ Imports nothing heavy, so that a listing costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
 from townlet_train.policies.experts import EXPERTS, Experts
-from townlet_train.registry.offers import ENVIRONMENT, GATE_CHECK, Offer, OfferRecord, objections
+from townlet_train.registry.offers import (
+    ENVIRONMENT,
+    EXPORTER,
+    GATE_CHECK,
+    Offer,
+    OfferRecord,
+    export_by,
+    objections,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from townlet_train.config import RunConfig
     from townlet_train.contract import StrategyParams, TrainingStrategy
+    from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.registry.loggers import LoggerSource
     from townlet_train.services.gate.integrity import GateChecks
 
@@ -155,6 +166,10 @@ class Registry:
     def gate_checks(self) -> GateChecks:
         """What plugins object to in a candidate, by the name of the check."""
         return {name: partial(objections, offer) for name, offer in self.offered(GATE_CHECK).items()}
+
+    def exporters(self) -> Mapping[str, Callable[[Path, Checkpoint, Any], None]]:
+        """What writes a checkpoint in a plugin's format, by the format's name."""
+        return {name: partial(export_by, offer) for name, offer in self.offered(EXPORTER).items()}
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:

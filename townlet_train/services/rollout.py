@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -175,11 +176,18 @@ def capture_as_configured(
     overwrite: bool = False,
     report: Report | None = None,
     experts: Experts = EXPERTS,
+    suited: Mapping[str, Any] = MappingProxyType({}),
 ) -> RolloutCaptureDTO:
     """Capture a scripted policy in `config.env` as `config.rollout` says, seeds counting up from `config.seed`.
 
-    Policy "expert" is the environment's own among `experts`.
+    Policy "expert" is the environment's own among `experts`. What is `suited` holds where `config.rollout` says what it
+    says untold.
     """
+    usual = type(config.rollout)()
+    told = {
+        name: value for name, value in suited.items() if getattr(config.rollout, name) == getattr(usual, name)
+    }
+    config = config.model_copy(update={"rollout": config.rollout.model_copy(update=told)})
     from townlet_train.policies.scripted import (
         scripted_policy,  # compiled rules, which no other run need load
     )

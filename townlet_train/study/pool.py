@@ -1,8 +1,12 @@
-"""Some processes at a time, each with a job of its own; none outlives the study."""
+"""Some processes at a time, each with a job of its own; however the study ends, it ends them and theirs.
+
+Where the study itself is killed outright, nobody does.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -79,10 +83,14 @@ def _ended(running: dict[subprocess.Popen[bytes], tuple[Job, float]]) -> Iterato
     try:
         yield
     finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE_SEC)
-            process.kill()
-            process.wait()
+        try:
+            for process in running:
+                process.terminate()
+            for process in running:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE_SEC)
+        finally:  # also of a second Ctrl-C while waiting
+            for process in running:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)  # it leads a session: what it started goes with it
+                process.wait()

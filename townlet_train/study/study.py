@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from townlet_train.config import RunConfig
 from townlet_train.envs.build import spec_of
 from townlet_train.errors import ConfigError, TrainingError, UnknownNameError, UsageError
-from townlet_train.files import write_json
+from townlet_train.files import make_folder, storing, write_json
 from townlet_train.policies.experts import Experts, build_expert
+from townlet_train.registry import PluginPolicy
 from townlet_train.results import StudyCellDTO, StudyDTO
 from townlet_train.strategies.anneal.params import AnnealParams
 from townlet_train.strategies.anneal.schedule import what_suits
@@ -23,7 +26,7 @@ from townlet_train.study.conditions import CONDITIONS, SCRATCH, TRUNKS
 from townlet_train.study.pool import log_path, result_path, run_jobs
 from townlet_train.study.summary import Scale, rows_of
 
-PLAN = "study.json"
+PLAN, LOCK = "study.json", ".lock"
 FIRST_RUN_SEED, SEEDS_APART, MOST_SEEDS = 500_000, 1000, 500  # demonstrations of two runs share no seed
 DECIDED = ("clone", "bc_manifest", "schedule", "timesteps", "gate", "promotion_dir")
 logger = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ class Study(NamedTuple):
     trunks: tuple[str, ...]
     timesteps: int
     root: Path
+    plugins: PluginPolicy  # which may load in its processes
 
     def document(self) -> dict[str, Any]:
         """What cells of one study have in common."""
@@ -52,6 +56,7 @@ class Study(NamedTuple):
             kind=kind,
             name=name,
             config=config,
+            plugins=self.plugins,
             said=dict(self.said),
             timesteps=self.timesteps,
             folder=folder or self.root,
@@ -70,6 +75,7 @@ def plan_study(
     timesteps: int | None,
     root: Path,
     experts: Experts,
+    plugins: PluginPolicy,
 ) -> Study:
     """A study that can begin.
 
@@ -94,7 +100,9 @@ def plan_study(
         raise ConfigError(
             f"anneal.{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}."
         ) from error
-    return Study(config, said, seeds, tuple(conditions), tuple(trunks), timesteps or suits.timesteps, root)
+    return Study(
+        config, said, seeds, tuple(conditions), tuple(trunks), timesteps or suits.timesteps, root, plugins
+    )
 
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -116,9 +124,32 @@ def run_study(
     """Run what has not been run, then summarise; `report` hears of cells done and to do, and may raise to stop.
 
     Raises:
-        UsageError: another study is there, or one that was not to be gone on with.
+        UsageError: another study is there or at work there, or one that was not to be gone on with.
         TrainingError: a cell failed; the others are done by then.
     """
+    with _held(study.root):
+        return _run(study, n_at_once=n_at_once, resume=resume, report=report)
+
+
+@contextmanager
+def _held(root: Path) -> Iterator[None]:
+    """Nobody else runs a study in the directory meanwhile."""
+    make_folder(root)
+    lock = FileLock(root / LOCK)
+    try:
+        with storing(root / LOCK):
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"A study is going on in {root}. Wait for it or choose another directory."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(study: Study, *, n_at_once: int, resume: bool, report: Callable[[int, int], None]) -> StudyDTO:
     _claim(study, resume)
     n_cells = len(study.seeds) * len(study.conditions) * len(study.trunks)
     n_done = 0
@@ -136,8 +167,10 @@ def run_study(
         if failed:
             _refuse(study, failed)
 
-    run([study.job("scale", "scale"), *_clone_jobs(study)])
-    clones = {seed: _found(study, _clones_name(seed)) for seed in study.seeds}
+    run([study.job("scale", "scale"), *_demonstration_jobs(study)])
+    cloning = _clone_jobs(study)
+    run([*cloning.values()])
+    clones = {cloned: Path(_found(study, job.name)["clone"]) for cloned, job in cloning.items()}
     jobs = _cell_jobs(study, clones)
     run(jobs)
     cells = tuple(StudyCellDTO.model_validate(_found(study, job.name)) for job in jobs)
@@ -182,32 +215,44 @@ def _claim(study: Study, resume: bool) -> None:
     write_json(path, document)
 
 
-def _clones_name(seed: int) -> str:
-    return f"clones_seed{seed}"
-
-
-def _clone_jobs(study: Study) -> list[Job]:
-    """One for every seed, with the trunks that are yet to be cloned."""
+def _demonstration_jobs(study: Study) -> list[Job]:
+    """One for every seed."""
     return [
         study.job(
-            "clones",
-            _clones_name(seed),
-            seed=seed,
-            folder=study.root / "clones" / f"seed{seed}",
-            trunks=TRUNKS,
+            "demonstrations", f"demonstrations_seed{seed}", seed=seed, folder=_demonstrations(study, seed)
         )
         for seed in study.seeds
     ]
 
 
-def _cell_jobs(study: Study, clones: Mapping[int, Mapping[str, str]]) -> list[Job]:
+def _demonstrations(study: Study, seed: int) -> Path:
+    return study.root / "clones" / f"seed{seed}" / "demonstrations"
+
+
+def _clone_jobs(study: Study) -> dict[tuple[int, str], Job]:
+    """One for every seed and trunk of this study."""
+    return {
+        (seed, trunk): study.job(
+            "clone",
+            f"clone_{trunk}_seed{seed}",
+            seed=seed,
+            folder=study.root / "clones" / f"seed{seed}" / trunk,
+            trunk=trunk,
+            demonstrations=_demonstrations(study, seed),
+        )
+        for seed in study.seeds
+        for trunk in study.trunks
+    }
+
+
+def _cell_jobs(study: Study, clones: Mapping[tuple[int, str], Path]) -> list[Job]:
     """Seed by seed, so that a study that is cut short has whole ones."""
     jobs = []
     for seed in study.seeds:
         for trunk in study.trunks:
             for condition in study.conditions:
                 name = f"{condition}_{trunk}_seed{seed}"
-                clone = None if condition == SCRATCH else Path(clones[seed][trunk])
+                clone = None if condition == SCRATCH else clones[seed, trunk]
                 folder = study.root / "runs" / name
                 rest = {"condition": condition, "trunk": trunk, "clone": clone}
                 jobs.append(study.job("cell", name, seed=seed, folder=folder, **rest))

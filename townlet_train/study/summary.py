@@ -36,7 +36,7 @@ def rows_of(cells: Sequence[StudyCellDTO], scale: Scale, budgets: Sequence[int])
 
 
 def deepest_fall(cell: StudyCellDTO, scale: Scale) -> float | None:
-    """How far below its clone it ever was, percent of the way from random to the expert; at or below 0 where it fell.
+    """Where it was lowest beside its clone, percent of the way from random to the expert; below 0 where it fell.
 
     None for what began with no clone, or never left it.
     """

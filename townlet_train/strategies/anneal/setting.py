@@ -66,15 +66,9 @@ def _capture(folder: Path, context: TrainingContext, suits: Suits) -> None:
     def report(done: int, total: int) -> None:
         context.report(Progress("capture", done, total, {}))
 
-    config = context.config
-    usual = type(config.rollout)()
-    suited = {
-        name: value
-        for name, value in suits.capture.items()
-        if getattr(config.rollout, name) == getattr(usual, name)  # what was said otherwise holds
-    }
     capture_as_configured(
-        config.model_copy(update={"rollout": config.rollout.model_copy(update=suited)}),
+        context.config,
+        suited=suits.capture,
         output=folder,
         with_maps=suits.bc.get("network") == "conflict_aware",
         report=report,
