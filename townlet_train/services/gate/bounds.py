@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -99,5 +98,5 @@ def signs_needed(wins: int, losses: int, n: int, *, level: float) -> int | None:
     enough = next((n << doubling for doubling in range(32) if reached(n << doubling)), None)
     if enough is None or enough - n > MOST_EPISODES:
         return None
-    total = bisect_left(range(enough + 1), True, lo=enough // 2, key=reached)
+    total = next(total for total in range(enough // 2, enough + 1) if reached(total))
     return max(total - n, 1)
