@@ -161,11 +161,13 @@ class PromotionService:
         of the ledger says so.
 
         Raises:
-            UsageError: nothing was ever recorded there.
+            UsageError: there is no such directory.
         """
         if not self._folder.exists:
+            if self._folder.path.exists():  # whose first command was killed before it recorded anything
+                return self._verified(Examined(Ledger()))
             raise UsageError(
-                f"{self._folder.path} holds no ledger, expected a directory in which promotion recorded something. "
+                f"There is no {self._folder.path}, expected a directory in which promotion recorded something. "
                 f"Name it with --promotion-dir."
             )
         with self._folder.locked():
