@@ -29,6 +29,10 @@ class EvaluationDTO(ResultDTO):
     events: dict[str, float] = Field(
         default_factory=dict, description="events per 1 000 agent-ticks, by name"
     )
+    event_bounds: dict[str, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="what the true rate of each event is above and below, each 95 % sure; of one episode there are none",
+    )
 
     def reaches(self, threshold: float | None) -> bool | None:
         """Whether the lower bound of the mean does; None without a threshold, and for too few episodes to bound it."""

@@ -22,9 +22,10 @@ from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
 from townlet_train.policies.scripted import RandomPolicy, scripted_policy
 from townlet_train.results import EvaluationDTO
-from townlet_train.services.statistics import bootstrap_interval, iqm
+from townlet_train.services.statistics import bootstrap_interval, iqm, mean_estimate, resample_indices, studentise
 
 MOST_ENVS = 128
+ONE_SIDED, BOUND_RESAMPLES = 0.05, 2_000
 INTERVAL_SEED = 20251013  # the interval's resampling is fixed, so that equal returns give equal intervals
 
 
@@ -58,6 +59,7 @@ def evaluate(
         ci_low=interval.low,
         ci_high=interval.high,
         events={name: float(counts.sum()) / thousands for name, counts in episodes.events.items()},
+        event_bounds=_event_bounds(episodes, env.n_agents),
         warnings=tuple(warnings),
     )
 
@@ -155,6 +157,20 @@ def run_episodes(
         np.concatenate([run.lengths for run in runs]),
         {name: np.concatenate([run.events[name] for run in runs]) for name in runs[0].events},
     )
+
+
+def _event_bounds(episodes: Episodes, n_agents: int) -> dict[str, tuple[float, float]]:
+    """What each event's rate per 1 000 agent-ticks is above and below, bounded as the gate bounds it."""
+    n = len(episodes.lengths)
+    if n < 2:
+        return {}
+    indices = resample_indices(n, BOUND_RESAMPLES, stream(INTERVAL_SEED, "events"))
+    thousands = episodes.lengths * n_agents / 1000
+    found = {
+        name: studentise(mean_estimate, counts / thousands, indices=indices)
+        for name, counts in episodes.events.items()
+    }
+    return {name: (max(0.0, rate.low(ONE_SIDED)), rate.high(ONE_SIDED)) for name, rate in found.items()}
 
 
 def _from(first: int, total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:

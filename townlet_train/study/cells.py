@@ -201,7 +201,7 @@ def _cell(job: Job, steps: int, curve: tuple[StudyPointDTO, ...], last: Path, re
 def _on_the_way(job: Job, registry: Registry, **whom: Any) -> StudyPointDTO:
     """What a policy earns on the seeds that anneals select by."""
     service = EvaluationService(job.config, registry.experts)
-    episodes = AnnealParams(**job.said).stage_episodes
+    episodes = what_suits(job.config.env, AnnealParams(**job.said)).stage_episodes
     measured: EvaluationDTO = service.evaluate(**whom, episodes=episodes, seed=SELECTION_SEED)
     return StudyPointDTO(
         steps=0,

@@ -192,7 +192,7 @@ def summary(study: Study, cells: tuple[StudyCellDTO, ...]) -> StudyDTO:
         random_return=scale.random,
         expert_return=scale.expert,
         episodes=params.evaluation_episodes,
-        stage_episodes=params.stage_episodes,
+        stage_episodes=what_suits(study.config.env, params).stage_episodes,
         output=str(study.root),
         cells=cells,
         rows=rows_of(cells, scale, budgets),

@@ -95,6 +95,20 @@ def _event_flags(
                 )
 
 
+def keeps_surely(
+    measured: EvaluationDTO, reference: EvaluationDTO, guardrails: Sequence[Guardrail]
+) -> bool:
+    """Whether every rate is shown to be what the gate would allow beside the reference."""
+    for guardrail in guardrails:
+        if guardrail.event not in measured.event_bounds:
+            continue
+        low, high = guardrail.allowed(10 * reference.events[guardrail.event])
+        above, below = (10 * bound for bound in measured.event_bounds[guardrail.event])
+        if above < low or below > high:
+            return False
+    return True
+
+
 def _than(before: float) -> str:
     return f"; the reference has {before:.2f}."
 

@@ -21,6 +21,7 @@ class Journey(BaseModel):
     continues: str | None = None  # mode of the stage that left it; None after a return to an older one
     best: str | None = None
     best_measured: EvaluationDTO | None = None
+    best_is_sure: bool = False  # to keep within the gate's guardrails
     clone: str | None = None
     reference: EvaluationDTO | None = None  # the pinned one
     previous: EvaluationDTO | None = None
@@ -34,10 +35,16 @@ class Journey(BaseModel):
     reasons: tuple[str, ...] = ()
     status: str | None = None  # once it is decided: HOLD or FAIL
 
-    def accept(self, measured: EvaluationDTO, loss: float | None) -> Journey:
-        """A stage kept within the guardrails: strikes are forgotten, and the best may be a new one."""
-        better = self.best_measured is None or measured.mean > self.best_measured.mean
-        best = {"best": self.current, "best_measured": measured} if better else {}
+    def accept(self, measured: EvaluationDTO, loss: float | None, *, sure: bool) -> Journey:
+        """A stage kept within the guardrails: strikes are forgotten, and the best may be a new one.
+
+        Who is `sure` to keep within the gate's guardrails is better than who is not, then who earns more.
+        """
+        better = self.best_measured is None or (sure, measured.mean) > (
+            self.best_is_sure,
+            self.best_measured.mean,
+        )
+        best = {"best": self.current, "best_measured": measured, "best_is_sure": sure} if better else {}
         return self.model_copy(update={**best, "strikes": 0, "previous": measured, "loss": loss})
 
     def note(self, measured: EvaluationDTO, loss: float | None) -> Journey:

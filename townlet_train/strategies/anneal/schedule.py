@@ -17,25 +17,27 @@ class Suits(NamedTuple):
     kl_half_life: float | None
     kl_floor: float
     bc_threshold: float
+    stage_episodes: int
     bc: dict[str, Any]
     ppo: dict[str, Any]
 
 
 TOWN = Suits(
     capture={"towns": 96, "ticks": 640, "store": "memmap"},
-    timesteps=3_932_160,  # 8 cycles of 128 towns' whole episodes
-    n_cycles=8,
-    kl_coef=0.02,
+    timesteps=4_915_200,  # 10 cycles of 128 towns' whole episodes
+    n_cycles=10,
+    kl_coef=0.04,
     kl_half_life=None,
     kl_floor=0.0,
     bc_threshold=0.95,
+    stage_episodes=256,  # what goes wrong in one town of a hundred is seen
     bc={},
     ppo={
         "n_envs": 128,
         "n_steps": 32,
         "batch_size": 2048,
         "n_epochs": 4,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "gamma": 0.999,  # so that a faint, which comes slowly, is seen coming
         "normalize_rewards": True,
     },
@@ -48,6 +50,7 @@ GYMNASIUM = Suits(
     kl_half_life=None,
     kl_floor=0.0,
     bc_threshold=0.7,
+    stage_episodes=64,
     bc={"learning_rate": 1e-2},
     ppo={
         "n_envs": 16,

@@ -27,7 +27,7 @@ from townlet_train.api import (
     save_checkpoint,
 )
 from townlet_train.strategies.anneal.ending import summary
-from townlet_train.strategies.anneal.guardrails import Flag, Yardstick, flags_of
+from townlet_train.strategies.anneal.guardrails import Flag, Yardstick, flags_of, keeps_surely
 from townlet_train.strategies.anneal.journey import ACTIONS, Journey
 from townlet_train.strategies.anneal.params import ANNEAL, BC, DAGGER, EVAL, PPO, StageParams
 from townlet_train.strategies.anneal.setting import Setting
@@ -112,7 +112,8 @@ class Anneal:
         else:
             journey = _imitated_better(journey, stage, measured)
             comparable = stage.mode == PPO and loss is not None
-            after, action = journey.accept(measured, loss if comparable else journey.loss), None
+            sure = self._is_sure(journey, measured)
+            after, action = journey.accept(measured, loss if comparable else journey.loss, sure=sure), None
         acted = {
             "action": action,
             "rolled_back": action in ("restore", "hold", "fail"),
@@ -158,7 +159,7 @@ class Anneal:
         path = self.setting.path(journey.current)
         acts = _fingerprint(load_checkpoint(path))
         if acts not in self._measured:
-            episodes = self.setting.params.stage_episodes
+            episodes = self.setting.suits.stage_episodes
             self._measured[acts] = self.setting.evaluate(episodes, SELECTION_SEED, checkpoint=path)
         return self._measured[acts].model_copy(update={"policy": journey.current})  # wherever the run is
 
@@ -166,7 +167,7 @@ class Anneal:
         """The clone is the reference that everything after it is compared with."""
         if stage.mode != BC or journey.reference is not None:
             return journey
-        random = self.setting.evaluate(self.setting.params.stage_episodes, SELECTION_SEED, scripted="random")
+        random = self.setting.evaluate(self.setting.suits.stage_episodes, SELECTION_SEED, scripted="random")
         return journey.model_copy(
             update={"reference": measured, "previous": measured, "random_mean": random.mean}
         )
@@ -181,6 +182,11 @@ class Anneal:
         yardstick = Yardstick(reference, previous, random_mean, baseline)
         held = self.setting.context.config.gate.guardrails
         return flags_of(measured, loss, yardstick, self.setting.params.guardrails, held)
+
+    def _is_sure(self, journey: Journey, measured: EvaluationDTO) -> bool:
+        """Whether rates of events are shown to be within their guardrails, as the gate will ask of the best."""
+        held = self.setting.context.config.gate.guardrails
+        return journey.reference is not None and keeps_surely(measured, journey.reference, held)
 
     def _told(self, index: int, done: AnnealStageResultDTO, after: Journey, started: float) -> Journey:
         """The journey with a stage that is done, which the log hears of."""
