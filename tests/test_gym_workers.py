@@ -144,7 +144,7 @@ def play(make: Any) -> None:
 def test_a_killed_worker_is_reported_and_the_others_ended() -> None:
     with workers(KnownValues, 3, 3) as env:
         env.reset(np.array([1, 2, 3]))
-        victim, survivor = (worker.process for worker in env._workers)
+        victim, survivor = (worker.popen for worker in env._workers)
         os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
         with pytest.raises(EnvironmentFailedError, match=r"died with exit code -9.*lack of memory"):
@@ -156,7 +156,7 @@ def test_a_killed_worker_is_reported_and_the_others_ended() -> None:
 
 def test_a_hung_worker_is_named_and_killed() -> None:
     with workers(Hanging, 5, 3, patience=2) as env:
-        processes = [worker.process for worker in env._workers]
+        processes = [worker.popen for worker in env._workers]
         env.reset(np.arange(5))
         idle = np.zeros((5, 1), np.int64)
         env.step(idle)
@@ -216,7 +216,7 @@ def test_a_step_before_the_reset_or_of_another_shape_is_refused() -> None:
 
 def test_an_environment_nobody_holds_any_more_ends_its_workers() -> None:
     env = WorkerVectorEnv(KnownValues, 2, 2)
-    processes = [worker.process for worker in env._workers]
+    processes = [worker.popen for worker in env._workers]
     del env
     assert all(process.poll() is not None for process in processes)
 
@@ -232,7 +232,7 @@ env = WorkerVectorEnv(make, 2, 2)
 env.reset(np.array([1, 2]))
 env.step(np.zeros((2, 1), np.int64))
 env.step(np.zeros((2, 1), np.int64))
-print(*(worker.process.pid for worker in env._workers), flush=True)
+print(*(worker.popen.pid for worker in env._workers), flush=True)
 while True:
     env.step(np.zeros((2, 1), np.int64))
 """

@@ -153,7 +153,7 @@ class TrainingOrchestrator:
             recorded = resumed.recorded if resumed is not None and resumed.path is not None else None
             loggers = RunLoggers(self.registry.loggers, run.path, recorded)
             record = partial(_record, run, loggers)
-            with closing(loggers):
+            with closing(loggers), closing(context.services.processes):
                 result = self._run_guarded(name, strategy, replace(context, record=record))
             if result.duration_sec is None:
                 result = result.model_copy(update={"duration_sec": time.perf_counter() - started})

@@ -11,6 +11,7 @@ from townlet_train.errors import UsageError
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
+    from townlet_train.envs.processes import Processes
     from townlet_train.envs.protocol import EnvSpec, VectorEnv
     from townlet_train.envs.workers import Make
 
@@ -19,11 +20,19 @@ logger = logging.getLogger(__name__)
 TOWN, ENVPOOL = "town", "envpool:"
 
 
-def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int | None = 1) -> VectorEnv:
+def build_env(
+    config: RunConfig,
+    n_envs: int,
+    *,
+    cycle: int = 0,
+    n_workers: int | None = 1,
+    processes: Processes | None = None,
+) -> VectorEnv:
     """`n_envs` environments of the id in `config.env`: the town, any id that Gymnasium knows, or one of EnvPool's.
 
     The town pays the social rewards of `cycle`. `n_workers` processes, this one included, step Gymnasium environments;
-    None: as many as their steps are worth. For EnvPool's it is threads; the town needs no more than this one.
+    None: as many as their steps are worth. They are taken from `processes`, where those are kept for the next set. For
+    EnvPool's it is threads; the town needs no more than this one.
 
     Raises:
         EnvironmentCreationError: nothing has that id, or it cannot be built here.
@@ -51,7 +60,7 @@ def build_env(config: RunConfig, n_envs: int, *, cycle: int = 0, n_workers: int 
     n_processes = _choose(elsewhere, n_envs) if n_workers is None else n_workers
     if n_processes == 1:
         return GymnasiumVectorEnv(make, n_envs)
-    return WorkerVectorEnv(elsewhere, n_envs, n_processes)
+    return WorkerVectorEnv(elsewhere, n_envs, n_processes, processes=processes)
 
 
 def spec_of(config: RunConfig) -> EnvSpec:

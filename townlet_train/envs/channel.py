@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -48,6 +49,14 @@ class Channel:
         if not word:
             raise EOFError
         return None if word == NOTHING else self._connection.recv()
+
+    def put_file(self, file: int) -> None:
+        """Hand an open file to the other end, given by its descriptor."""
+        reduction.send_handle(self._connection, file, None)
+
+    def get_file(self) -> int:
+        """The descriptor of the file that comes next; who asks must close it."""
+        return reduction.recv_handle(self._connection)
 
     def wait_for_end(self) -> None:
         """Return when the other end is gone, which a thread may wait for while another one sends and receives."""

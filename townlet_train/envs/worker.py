@@ -1,7 +1,7 @@
-"""A process that steps some of a set of environments: `python -m townlet_train.envs.worker CONNECTION MEMORY`.
+"""A process that steps some of a set of environments: `python -m townlet_train.envs.worker CONNECTION`.
 
-It answers one request after the other until the line is cut. Ctrl-C and SIGTERM are left to the process that started
-it, and it ends when that one does, even while an environment never returns.
+It does one job after the other, each a set to build and step, until the line is cut. Ctrl-C and SIGTERM are left to the
+process that started it, and it ends when that one does, even while an environment never returns.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Request = tuple[str, Any] | None  # a method and its argument; None: step for th
 Answer = tuple[bool, Any] | None  # whether it succeeded, and what came of it; None: it did, and nothing did
 
 BUILD: Request = ("build", None)  # nothing but what comes before every request
+CLOSE: Request = ("close", None)  # the last of a job
 
 
 class Job(NamedTuple):
@@ -41,17 +42,27 @@ class Job(NamedTuple):
     share: tuple[int, int]  # its first environment, and one past its last
 
 
-def main(connection: str, memory: str) -> None:
+def main(connection: str) -> None:
     """A worker's life."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     channel = Channel(Connection(int(connection)))
     threading.Thread(target=_end_with, args=(channel,), daemon=True).start()
     with suppress(EOFError, OSError):
-        worker = _Worker(channel.get(), int(memory))
-        channel.put(worker.answer(BUILD))
         while True:
-            channel.put(worker.answer(channel.get()))
+            _work(channel)
+
+
+def _work(channel: Channel) -> None:
+    """One job, from what to build to its close."""
+    job, memory = channel.get(), channel.get_file()
+    worker = _Worker(job, memory)
+    os.close(memory)
+    request = BUILD
+    channel.put(worker.answer(request))
+    while request != CLOSE:
+        request = channel.get()
+        channel.put(worker.answer(request))
 
 
 class _Worker:
@@ -98,6 +109,8 @@ def call(env: GymnasiumVectorEnv, request: Request, actions: NDArray[Any]) -> An
             env.set_state(state)
         case ("get_state", _):
             return env.get_state()
+        case ("close", _):
+            env.close()
     return None
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from multiprocessing import Pipe
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +22,7 @@ from townlet_train.envs.buffers import check_actions, check_seeds, check_size
 from townlet_train.envs.channel import Channel
 from townlet_train.envs.gymnasium import GymnasiumEnv, GymnasiumVectorEnv
 from townlet_train.envs.journal import State, join_states, split_state
+from townlet_train.envs.processes import TO_END, Process, Processes, end
 from townlet_train.envs.protocol import Actions, Observation, Step
 from townlet_train.envs.shared import Shared, open_memory
 from townlet_train.envs.worker import Answer, Job, Request, call
@@ -33,7 +32,6 @@ Make = Callable[[], GymnasiumEnv]
 
 PATIENCE = 60.0  # seconds a worker may take for a step
 SLOWER = {"build": 10, "set_state": 10}  # how many times as long other requests may take
-TO_END = 5.0  # seconds for a worker to end by itself
 
 
 class WorkerVectorEnv:
@@ -42,6 +40,7 @@ class WorkerVectorEnv:
     The same numbers as `GymnasiumVectorEnv`, however many. `make` must be importable from a new process: a function of
     a module that is not the running script, or a partial of one. A worker that does not answer a step for `patience`
     seconds (other requests: `SLOWER` times as long) is killed; nobody watches the environments of this process.
+    Workers are taken from `processes`, and given back there by `close`; without it they are this set's own.
 
     Raises:
         EnvironmentCreationError: as `GymnasiumVectorEnv`.
@@ -50,7 +49,15 @@ class WorkerVectorEnv:
 
     n_agents = 1
 
-    def __init__(self, make: Make, n_envs: int, n_workers: int, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        make: Make,
+        n_envs: int,
+        n_workers: int,
+        *,
+        patience: float = PATIENCE,
+        processes: Processes | None = None,
+    ) -> None:
         if not 1 <= n_workers <= n_envs:
             raise UsageError(f"{n_envs} environments take 1 to {n_envs} workers, {n_workers} were asked for.")
         travelling, probe = pickled(make), GymnasiumVectorEnv(make, 1)
@@ -59,21 +66,23 @@ class WorkerVectorEnv:
         bounds = np.linspace(0, n_envs, n_workers + 1).astype(int).tolist()
         (_, n_own), *others = self._shares = [*pairwise(bounds)]
         self._workers: list[_Worker] = []
+        self._kept, source = processes, processes or Processes()
         self._finalizer = weakref.finalize(self, _end, self._workers)
         memory = open_memory()
         try:
             shared = Shared.map(memory, self.spec, n_envs)
             self._actions, self._step = shared.actions, shared.buffers.step()
             for share in others:
-                worker = _start(share, memory)
+                worker = _Worker(source.take(), share)
                 self._workers.append(worker)
                 self._tell(worker, Job(travelling, self.spec, n_envs, share))
+                worker.channel.put_file(memory)
             self._own_actions = self._actions[:n_own]
             self._own = GymnasiumVectorEnv(make, n_own, buffers=shared.buffers.rows(0, n_own))
             for worker in self._workers:
                 _unpack(self._hear(worker, "build"))
         except BaseException:
-            self.close()
+            self._finalizer()
             raise
         finally:
             os.close(memory)
@@ -116,7 +125,12 @@ class WorkerVectorEnv:
         return {}
 
     def close(self) -> None:
-        """End the workers; the environment cannot be used any more."""
+        """Close the environments, which cannot be used any more; the workers end, or are kept for the next set."""
+        if self._kept is not None and self._finalizer.alive:
+            with suppress(EnvironmentFailedError):  # a worker that died cannot be kept
+                self._ask("close")
+                self._kept.give_back(worker.process for worker in self._workers)
+                self._workers.clear()
         self._finalizer()
 
     def _ask(self, method: str, arguments: Sequence[Any] = ()) -> list[Any]:
@@ -137,7 +151,7 @@ class WorkerVectorEnv:
                 failure = error  # raised when the others have answered, so that nothing is left on the line
             answers = [self._hear(worker, method) for worker in self._workers]
         except BaseException:
-            self.close()  # interrupted between question and answer, nobody knows any more who answers what
+            self._finalizer()  # interrupted between question and answer, nobody knows any more who answers what
             raise
         if failure is not None:
             raise failure
@@ -155,7 +169,7 @@ class WorkerVectorEnv:
         try:
             answer: Answer = worker.channel.get(patience)
         except TimeoutError as error:
-            worker.process.kill()
+            worker.popen.kill()
             raise EnvironmentFailedError(
                 f"The worker with {self._name(worker)} did not answer {method!r} within {patience:g} seconds, so "
                 f"it was killed. One of its environments hangs, or needs more patience."
@@ -166,9 +180,9 @@ class WorkerVectorEnv:
 
     def _describe_death(self, worker: _Worker) -> str:
         with suppress(subprocess.TimeoutExpired):
-            worker.process.wait(TO_END)
+            worker.popen.wait(TO_END)
         return (
-            f"The worker with {self._name(worker)} died with exit code {worker.process.returncode}. "
+            f"The worker with {self._name(worker)} died with exit code {worker.popen.returncode}. "
             f"A negative code is the signal that ended it; -9 is often a lack of memory."
         )
 
@@ -192,24 +206,16 @@ def pickled(make: Make) -> bytes:
 
 
 class _Worker(NamedTuple):
-    process: subprocess.Popen[bytes]
-    channel: Channel
+    process: Process
     share: tuple[int, int]  # its first environment, and one past its last
 
+    @property
+    def channel(self) -> Channel:
+        return self.process.channel
 
-def _start(share: tuple[int, int], memory: int) -> _Worker:
-    """A process that waits for its job. It imports nothing of the running script, which need not expect it."""
-    ours, theirs = Pipe()
-    handed = (theirs.fileno(), memory)
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "townlet_train.envs.worker", *map(str, handed)],
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-            pass_fds=handed,
-            process_group=0,  # what a terminal sends is for the process that collects
-        )
-    return _Worker(process, Channel(ours), share)
+    @property
+    def popen(self) -> subprocess.Popen[bytes]:
+        return self.process.popen
 
 
 def _unpack(answer: Answer) -> Any:
@@ -224,13 +230,5 @@ def _unpack(answer: Answer) -> Any:
 
 
 def _end(workers: list[_Worker]) -> None:
-    """Cut the lines, on which workers end by themselves; kill who does not."""
-    for worker in workers:
-        worker.channel.close()
-    for worker in workers:
-        try:
-            worker.process.wait(TO_END)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
+    end([worker.process for worker in workers])
     workers.clear()

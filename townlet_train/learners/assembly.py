@@ -73,7 +73,10 @@ def assemble(
     """
     alone = recording is not None and recording.alone
     n_envs = 1 if alone else params.n_envs
-    env = opened.enter_context(closing(build_env(context.config, n_envs, n_workers=params.n_workers)))
+    processes = context.services.processes
+    env = opened.enter_context(
+        closing(build_env(context.config, n_envs, n_workers=params.n_workers, processes=processes))
+    )
     network = _network(env.spec, params, context.start)
     trial = partial(update_trial, network, params.rows_per_gradient)
     placement = select_placement(*_placed(params, context.start), trial)

@@ -31,7 +31,7 @@ class EvaluationDTO(ResultDTO):
     )
     event_bounds: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
-        description="what the true rate of each event is above and below, each 95 % sure; of one episode there are none",
+        description="what the true rate of each event is above and below, each 95 % sure; none of one episode",
     )
 
     def reaches(self, threshold: float | None) -> bool | None:

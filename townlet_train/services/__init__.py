@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from townlet_train.envs.processes import Processes
 from townlet_train.policies.experts import EXPERTS, Experts
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class TrainingServices:
     experts: Experts = field(
         default_factory=lambda: EXPERTS
     )  # by environment id, those of plugins among them
+    processes: Processes = field(default_factory=Processes)  # that step environments, kept from set to set
     gate_checks: GateChecks = field(default_factory=dict)  # what plugins object to in a candidate, by name
 
     @classmethod
@@ -40,11 +42,13 @@ class TrainingServices:
         from townlet_train.services.rollout import RolloutCaptureService
         from townlet_train.services.scoring import EvaluationService
 
+        processes = Processes()
         return cls(
             RolloutCaptureService(config_sha256=config_hash(config)),
             ReplayDatasetService(),
-            EvaluationService(config, experts),
+            EvaluationService(config, experts, processes),
             experts=experts,
+            processes=processes,
             gate_checks=gate_checks or {},
         )
 

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from townlet_train.config import RunConfig, flatten
 from townlet_train.data.checkpoint import Checkpoint, Lineage, load_checkpoint
 from townlet_train.envs.build import build_env
+from townlet_train.envs.processes import Processes
 from townlet_train.envs.protocol import Pausable, VectorEnv, episodes_over
 from townlet_train.envs.streams import policy_uniforms, stream
 from townlet_train.errors import UsageError
@@ -22,7 +23,13 @@ from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
 from townlet_train.policies.scripted import RandomPolicy, scripted_policy
 from townlet_train.results import EvaluationDTO
-from townlet_train.services.statistics import bootstrap_interval, iqm, mean_estimate, resample_indices, studentise
+from townlet_train.services.statistics import (
+    bootstrap_interval,
+    iqm,
+    mean_estimate,
+    resample_indices,
+    studentise,
+)
 
 MOST_ENVS = 128
 ONE_SIDED, BOUND_RESAMPLES = 0.05, 2_000
@@ -71,15 +78,21 @@ def evaluate_as_configured(
     scripted: str | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
     experts: Experts = EXPERTS,
+    processes: Processes | None = None,
 ) -> EvaluationDTO:
     """Evaluate one checkpoint or one scripted policy in `config.env` on the seeds of `config.evaluation`.
 
     The scripted policy "expert" is the environment's own among `experts`. Seeds the checkpoint was trained on give a
-    warning. Raises `CheckpointError` when it was trained on other features or actions than the environment has.
+    warning. More than one process steps the environments only where `processes` keeps them, since starting one costs as
+    much as short episodes. Raises `CheckpointError` when it was trained on other features or actions than the
+    environment has.
     """
     wanted = config.evaluation
     seeds = range(wanted.seed, wanted.seed + wanted.episodes)
-    with closing(build_env(config, min(len(seeds), MOST_ENVS))) as env:
+    n_workers = 1 if processes is None else None
+    with closing(
+        build_env(config, min(len(seeds), MOST_ENVS), n_workers=n_workers, processes=processes)
+    ) as env:
         deterministic = wanted.deterministic
         policy: Policy
         if checkpoint is not None:

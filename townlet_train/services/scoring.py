@@ -9,6 +9,7 @@ from pathlib import Path
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.build import spec_of
+from townlet_train.envs.processes import Processes
 from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERTS, Experts, find_expert
 from townlet_train.results import Comparison, EvaluationDTO, PolicyScoreDTO
@@ -20,9 +21,10 @@ Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interru
 class EvaluationService:
     """Episode returns in the run's environment on the seeds of `config.evaluation`."""
 
-    def __init__(self, config: RunConfig, experts: Experts = EXPERTS) -> None:
-        self._config = config
-        self._experts = experts
+    def __init__(
+        self, config: RunConfig, experts: Experts = EXPERTS, processes: Processes | None = None
+    ) -> None:
+        self._config, self._experts, self._processes = config, experts, processes
 
     def check_env(self, env_id: str) -> None:
         """Raise `UnknownNameError` or `EnvironmentCreationError` when that environment cannot be built."""
@@ -44,7 +46,12 @@ class EvaluationService:
         wanted = self._config.evaluation.model_copy(update=asked)
         config = self._config.model_copy(update={"evaluation": wanted})
         return evaluate_as_configured(
-            config, checkpoint=checkpoint, scripted=scripted, report=report, experts=self._experts
+            config,
+            checkpoint=checkpoint,
+            scripted=scripted,
+            report=report,
+            experts=self._experts,
+            processes=self._processes,
         )
 
     def compare(

@@ -12,6 +12,7 @@ import numpy as np
 from townlet_train.config import GateSettings, RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.build import build_env
+from townlet_train.envs.processes import Processes
 from townlet_train.envs.protocol import VectorEnv
 from townlet_train.errors import CheckpointError, UsageError
 from townlet_train.files import sha256_of
@@ -48,6 +49,7 @@ def gate_checkpoints(
     report: Report = lambda done, total: None,
     experts: Experts = EXPERTS,
     checks: GateChecks = NO_CHECKS,
+    processes: Processes | None = None,
 ) -> GateDTO:
     """The verdict on candidates beside a release, a checkpoint or a scripted policy's name, in `config.env`.
 
@@ -61,7 +63,7 @@ def gate_checkpoints(
         raise UsageError("A candidate is named twice; each is judged once.")
     check_block_unseen(config)
     n_envs = min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS)
-    with closing(build_env(config, n_envs, n_workers=None)) as env:
+    with closing(build_env(config, n_envs, n_workers=None, processes=processes)) as env:
         settings = with_threshold_of(env, config.gate, release)
         players = [_candidate(path, env, config, checks) for path in candidates]
         reference = None if release is None else _release(release, env, config, experts)

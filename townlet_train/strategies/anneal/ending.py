@@ -83,6 +83,7 @@ def _judge(setting: Setting, journey: Journey) -> tuple[GateDTO | None, Promotio
         report=report,
         experts=setting.context.services.experts,
         checks=setting.context.services.gate_checks,
+        processes=setting.context.services.processes,
     )
     if promotion is None:
         return verdict, None

@@ -95,9 +95,7 @@ def _event_flags(
                 )
 
 
-def keeps_surely(
-    measured: EvaluationDTO, reference: EvaluationDTO, guardrails: Sequence[Guardrail]
-) -> bool:
+def keeps_surely(measured: EvaluationDTO, reference: EvaluationDTO, guardrails: Sequence[Guardrail]) -> bool:
     """Whether every rate is shown to be what the gate would allow beside the reference."""
     for guardrail in guardrails:
         if guardrail.event not in measured.event_bounds:

@@ -83,7 +83,9 @@ class AnnealParams(StrategyParams):
         None,
         description="where releases are: the gate judges beside the current one, and its verdict is noted",
     )
-    stage_episodes: int | None = Field(None, gt=1, description="episodes after every stage, on seeds of their own")
+    stage_episodes: int | None = Field(
+        None, gt=1, description="episodes after every stage, on seeds of their own"
+    )
     evaluation_episodes: int = Field(
         100, ge=0, description="held-out episodes of the best policy at the end; 0: none"
     )
