@@ -36,6 +36,7 @@ class Reached(NamedTuple):
     accuracy: float = 1.0
     error: str = ""
     fault: str = ""  # of a plugin: nothing left, torn, bug
+    at_most: float | None = None  # what faints are shown to stay below; None: what was measured
 
 
 class AnyParams(StrategyParams):
@@ -134,6 +135,7 @@ class FakeEvaluation:
                 "queue_conflict": reached.queue_conflict,
                 "queue_conflict_intensity": 2 * reached.queue_conflict,
             },
+            event_bounds={"faint": (0.0, reached.faint if reached.at_most is None else reached.at_most)},
         )
 
 

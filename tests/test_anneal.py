@@ -56,6 +56,15 @@ def test_the_best_policy_within_the_guardrails_is_released_not_the_last(tmp_path
     assert made.result.final_reward_mean == pytest.approx(60)
 
 
+def test_a_policy_that_surely_keeps_within_the_guardrails_is_better_than_one_that_may_not(
+    tmp_path: Path,
+) -> None:
+    unsure, richer = Reached(60, faint=0.04, at_most=0.2), Reached(70, faint=0.05, at_most=0.3)
+    sure = Reached(50, faint=0.04, at_most=0.09)
+    assert stage_of(anneal(tmp_path / "a", [CLONE, WARM, unsure, sure, richer]).result.checkpoint) == 3
+    assert stage_of(anneal(tmp_path / "b", [CLONE, WARM, unsure, richer]).result.checkpoint) == 3
+
+
 def test_a_guardrail_first_softens_then_restores_the_best_then_holds(tmp_path: Path) -> None:
     fainting = Reached(80, faint=0.5)
     made = anneal(

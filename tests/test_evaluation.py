@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from tests.fakes import SPEC, CountingEnv, LastLegalPolicy
 from tests.policies import small_checkpoint
@@ -22,7 +24,7 @@ from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.errors import UsageError
 from townlet_train.policies.network import NetworkPolicy, NetworkSpec
-from townlet_train.services.evaluation import evaluate, warn_of_other_rules
+from townlet_train.services.evaluation import Episodes, evaluate, event_bounds, warn_of_other_rules
 from townlet_train.services.statistics import bootstrap_interval, iqm, paired_difference
 
 TOWN = RunConfig().town
@@ -54,6 +56,19 @@ def test_an_episodes_return_is_the_mean_over_slots_of_what_each_summed() -> None
     assert result.episode_returns == ((3 + 5 * 2 - 1) / 2,) * 3
     assert result.seeds == (4, 5, 6)
     assert result.events == {"chat_success": pytest.approx(1000 * 6 / 12)}
+
+
+def test_the_bounds_of_an_events_rate_hold_it_and_are_wide_where_it_is_rare_and_comes_in_heaps() -> None:
+    """Forty episodes of 25 agent-ticks: an event in each, and one that 20 times befell a single episode."""
+    counts = {"steady": np.ones(40), "heaped": np.where(np.arange(40) == 7, 20.0, 0.0)}
+    episodes = Episodes(np.zeros((40, 1)), np.full(40, 25), counts)
+    bounds = event_bounds(episodes, n_agents=1)
+    assert bounds["steady"] == (40.0, 40.0)
+    low, high = bounds["heaped"]
+    student = stats.t.ppf(0.95, 39) * 20.0 / math.sqrt(40)  # its mean and its standard error are both 20
+    assert low == 0
+    assert high >= 20.0 + student
+    assert event_bounds(Episodes(np.zeros((1, 1)), np.ones(1, np.int64), {"steady": np.ones(1)}), 1) == {}
 
 
 def test_a_seeds_return_does_not_depend_on_the_seeds_beside_it(town: EnvSpec) -> None:

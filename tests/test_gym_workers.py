@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tests.strange_envs import (
 from townlet_train.config import RunConfig
 from townlet_train.envs.build import build_env
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
+from townlet_train.envs.processes import Processes
 from townlet_train.envs.workers import WorkerVectorEnv
 from townlet_train.errors import EnvironmentFailedError, InexactStateError, TownletTrainError, UsageError
 
@@ -219,6 +220,48 @@ def test_an_environment_nobody_holds_any_more_ends_its_workers() -> None:
     processes = [worker.popen for worker in env._workers]
     del env
     assert all(process.poll() is not None for process in processes)
+
+
+def played(env: WorkerVectorEnv) -> list[np.ndarray[Any, Any]]:
+    """What two environments of a set show in 30 steps."""
+    shown = [env.reset(np.array([4, 5])).features.copy()]
+    return [*shown, *(env.step(NOTHING).observation.features.copy() for _ in range(30))]
+
+
+def test_the_processes_of_one_set_step_the_next_and_its_numbers_are_its_own() -> None:
+    with closing(Processes()) as processes:
+        with closing(WorkerVectorEnv(KnownValues, 3, 3, processes=processes)) as first:
+            pids = {worker.popen.pid for worker in first._workers}
+        make = partial(make_gymnasium, "LunarLander-v3")
+        with closing(WorkerVectorEnv(make, 2, 2, processes=processes)) as kept, workers(make) as own:
+            assert {worker.popen.pid for worker in kept._workers} < pids
+            np.testing.assert_array_equal(played(kept), played(own))
+
+
+def test_processes_that_are_kept_end_when_nobody_wants_them_any_more() -> None:
+    processes = Processes()
+    with closing(WorkerVectorEnv(KnownValues, 2, 2, processes=processes)) as env:
+        popen = env._workers[0].popen
+    assert popen.poll() is None
+    processes.close()
+    assert popen.poll() is not None
+
+
+def test_a_process_that_died_is_replaced_and_one_with_a_broken_set_is_not_kept() -> None:
+    with closing(Processes()) as processes:
+        with closing(WorkerVectorEnv(KnownValues, 2, 2, processes=processes)) as env:
+            first = env._workers[0].popen
+        first.kill()
+        first.wait()
+        with closing(WorkerVectorEnv(KnownValues, 2, 2, processes=processes)) as env:
+            second = env._workers[0].popen
+            assert second.pid != first.pid
+            env.reset(np.array([1, 2]))
+            second.kill()
+            with pytest.raises(EnvironmentFailedError, match="died"):
+                env.step(NOTHING)
+        with closing(WorkerVectorEnv(KnownValues, 2, 2, processes=processes)) as env:
+            assert env._workers[0].popen.pid != second.pid
 
 
 SCRIPT = """

@@ -66,7 +66,7 @@ def evaluate(
         ci_low=interval.low,
         ci_high=interval.high,
         events={name: float(counts.sum()) / thousands for name, counts in episodes.events.items()},
-        event_bounds=_event_bounds(episodes, env.n_agents),
+        event_bounds=event_bounds(episodes, env.n_agents),
         warnings=tuple(warnings),
     )
 
@@ -172,7 +172,7 @@ def run_episodes(
     )
 
 
-def _event_bounds(episodes: Episodes, n_agents: int) -> dict[str, tuple[float, float]]:
+def event_bounds(episodes: Episodes, n_agents: int) -> dict[str, tuple[float, float]]:
     """What each event's rate per 1 000 agent-ticks is above and below, bounded as the gate bounds it."""
     n = len(episodes.lengths)
     if n < 2:
