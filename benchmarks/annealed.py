@@ -7,14 +7,10 @@ TOWNLET_BENCH_SEEDS sets the number of seeds.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from typing import Any
+
+from benchmarks.commands import run, train
 
 N_SEEDS = int(os.environ.get("TOWNLET_BENCH_SEEDS", "10"))
 SECONDS_ON_THE_LANDER = 20
@@ -31,7 +27,7 @@ def on_the_lander() -> dict[str, float]:
     print(f"annealed: anneal --env LunarLander-v3, {N_SEEDS} seeds")
     seconds, solved = [], 0
     for seed in range(1, N_SEEDS + 1):
-        result, took = anneal(seed, "--env", "LunarLander-v3")
+        result, took = train("anneal", seed, "--env", "LunarLander-v3")
         seconds.append(took)
         solved += result["converged"]
         low, high = result["evaluation"]["ci_low"], result["evaluation"]["ci_high"]
@@ -50,14 +46,12 @@ def on_the_lander() -> dict[str, float]:
 
 def on_the_town() -> dict[str, float]:
     """How far past the expert the town's policies get, and at what price."""
-    expert = json.loads(
-        run("evaluate", "--policy", "expert", "--episodes", "256", "--seed", "30000000", "--json")
-    )
+    expert = run("evaluate", "--policy", "expert", "--episodes", "256", "--seed", "30000000")
     least = expert["mean"] + ABOVE_THE_EXPERT
     print(f"annealed: anneal on the town, {N_SEEDS} seeds; the expert earns {expert['mean']:.1f}")
     held, seconds = 0, []
     for seed in range(1, N_SEEDS + 1):
-        result, took = anneal(seed)
+        result, took = train("anneal", seed)
         seconds.append(took)
         criteria = {found["criterion"]: found["candidate"] for found in result["gate"]["criteria"]}
         kept = criteria["mean"] >= least and criteria["faint"] <= MOST_FAINTS and result["status"] == "PASS"
@@ -76,22 +70,3 @@ def on_the_town() -> dict[str, float]:
         flush=True,
     )
     return {"town_held": held / N_SEEDS, "town_seconds": middle}
-
-
-def anneal(seed: int, *options: str) -> tuple[dict[str, Any], float]:
-    """An anneal's result, and its seconds from start to end of the process."""
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        printed = run("anneal", *options, "--seed", str(seed), "--output-dir", folder, "--json")
-        took = time.perf_counter() - started
-    result: dict[str, Any] = json.loads(printed)
-    return result, took
-
-
-def run(*arguments: str) -> str:
-    """What a command prints; verdicts are no failures."""
-    command = [sys.executable, "-m", "townlet_train", *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode not in (0, 1, 10, 11):
-        raise SystemExit(done.stderr)
-    return done.stdout

@@ -6,13 +6,10 @@ TOWNLET_BENCH_SEEDS sets the number of seeds.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
+
+from benchmarks.commands import train
 
 N_SEEDS, MOST_SECONDS = int(os.environ.get("TOWNLET_BENCH_SEEDS", "10")), 120
 FEWEST = 0.9  # of the seeds
@@ -24,15 +21,8 @@ def main() -> dict[str, float]:
     seconds: list[float] = []
     solved = 0
     for seed in range(1, N_SEEDS + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "townlet_train", "ppo", "--preset", "lunarlander"]
-            command += ["--seed", str(seed), "--output-dir", folder, "--json"]
-            started = time.perf_counter()
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            seconds.append(time.perf_counter() - started)
-        if done.returncode not in (0, 1):
-            raise SystemExit(done.stderr)
-        result = json.loads(done.stdout)
+        result, took = train("ppo", seed, "--preset", "lunarlander")
+        seconds.append(took)
         evaluation, solved = result["evaluation"], solved + result["converged"]
         bounds = f"[{evaluation['ci_low']:.0f}, {evaluation['ci_high']:.0f}]"
         print(f"  seed {seed:2}   {evaluation['mean']:4.0f} {bounds}   {seconds[-1]:.0f} s", flush=True)
