@@ -184,9 +184,13 @@ class Anneal:
         return flags_of(measured, loss, yardstick, self.setting.params.guardrails, held)
 
     def _is_sure(self, journey: Journey, measured: EvaluationDTO) -> bool:
-        """Whether rates of events are shown to be within their guardrails, as the gate will ask of the best."""
-        held = self.setting.context.config.gate.guardrails
-        return journey.reference is not None and keeps_surely(measured, journey.reference, held)
+        """Whether it earns more than the clone, and its events are shown to be within what the gate allows."""
+        reference, held = journey.reference, self.setting.context.config.gate.guardrails
+        return (
+            reference is not None
+            and measured.mean > reference.mean
+            and keeps_surely(measured, reference, held)
+        )
 
     def _told(self, index: int, done: AnnealStageResultDTO, after: Journey, started: float) -> Journey:
         """The journey with a stage that is done, which the log hears of."""
