@@ -115,7 +115,7 @@ def read_model(path: Path) -> Model:
             missing = next((name for name in (DATA, POLICY) if name not in names), None)
             if missing is not None:
                 raise CheckpointError(
-                    f"{path} is a zip archive without {missing!r}, expected one that Stable-Baselines3's "
+                    f"{path} is a zip archive without {missing!r}, expected a whole one that Stable-Baselines3's "
                     f"model.save(...) wrote."
                 )
             text, pickled = archive.read(DATA), archive.read(POLICY)

@@ -69,17 +69,17 @@ def train(
         opened.enter_context(generators_kept())
         env = opened.enter_context(closing(build_env(context.config, params.n_envs)))
         slots = SlotEnv(env)
-        warned = opened.enter_context(warnings.catch_warnings(record=True))
-        model = algorithm(
-            "MlpPolicy",
-            slots,
-            seed=context.seed,
-            policy_kwargs={
-                "net_arch": [*params.net_arch],
-                "activation_fn": ACTIVATIONS[params.activation_fn],
-            },
-            **params.model_dump(exclude=set(OURS)),
-        )
+        with warnings.catch_warnings(record=True, action="always") as warned:
+            model = algorithm(
+                "MlpPolicy",
+                slots,
+                seed=context.seed,
+                policy_kwargs={
+                    "net_arch": [*params.net_arch],
+                    "activation_fn": ACTIVATIONS[params.activation_fn],
+                },
+                **params.model_dump(exclude=set(OURS)),
+            )
         model.set_logger(Logger(None, []))
         network = network_for_env(env.spec, "mlp", params.net_arch, params.activation_fn)
         seeds = range(context.seed, context.seed + params.n_envs)
