@@ -16,7 +16,7 @@ setup: $(VENV)/.ready  ## .venv with everything, pinned by constraints.txt, kern
 $(VENV)/.ready: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,pettingzoo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,pettingzoo,dev]' stable-baselines3
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PLUGINS:%=-e %)
 	$(BIN)/townlet-train town warm-up
 	touch $@

@@ -233,6 +233,101 @@ def test_an_exporter_that_fails_is_named_and_leaves_nothing(
     assert not list(tmp_path.glob("*names.txt*"))
 
 
+PROVEN = """
+    import numpy as np
+    from townlet_train.api import NetworkPolicy, Observation, ResultDTO, hookimpl, load_checkpoint, save_checkpoint
+    import typer
+
+    class Copy:
+        def __call__(self, checkpoint, output):
+            save_checkpoint(output, checkpoint)
+
+        def act(self, output, inputs):
+            features = inputs["features"][:, None]
+            mask = np.ones((len(features), 1, 2), bool)
+            shown = Observation(features, np.zeros((len(features), 1, 0, 0, 0), np.uint8), mask)
+            return NetworkPolicy(load_checkpoint(output)).logits(shown)[:, 0]
+
+    class Sum(ResultDTO):
+        total: int
+
+    app = typer.Typer()
+
+    @app.command()
+    def add(first: int, second: int, as_json: bool = typer.Option(False, "--json")) -> Sum:
+        return Sum(total=first + second, warnings=("That was easy.",))
+
+    @hookimpl
+    def townlet_train_exporters():
+        return {"copy": Copy()}
+
+    @hookimpl
+    def townlet_train_commands():
+        return {"add": app}
+"""
+
+
+def test_a_plugins_format_that_acts_is_proven_as_ours_are(
+    site: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "proven-dist", PROVEN)
+    output = tmp_path / "copy.zip"
+    assert main(["export", checkpoint, "--format", "copy", "--output", str(output), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["checked_rows"], told["same_actions"], told["warnings"]) == (1000, 1000, [])
+    assert told["largest_difference"] == 0
+    assert (told["inputs"], told["outputs"]) == ([], [])  # nobody told
+    assert output.is_file()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("return NetworkPolicy", "return 2 + NetworkPolicy", "acts otherwise"),
+        (
+            "return NetworkPolicy",
+            "1 / 0; return NetworkPolicy",
+            "The exporter 'copy' of proven-dist 1.2 failed with ZeroDivisionError",
+        ),
+        (
+            "(shown)[:, 0]",
+            "(shown)[:, 0, :1]",
+            "failed with TypeError: its `act` returned an array of shape (1000, 1), expected (n, n_actions)",
+        ),
+    ],
+)
+def test_a_plugins_format_that_acts_otherwise_leaves_nothing(
+    before: str,
+    after: str,
+    sentence: str,
+    site: Path,
+    checkpoint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = PROVEN.replace(before, after)
+    install(site, "proven-dist", source)
+    assert main(["export", checkpoint, "--format", "copy", "--output", str(tmp_path / "copy.zip")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.glob("*copy.zip*"))
+
+
+def test_what_a_plugins_command_returns_is_shown_as_results_of_ours_are(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "proven-dist", PROVEN)
+    assert main(["add", "2", "3"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["total", "5"]
+    assert "Warning: That was easy." in shown.err
+    assert main(["add", "2", "3", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "schema_version": "1.0.0",
+        "warnings": ["That was easy."],
+        "total": 5,
+    }
+
+
 def test_a_command_named_like_a_strategy_is_not_used_and_the_problem_names_both(
     offering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

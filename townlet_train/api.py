@@ -40,12 +40,13 @@ from townlet_train.results import (
     PolicyScoreDTO,
     PPOTrainingResultDTO,
     PromotionStatusDTO,
+    ResultDTO,
     RolloutCaptureDTO,
     TrainingResultDTO,
 )
 
 if TYPE_CHECKING:
-    from townlet_train.config import Guardrail
+    from townlet_train.config import Guardrail, RunConfig
     from townlet_train.data.checkpoint import (
         Checkpoint,
         CheckpointInfo,
@@ -81,6 +82,7 @@ _LATER = {
     "stream": "townlet_train.envs.streams",
     "EventLog": "townlet_train.services.rolling",
     "Guardrail": "townlet_train.config",
+    "RunConfig": "townlet_train.config",
     "PromotionService": "townlet_train.services.promotion",
     "check_block_unseen": "townlet_train.services.gate",
     "gate_checkpoints": "townlet_train.services.gate",
@@ -132,7 +134,9 @@ __all__ = [
     "Progress",
     "PromotionService",
     "PromotionStatusDTO",
+    "ResultDTO",
     "RolloutCaptureDTO",
+    "RunConfig",
     "RunLogger",
     "StartingPoint",
     "StrategyParams",

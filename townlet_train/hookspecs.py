@@ -106,7 +106,11 @@ def townlet_train_environments() -> Mapping[str, str]:  # type: ignore[empty-bod
 def townlet_train_exporters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # a hook specification has no body
     """Formats by the name that `--format` takes, each a function that writes a checkpoint to a file in it.
 
-    It is handed a `Checkpoint` and the path of an empty file, and what it wrote there lands at `--output`.
+    It is handed a `Checkpoint` and the path of an empty file, and what it wrote there lands at `--output`. A function
+    that has an attribute `act`, another function, is proven: `act` is handed the file and random observations,
+    arrays by name (`features` as (n, n_features) and, where actions are named, `action_mask`), and returns what the
+    written policy puts out for them, (n, n_actions): logits, of which those of illegal actions do not count, or means.
+    The file lands only if that is what the checkpoint puts out.
     """
 
 
@@ -120,4 +124,8 @@ def townlet_train_gate_checks() -> Mapping[str, Callable[[Checkpoint], Iterable[
 
 @hookspec
 def townlet_train_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Commands by name, each a `typer.Typer`. A name of ours is refused; one of a strategy stays the strategy's."""
+    """Commands by name, each a `typer.Typer`. A name of ours is refused; one of a strategy stays the strategy's.
+
+    A command returns an exit code, None, or a `ResultDTO`, which is shown as those of our commands are: as tables, or
+    as one JSON document where the command has an option `--json` and was given it.
+    """

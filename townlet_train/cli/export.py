@@ -27,15 +27,16 @@ def command(
 ) -> int:
     """Write a checkpoint's policy for other programs, normaliser and mask inside.
 
-    What is written is run on random observations beside the checkpoint, and is left only if it acts alike; a
-    plugin's format cannot be run, and a warning says so.
+    What is written is run on random observations beside the checkpoint, and is left only if it acts alike; a warning
+    says so where a plugin's format cannot be run.
     """
     from townlet_train.services.export import FORMATS, Format, export_checkpoint
 
     formats = dict(FORMATS)
     if format_name not in formats:
         formats |= {
-            name: Format(write, None) for name, write in session_registry(context).exporters().items()
+            name: Format(*exporter, gives=())
+            for name, exporter in session_registry(context).exporters().items()
         }
     result = export_checkpoint(checkpoint, format_name, output, overwrite=overwrite, formats=formats)
     return emit(result, json_output=json_output)

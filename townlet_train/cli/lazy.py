@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from townlet_train.cli import output
 from townlet_train.cli.commands import COMMANDS
 from townlet_train.cli.session import session_listing, session_registry
 from townlet_train.errors import PluginError, TownletTrainError, UnknownNameError
@@ -127,7 +128,7 @@ def _load_entry(name: str) -> Any:
 
 
 def _load_offered(offered: Offer) -> Any:
-    """A command of a plugin; what it raises that is no error of ours is told with the plugin's name."""
+    """A command of a plugin, whose result is shown; what it raises that is no error of ours is told with its name."""
     name, whose = offered.record.name, f"{offered.record.distribution} {offered.record.version}"
     app = offered.value
     app.pretty_exceptions_enable = False
@@ -137,7 +138,7 @@ def _load_offered(offered: Offer) -> Any:
 
     def named(ctx: Any) -> Any:
         try:
-            return invoke(ctx)
+            return output.shown(invoke(ctx))
         except (TownletTrainError, typer.Exit, typer.Abort, typer.TyperException, OSError, MemoryError):
             raise
         except (Exception, SystemExit) as error:

@@ -86,6 +86,15 @@ def emit(result: Any, *, json_output: bool) -> int:
     return warn(getattr(result, "warnings", ()))
 
 
+def shown(returned: object) -> object:
+    """What a plugin's command returned, or where that is a result, the exit code once it is shown."""
+    from townlet_train.results import ResultDTO
+
+    if not isinstance(returned, ResultDTO):
+        return returned
+    return emit(returned, json_output=_stdout.get() is not None)
+
+
 def warn(warnings: Sequence[str]) -> int:
     """Tell warnings on standard error, and return the exit code they make."""
     for warning in warnings:

@@ -159,7 +159,7 @@ def continued_lineage(own: Lineage, start: StartingPoint) -> Lineage:
 
 
 def describe(
-    algorithm: str, network: NetworkSpec, env: EnvSpec, lineage: Lineage, *, config_hash: str
+    algorithm: str, network: NetworkSpec, env: EnvSpec, lineage: Lineage, *, config_hash: str | None
 ) -> CheckpointInfo:
     """What a checkpoint says about a policy that learned in `env`."""
     reads_maps = network.kind == "conflict_aware"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from townlet_train.errors import PluginError, TownletTrainError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.registry.records import PluginRecord
@@ -118,8 +122,7 @@ def objections(offered: Offer, checkpoint: Checkpoint) -> tuple[str, ...]:
     Raises:
         PluginError: the check fails, so that nobody knows whether it objects.
     """
-    record = offered.record
-    whose = f"gate check {record.name!r} of {record.distribution} {record.version}"
+    whose = _whose(offered)
     try:
         found = offered.value(checkpoint)
         sentences = [found] if isinstance(found, str) else [*found]
@@ -133,23 +136,65 @@ def objections(offered: Offer, checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(f"The {whose} objects: {said}" for said in sentences)
 
 
-def export_by(offered: Offer, output: Path, checkpoint: Checkpoint, inputs: object) -> None:
+class Exporter(NamedTuple):
+    """A plugin's format: how a policy is written in it, and how what was written acts, where the plugin says."""
+
+    write: Callable[[Path, Checkpoint, Any], None]
+    act: Callable[[Path, Mapping[str, NDArray[Any]]], NDArray[Any]] | None
+
+
+def exporter(offered: Offer) -> Exporter:
+    """What writes and acts for a format; both name the plugin where they fail."""
+    acts = callable(getattr(offered.value, "act", None))
+    return Exporter(partial(_export_by, offered), partial(_act_by, offered) if acts else None)
+
+
+def _export_by(offered: Offer, output: Path, checkpoint: Checkpoint, inputs: object) -> None:
     """Have a plugin's exporter write a checkpoint to `output`, an empty file; `inputs` are for formats of ours.
 
     Raises:
         PluginError: it fails, or writes nothing there.
     """
-    record = offered.record
-    whose = f"exporter {record.name!r} of {record.distribution} {record.version}"
-    try:
+    with _named(offered):
         offered.value(checkpoint, output)
+    if not output.is_file() or not output.stat().st_size:
+        raise PluginError(f"The {_whose(offered)} wrote nothing to the file it was handed. Nothing was left.")
+
+
+def _act_by(offered: Offer, output: Path, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """What the policy in a file that a plugin wrote puts out, (n, n_actions), illegal actions masked.
+
+    Raises:
+        PluginError: the plugin cannot run it, or returns something else.
+    """
+    import numpy as np
+
+    from townlet_train.policies.network import ILLEGAL_LOGIT
+
+    with _named(offered):
+        outputs = np.asarray(offered.value.act(output, inputs))
+        mask = inputs.get("action_mask")
+        wanted = outputs.shape if mask is None else mask.shape
+        if outputs.shape != wanted or len(outputs) != len(inputs["features"]):
+            raise TypeError(f"its `act` returned an array of shape {outputs.shape}, expected (n, n_actions)")
+    return outputs if mask is None else np.where(mask, outputs, np.float32(ILLEGAL_LOGIT))
+
+
+@contextmanager
+def _named(offered: Offer) -> Iterator[None]:
+    """Say whose exporter raised what is no error of ours."""
+    try:
+        yield
     except (TownletTrainError, OSError):
         raise
     except (Exception, SystemExit) as error:
         told = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise PluginError(f"The {whose} failed with {told}. Nothing was left.") from error
-    if not output.is_file() or not output.stat().st_size:
-        raise PluginError(f"The {whose} wrote nothing to the file it was handed. Nothing was left.")
+        raise PluginError(f"The {_whose(offered)} failed with {told}. Nothing was left.") from error
+
+
+def _whose(offered: Offer) -> str:
+    record = offered.record
+    return f"{record.kind} {record.name!r} of {record.distribution} {record.version}"
 
 
 def _first_line(value: object) -> str:

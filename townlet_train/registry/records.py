@@ -5,11 +5,11 @@ Imports nothing heavy, so that a listing costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
 from townlet_train.policies.experts import EXPERTS, Experts
@@ -17,23 +17,25 @@ from townlet_train.registry.offers import (
     ENVIRONMENT,
     EXPORTER,
     GATE_CHECK,
+    Exporter,
     Offer,
     OfferRecord,
-    export_by,
+    exporter,
     objections,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from townlet_train.config import RunConfig
     from townlet_train.contract import StrategyParams, TrainingStrategy
-    from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.registry.loggers import LoggerSource
     from townlet_train.services.gate.integrity import GateChecks
 
 SHIPPED_APART = {  # strategies that are distributions of their own
-    name: f"townlet-train-{name}" for name in ("a2c", "dagger", "random-search")
+    "a2c": "townlet-train-a2c",
+    "dagger": "townlet-train-dagger",
+    "random-search": "townlet-train-random-search",
+    "sb3-a2c": "townlet-train-sb3",
+    "sb3-ppo": "townlet-train-sb3",
 }
 
 
@@ -167,9 +169,9 @@ class Registry:
         """What plugins object to in a candidate, by the name of the check."""
         return {name: partial(objections, offer) for name, offer in self.offered(GATE_CHECK).items()}
 
-    def exporters(self) -> Mapping[str, Callable[[Path, Checkpoint, Any], None]]:
-        """What writes a checkpoint in a plugin's format, by the format's name."""
-        return {name: partial(export_by, offer) for name, offer in self.offered(EXPORTER).items()}
+    def exporters(self) -> Mapping[str, Exporter]:
+        """What writes a checkpoint in a plugin's format, and acts from there, by the format's name."""
+        return {name: exporter(offer) for name, offer in self.offered(EXPORTER).items()}
 
     @property
     def strategies(self) -> tuple[StrategyRecord, ...]:

@@ -34,6 +34,7 @@ class Format(NamedTuple):
 
     write: Callable[[Path, Checkpoint, Arrays], None]
     act: Callable[[Path, Arrays], NDArray[Any]] | None  # None where nobody here can run it
+    gives: tuple[str, ...] = ("logits", "actions")  # where actions are named; empty where a plugin knows
 
 
 def export_checkpoint(
@@ -77,14 +78,14 @@ def export_checkpoint(
                 f"The {format_name} export of {path} acts otherwise: outputs differ by {largest:.2g}, expected at most "
                 f"{ALLOWED:g}. Nothing was left; report this with the versions that `townlet-train doctor` tells."
             )
-    names = ["actions"] if spec.distribution == "gaussian" else ["logits", "actions"]
+    takes = inputs if chosen.gives else {}
     return ExportDTO(
         **_written(path, output, format_name),
         inputs=tuple(
             f"{name}: {array.dtype} (n, {', '.join(map(str, array.shape[1:]))})"
-            for name, array in inputs.items()
+            for name, array in takes.items()
         ),
-        outputs=("logits",) if format_name == "torchscript" and len(names) > 1 else tuple(names),
+        outputs=("actions",) if takes and spec.distribution == "gaussian" else chosen.gives,
         checked_rows=len(expected),
         largest_difference=largest,
         allowed_difference=ALLOWED,
@@ -184,5 +185,5 @@ FORMATS = {
         lambda path, checkpoint, inputs: write_safetensors(path, checkpoint), _act_exported
     ),
     "npz": Format(lambda path, checkpoint, inputs: write_npz(path, checkpoint), _act_exported),
-    "torchscript": Format(_write_torchscript, _act_torchscript),
+    "torchscript": Format(_write_torchscript, _act_torchscript, gives=("logits",)),
 }
