@@ -20,7 +20,7 @@ from townlet_train.registry.offers import (
     Offer,
     OfferRecord,
     export_by,
-    objections,
+    told_checks,
 )
 
 if TYPE_CHECKING:
@@ -163,9 +163,13 @@ class Registry:
         """The environments, exporters or commands of plugins, by name."""
         return {offer.record.name: offer for offer in self.offers if offer.record.kind == kind}
 
-    def gate_checks(self) -> GateChecks:
-        """What plugins object to in a candidate, by the name of the check."""
-        return {name: partial(objections, offer) for name, offer in self.offered(GATE_CHECK).items()}
+    def gate_checks(self, settings: Mapping[str, Mapping[str, Any]]) -> GateChecks:
+        """What plugins object to in a candidate, by the name of the check; each is told its own of the settings.
+
+        Raises:
+            ConfigError: they name a check that nobody offers, or tell one what it cannot be told.
+        """
+        return told_checks(self.offered(GATE_CHECK), settings)
 
     def exporters(self) -> Mapping[str, Callable[[Path, Checkpoint, Any], None]]:
         """What writes a checkpoint in a plugin's format, by the format's name."""
