@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.registry.records import PluginRecord
 
+LOGGER = "logger"  # is asked for by every run, not by its name
 ENVIRONMENT, EXPORTER, GATE_CHECK, COMMAND = "environment", "exporter", "gate check", "command"
 _ENV_ID = re.compile(r"[\w.]+:[\w./-]+")
 _WORD = re.compile(r"[a-z][a-z0-9_-]*")
@@ -33,9 +34,9 @@ class Kind(NamedTuple):
 
 
 def _is_check(value: object) -> bool:
-    """Whether a value is a function, or a class that makes one of what it is told."""
+    """Whether a value is a function, or a class with what it can be told."""
     if not isinstance(value, type):
-        return callable(value)
+        return callable(value) and not hasattr(value, "Params")
     from townlet_train.contract import StrategyParams
 
     params = getattr(value, "Params", None)
@@ -146,10 +147,11 @@ def told_checks(
 def _told(offered: Offer, settings: Mapping[str, Any]) -> StrategyParams | None:
     """What a check is told; None for one that cannot be told anything."""
     where = f"gate.checks.{offered.record.name}"
-    if isinstance(offered.value, type):
+    model: type[StrategyParams] | None = getattr(offered.value, "Params", None)
+    if model is not None:
         from townlet_train.contract import validated_params
 
-        return validated_params(offered.value.Params, settings, where)
+        return validated_params(model, settings, where)
     if settings:
         raise ConfigError(f"{where} has settings, and that check takes none. Leave them out.")
     return None
@@ -172,8 +174,8 @@ def objections(offered: Offer, told: StrategyParams | None, checkpoint: Checkpoi
     except TownletTrainError:
         raise
     except (Exception, SystemExit) as error:
-        told = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise PluginError(f"The {whose} failed with {told}. Nothing was judged.") from error
+        what = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise PluginError(f"The {whose} failed with {what}. Nothing was judged.") from error
     return tuple(f"The {whose} objects: {said}" for said in sentences)
 
 

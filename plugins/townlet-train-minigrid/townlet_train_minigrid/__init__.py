@@ -33,7 +33,6 @@ ROOMS = (
     "LavaGapS6",
     "LavaGapS7",
     "MultiRoom-N2-S4",
-    "MultiRoom-N4-S5",
     "MultiRoom-N6",
     "SimpleCrossingS9N1",
     "SimpleCrossingS9N2",

@@ -1,7 +1,7 @@
 """What an agent sees in MiniGrid as zeros and ones, and the rooms registered so.
 
-MiniGrid shows a square of cells, each a kind, a colour and a state by number, beside a direction and a mission in words.
-Numbers that are names mean nothing to a network, and words have no fixed size.
+MiniGrid shows a square of cells, each by the numbers of its kind, colour and state, beside a direction and a mission in
+words. Numbers that are names mean nothing to a network, and words have no fixed size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WALL = OBJECT_TO_IDX["wall"]
 
 
 class Features(gymnasium.ObservationWrapper[NDArray[np.float32], int, dict[str, Any]]):
-    """The cells in view, column by column, and the direction, one-hot: (VIEW * VIEW * sum(N_VALUES) + N_DIRECTIONS,)."""
+    """The cells in view column by column, then the direction, one-hot: (984,)."""
 
     def __init__(self, env: gymnasium.Env[dict[str, Any], int]) -> None:
         super().__init__(env)
@@ -45,8 +45,8 @@ class Features(gymnasium.ObservationWrapper[NDArray[np.float32], int, dict[str, 
 
 
 def _one_hot(values: Any, size: int) -> NDArray[np.float32]:
-    """(..., size) of (...)."""
-    return np.eye(size, dtype=np.float32)[values]
+    """(..., size) of indices (...)."""
+    return np.asarray(np.eye(size, dtype=np.float32)[values])
 
 
 def make_room(room: str, **options: Any) -> Features:
