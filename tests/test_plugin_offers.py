@@ -9,14 +9,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium
 import pytest
 from plugin_distributions import COIN, install
 
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
-from townlet_train.errors import PluginError
-from townlet_train.orchestrator import run_strategy
+from townlet_train.errors import ConfigError, PluginError, UsageError
+from townlet_train.orchestrator import TrainingOrchestrator, run_strategy
 from townlet_train.registry import COMMAND, ENVIRONMENT, EXPORTER, PluginPolicy, PluginStatus, discover
+from townlet_train.services.gate import evaluate_pair, judge
+from townlet_train.services.replay import ReplayDatasetService
 
 CORRIDOR = """
     import gymnasium
@@ -80,11 +83,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def offering(site: Path) -> Path:
+def offering(site: Path) -> Iterator[Path]:
     """The site with a plugin that offers one thing of each kind."""
     install(site, "offer-dist", PLUGIN)
     (site / "corridor_envs.py").write_text(CORRIDOR.replace("\n    ", "\n"))
-    return site
+    yield site
+    gymnasium.registry.pop("Corridor-v0", None)
 
 
 def test_what_a_plugin_offers_is_found_by_kind_and_name(offering: Path) -> None:
@@ -94,6 +98,45 @@ def test_what_a_plugin_offers_is_found_by_kind_and_name(offering: Path) -> None:
     assert listed[(EXPORTER, "names")] == "Names of what it sees, a line each."
     assert listed[(COMMAND, "hello")] == "Say hello."
     assert listed[(ENVIRONMENT, "corridor")] == "corridor_envs:Corridor-v0"
+
+
+def test_plugins_list_says_what_each_offers_and_show_describes_it(
+    offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (offering / "offer_dist.py").read_text()
+    (offering / "offer_dist.py").write_text(
+        source.replace('{"names": write_names}', "{n: write_names for n in 'abc'}")
+    )
+    assert main(["plugins", "list", "--json"]) == 0
+    rows = {row["distribution"]: row for row in json.loads(capsys.readouterr().out)["plugins"]}
+    assert rows["offer-dist"]["offers"] == ["environment corridor", "3 exporters", "command hello"]
+    assert rows["townlet-train"]["offers"] == ["4 experts"]
+    assert main(["plugins", "show", "offer-dist", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["offers"]
+    assert {"kind": "exporter", "name": "c", "about": "Names of what it sees, a line each."} in shown
+    assert main(["plugins", "list"]) == 0
+    assert "environment corridor, 3 exporters, command hello" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("env", ["corridr", "corridor"])
+def test_a_misspelt_environment_of_a_plugin_is_told(
+    env: str, offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["evaluate", "--env", env, "--policy", "random", "--episodes", "1"])
+    told = "No environment named 'corridr'. Did you mean 'corridor'?" in capsys.readouterr().err
+    assert (code, told) == ((5, True) if env == "corridr" else (0, False))
+
+
+def test_a_recording_of_a_plugins_environment_is_one_of_the_environment_of_its_name(
+    offering: Path, tmp_path: Path
+) -> None:
+    config = RunConfig.model_validate({"env": "corridor", "rollout": {"towns": 2, "ticks": 20}})
+    orchestrator = TrainingOrchestrator(config)
+    captured = orchestrator.capture_rollout(tmp_path / "demos", policy="random")
+    replay = ReplayDatasetService()
+    assert replay.check_env(Path(captured.manifest), orchestrator.config.env) == "Corridor-v0"
+    with pytest.raises(UsageError, match="was recorded in environment 'Corridor-v0'"):
+        replay.check_env(Path(captured.manifest), "corridor_envs:Corridor-v1")
 
 
 def test_a_plugins_environment_is_played_by_its_name(
@@ -376,3 +419,85 @@ def test_what_a_plugins_check_objects_to_fails_the_gate(
     told = capsys.readouterr().out
     assert sentence in told
     assert ("objects" in told) is (code == 11)
+
+
+TOLD = """
+    from pydantic import Field
+    from townlet_train.api import StrategyParams, hookimpl
+
+    class LimitParams(StrategyParams):
+        most: int = Field(10**9, gt=0, description="weights")
+
+    class Limit:
+        \"\"\"Few weights.\"\"\"
+        Params = LimitParams
+
+        def __init__(self, params):
+            self.most = params.most
+
+        def objections(self, checkpoint):
+            size = sum(array.size for array in checkpoint.weights.values())
+            return [f"It has {size} weights."] * (size > self.most)
+
+    @hookimpl
+    def townlet_train_gate_checks():
+        return {"limit": Limit}
+""".replace("\\", "")
+
+
+def test_a_check_is_told_its_settings_by_gate_checks(
+    site: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "limit-dist", TOLD)
+    arguments = ["gate", checkpoint, "--against", "expert", "--episodes", "20", "--json"]
+    assert main(arguments) in (0, 10, 11)
+    assert "objects" not in capsys.readouterr().out
+    assert main([*arguments, "--set", "gate.checks.limit.most=1"]) == 11
+    assert "The gate check 'limit' of limit-dist 1.2 objects: It has " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "checks", "sentence"),
+    [
+        (TOLD, {"limit": {"most": 0}}, "gate.checks.limit.most is 0: Input should be greater than 0."),
+        (TOLD, {"limit": {"mots": 1}}, "gate.checks.limit.mots is 1: .* Did you mean 'most'?"),
+        (
+            TOLD,
+            {"limt": {"most": 1}},
+            "gate.checks.limt is for a gate check that no plugin .* Did you mean 'limit'?",
+        ),
+        (
+            CHECK.replace("LIMIT", "1"),
+            {"small": {"most": 1}},
+            "gate.checks.small has settings, and that check takes none",
+        ),
+    ],
+)
+def test_what_a_check_cannot_be_told_is_refused_before_a_run_begins(
+    source: str, checks: dict[str, dict[str, int]], sentence: str, site: Path, tmp_path: Path
+) -> None:
+    install(site, "limit-dist", source)
+    config = RunConfig.model_validate({"env": "CartPole-v1", "gate": {"checks": checks}})
+    with pytest.raises(ConfigError, match=sentence):
+        run_strategy("random-search", {}, config=config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("without", ["Params = LimitParams", "def objections(self, checkpoint)"])
+def test_a_class_that_is_no_check_is_told_with_what_was_expected(without: str, site: Path) -> None:
+    assert TOLD.count(without) == 1
+    install(site, "limit-dist", TOLD.replace(without, "def other(self)" if "def" in without else ""))
+    [record] = [plugin for plugin in discover().plugins if plugin.distribution == "limit-dist"]
+    assert record.status is PluginStatus.FAILED
+    assert "expected a function of a checkpoint, or a class with Params and objections" in record.reason
+
+
+def test_a_candidate_that_a_check_objects_to_is_not_played_from_python_either(
+    site: Path, checkpoint: str
+) -> None:
+    install(site, "check-dist", CHECK.replace("LIMIT", "1"))
+    config = RunConfig.model_validate({"env": "CartPole-v1", "gate": {"episodes": 20}})
+    checks = discover().gate_checks({})
+    verdict = judge(*evaluate_pair(config, Path(checkpoint), "expert", checks=checks), config.gate)
+    assert verdict.verdict == "FAIL"
+    assert verdict.reasons[0].startswith("The gate check 'small' of check-dist 1.2 objects: It has ")

@@ -26,6 +26,7 @@ from townlet_train.registry import (
     discover,
 )
 from townlet_train.registry import discovery as discovery_module
+from townlet_train.results import TrainingResultDTO
 
 
 @pytest.fixture
@@ -492,6 +493,25 @@ def test_a_logger_that_fails_is_named_and_left_alone(site: Path, tmp_path: Path)
     heard, warnings = told(site, tmp_path, doing='if line["loss"]: raise OSError("no room")')
     assert heard == "[0, 1]"
     assert warnings == ["The logger of 'listener_dist' (listener-dist 1.2) stopped: OSError: no room."]
+
+
+@pytest.mark.parametrize("trouble", [False, True])
+def test_a_logger_that_asks_for_it_is_handed_the_result_before_it_is_closed(
+    trouble: bool, site: Path, tmp_path: Path
+) -> None:
+    finish = "def finish(self, result): self.heard.append(result.strategy); FULL"
+    finish = finish.replace("FULL", "raise UsageError('There is no room. Make some.')" if trouble else "")
+    source = LISTENER.replace("DO", "pass").replace("def close", f"{finish}\n        def close")
+    install(site, "listener-dist", source.replace("import hookimpl", "import UsageError, hookimpl"))
+    sources = [source for source in discover().loggers if source.plugin.distribution == "listener-dist"]
+    loggers = RunLoggers(sources, tmp_path, None)
+    loggers.record({"loss": 0})
+    loggers.finish(TrainingResultDTO(strategy="coin"))
+    loggers.close()
+    assert (tmp_path / "heard.txt").read_text() == "[0, 'coin'] and closed"
+    assert loggers.warnings == trouble * [
+        "The logger of 'listener_dist' (listener-dist 1.2) did not take the result: There is no room. Make some."
+    ]
 
 
 def test_a_logger_that_cannot_start_is_named(site: Path, tmp_path: Path) -> None:

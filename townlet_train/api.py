@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from townlet_train.contract import (
     AnnealContext,
+    GateCheck,
     Progress,
     RunLogger,
     StartingPoint,
@@ -120,6 +121,7 @@ __all__ = [
     "EvaluationDTO",
     "EventLog",
     "Experts",
+    "GateCheck",
     "GateDTO",
     "Guardrail",
     "Interrupted",

@@ -6,13 +6,14 @@ work. Everything it may touch arrives in a frozen `TrainingContext`; everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from townlet_train.errors import ConfigError, suggestion
 from townlet_train.results import TrainingResultDTO
 
 if TYPE_CHECKING:
@@ -31,6 +32,21 @@ class StrategyParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     may_change_on_resume: ClassVar[frozenset[str] | None] = None
+
+
+def validated_params(model: type[StrategyParams], values: Mapping[str, Any], where: str) -> StrategyParams:
+    """Params from plain values; `where` says whose they are.
+
+    Raises:
+        ConfigError: a value is wrong or nobody declared it; the first is named.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        hint = suggestion(key, model.model_fields) if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{where}.{key} is {first['input']!r}: {first['msg']}.{hint}") from error
 
 
 PROGRESS_LOG = "townlet_train.progress"  # the logger of lines that a live line on a terminal stands in for
@@ -106,7 +122,10 @@ class TrainingContext:
 
 
 class RunLogger(Protocol):
-    """What a plugin hears of one run; see the hook `townlet_train_logger`."""
+    """What a plugin hears of one run; see the hook `townlet_train_logger`.
+
+    One that also has `finish(result)` is handed the result of a run that ended well, before it is closed.
+    """
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Take one line of metrics.jsonl, its `timestamp` included, as soon as it is on disk.
@@ -117,6 +136,18 @@ class RunLogger(Protocol):
 
     def close(self) -> None:
         """Take nothing more: the run has ended, well or not."""
+        ...
+
+
+class GateCheck(Protocol):
+    """A check of the gate that is told something; see the hook `townlet_train_gate_checks`."""
+
+    Params: ClassVar[type[StrategyParams]]
+
+    def __init__(self, params: Any) -> None: ...
+
+    def objections(self, checkpoint: Checkpoint) -> Iterable[str]:
+        """What it objects to in a candidate, a sentence each; the same for the same candidate, whenever it is asked."""
         ...
 
 

@@ -58,7 +58,7 @@ import pluggy
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from townlet_train.contract import RunLogger, TrainingStrategy
+    from townlet_train.contract import GateCheck, RunLogger, TrainingStrategy
     from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.policies.experts import Experts
 
@@ -115,10 +115,14 @@ def townlet_train_exporters() -> Mapping[str, Callable[..., Any]]:  # type: igno
 
 
 @hookspec
-def townlet_train_gate_checks() -> Mapping[str, Callable[[Checkpoint], Iterable[str]]]:  # type: ignore[empty-body]  # a hook specification has no body
+def townlet_train_gate_checks() -> Mapping[  # type: ignore[empty-body]  # a hook specification has no body
+    str, Callable[[Checkpoint], Iterable[str]] | type[GateCheck]
+]:
     """Checks by name, each a function that takes a candidate and returns what it objects to, a sentence each.
 
-    Any objection is a reason to FAIL before anything is played; a check that raises leaves the gate without a verdict.
+    One that must be told something is a `GateCheck`: a class with `Params`, which are `gate.checks.NAME` of the
+    settings. Any objection is a reason to FAIL before anything is played; a check that raises leaves the gate without
+    a verdict.
     """
 
 

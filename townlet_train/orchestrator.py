@@ -155,6 +155,7 @@ class TrainingOrchestrator:
             record = partial(_record, run, loggers)
             with closing(loggers), closing(context.services.processes):
                 result = self._run_guarded(name, strategy, replace(context, record=record))
+                loggers.finish(result)
             if result.duration_sec is None:
                 result = result.model_copy(update={"duration_sec": time.perf_counter() - started})
             warnings = (*plan.warnings, *run.warnings, *loggers.warnings, *result.warnings)
@@ -162,7 +163,7 @@ class TrainingOrchestrator:
 
     def _services(self, config: RunConfig) -> TrainingServices:
         return self._given_services or TrainingServices.from_config(
-            config, self.registry.experts, self.registry.gate_checks()
+            config, self.registry.experts, self.registry.gate_checks(config.gate.checks)
         )
 
     def _run_guarded(

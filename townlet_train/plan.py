@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from townlet_train.config import DEFAULT, RunConfig, config_hash
-from townlet_train.contract import StartingPoint, StrategyParams, TrainingStrategy
-from townlet_train.errors import ConfigError, UsageError, suggestion
+from townlet_train.contract import StartingPoint, StrategyParams, TrainingStrategy, validated_params
+from townlet_train.errors import UsageError
 from townlet_train.services.resume import (
     LATEST,
     Found,
@@ -101,13 +99,7 @@ def _own_dir(resume_from: Path | str | None, fork: bool) -> Path | None:
 
 def build_params(strategy: type[TrainingStrategy], params: Mapping[str, Any]) -> StrategyParams:
     """A strategy's params from plain values; `ConfigError` names the first that is wrong."""
-    try:
-        return strategy.Params.model_validate(dict(params))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        hint = suggestion(key, strategy.Params.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{strategy.name}.{key} is {first['input']!r}: {first['msg']}.{hint}") from error
+    return validated_params(strategy.Params, params, strategy.name)
 
 
 def _starting_point(found: Found, fork: bool) -> StartingPoint | None:

@@ -104,7 +104,7 @@ def command(
             against,
             sequential=sequential,
             experts=experts_for(context, against),
-            checks=gate_checks_of(context),
+            checks=gate_checks_of(context, settings.config.gate.checks),
         )
     emit(result, json_output=json_output)
     return verdict_code(result.verdict, ExitCode.OK)

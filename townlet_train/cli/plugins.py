@@ -14,7 +14,7 @@ from townlet_train.errors import ExitCode
 
 if TYPE_CHECKING:
     from townlet_train.contract import TrainingStrategy
-    from townlet_train.registry import Listing, PluginRecord, Registry
+    from townlet_train.registry import Listing, OfferRecord, PluginRecord, Registry
 
 app = typer.Typer()
 
@@ -55,6 +55,7 @@ def list_plugins(context: typer.Context, json_output: JsonOutput = False) -> int
             status=plugin.status,
             load_ms=plugin.load_ms,
             strategies=_strategies(listing, plugin),
+            offers=_kinds(listing, plugin),
             reason=plugin.reason,
             traceback=plugin.traceback,
         )
@@ -66,11 +67,10 @@ def list_plugins(context: typer.Context, json_output: JsonOutput = False) -> int
 @app.command()
 def show(context: typer.Context, name: Name, json_output: JsonOutput = False) -> int:
     """Show a plugin: all it brings, or why it did not load, with the whole traceback."""
-    from townlet_train.results import PluginDTO
+    from townlet_train.results import OfferDTO, PluginDTO
 
     registry = session_registry(context)
     plugin = registry.plugin(name)
-    experts = (expert for expert in registry.listing.experts if expert.distribution == plugin.distribution)
     result = PluginDTO(
         name=plugin.name,
         distribution=plugin.distribution,
@@ -78,7 +78,11 @@ def show(context: typer.Context, name: Name, json_output: JsonOutput = False) ->
         status=plugin.status,
         load_ms=plugin.load_ms,
         strategies=_strategies(registry.listing, plugin),
-        experts=tuple(expert.env for expert in experts if not expert.reason),
+        experts=_experts(registry.listing, plugin),
+        offers=tuple(
+            OfferDTO(kind=offer.kind, name=offer.name, about=offer.about)
+            for offer in _offers(registry.listing, plugin)
+        ),
         reason=plugin.reason,
         traceback=plugin.traceback,
     )
@@ -163,3 +167,30 @@ def _to_check(registry: Registry, name: str) -> list[type[TrainingStrategy]]:
 def _strategies(listing: Listing, plugin: PluginRecord) -> tuple[str, ...]:
     """Names of what a plugin's distribution brings."""
     return tuple(found.name for found in listing.strategies if found.distribution == plugin.distribution)
+
+
+def _experts(listing: Listing, plugin: PluginRecord) -> tuple[str, ...]:
+    """Environments that the experts of a plugin's distribution play."""
+    return tuple(
+        found.env
+        for found in listing.experts
+        if found.distribution == plugin.distribution and not found.reason
+    )
+
+
+def _offers(listing: Listing, plugin: PluginRecord) -> list[OfferRecord]:
+    """What a plugin's distribution brings beside strategies and experts, and is used."""
+    return [
+        found for found in listing.offers if found.distribution == plugin.distribution and not found.reason
+    ]
+
+
+def _kinds(listing: Listing, plugin: PluginRecord) -> tuple[str, ...]:
+    """Each kind of what it brings beside strategies, with its name, or how many there are."""
+    names: dict[str, list[str]] = {}
+    for found in _offers(listing, plugin):
+        names.setdefault(found.kind, []).append(found.name)
+    names |= {"expert": [*experts]} if (experts := _experts(listing, plugin)) else {}
+    return tuple(
+        f"{kind} {each[0]}" if len(each) == 1 else f"{len(each)} {kind}s" for kind, each in names.items()
+    )

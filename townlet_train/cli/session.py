@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -66,9 +66,10 @@ def experts_for(context: typer.Context, policy: str | None) -> Experts:
     return session_registry(context).experts if policy == EXPERT else EXPERTS
 
 
-def gate_checks_of(context: typer.Context) -> GateChecks:
-    """What plugins object to in a candidate; they are loaded for it only where one does."""
-    return session_registry(context).gate_checks() if session_listing(context).offered(GATE_CHECK) else {}
+def gate_checks_of(context: typer.Context, settings: Mapping[str, Mapping[str, Any]]) -> GateChecks:
+    """What plugins object to in a candidate, told their settings; they are loaded only where one does."""
+    wanted = settings or session_listing(context).offered(GATE_CHECK)
+    return session_registry(context).gate_checks(settings) if wanted else {}
 
 
 def load_settings(

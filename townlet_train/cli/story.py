@@ -218,7 +218,7 @@ class Story:
             release,
             report=self._reporting("gate"),
             experts=self.registry.experts,
-            checks=self.registry.gate_checks(),
+            checks=self.registry.gate_checks(self.config.gate.checks),
         )
         if document is not None:
             write_json(document, as_document(verdict))

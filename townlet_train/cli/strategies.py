@@ -32,7 +32,8 @@ def list_strategies(
     if json_output:
         return emit(listing, json_output=True)
     broken = tuple(replace(plugin, traceback="") for plugin in listing.plugins if plugin.reason)
-    emit(replace(listing, plugins=broken), json_output=False)
+    unused = tuple(offer for offer in listing.offers if offer.reason)
+    emit(replace(listing, plugins=broken, offers=unused), json_output=False)
     if any(plugin.broken for plugin in broken):
         write("\n--json shows the tracebacks of broken plugins.")
     return 0

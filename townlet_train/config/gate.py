@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from townlet_train.config.base import ConfigModel
 
@@ -88,6 +88,9 @@ class GateSettings(ConfigModel):
             Guardrail(event="queue_conflict", direction="band", tolerance=0.15, rise=1.5),
         ),
         description="what else must hold where such events are counted",
+    )
+    checks: dict[str, dict[str, JsonValue]] = Field(
+        {}, description="what a plugin's check is told, by the check's name"
     )
 
     @model_validator(mode="after")

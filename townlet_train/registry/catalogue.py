@@ -26,7 +26,7 @@ from townlet_train.registry.records import (
     StrategyRecord,
 )
 
-FORMAT = 4
+FORMAT = 5
 
 
 def catalogue(

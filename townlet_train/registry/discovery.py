@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from townlet_train.errors import TORCH_INSTALL, PluginError, TownletTrainError, suggestion
 from townlet_train.registry.guard import Aside, Patched, unchanged
 from townlet_train.registry.loggers import LoggerSource
-from townlet_train.registry.offers import COMMAND, KINDS, Offer, complaint, offer
+from townlet_train.registry.offers import COMMAND, KINDS, LOGGER, Offer, OfferRecord, complaint, offer
 from townlet_train.registry.records import (
     UNKNOWN,
     ExpertRecord,
@@ -162,7 +162,9 @@ def discover(
     torch = torch_installed()
     records = tuple(_record(brought, strategies, torch=torch) for brought in strategies)
     offers = [_yielding(each, strategies) for each in offers]
-    offered = tuple(each.record for each in offers)
+    listeners = (each.plugin for each in loggers)
+    heard = (OfferRecord(LOGGER, each.name, "", each.distribution, each.version) for each in listeners)
+    offered = (*heard, *(each.record for each in offers))
     listing = Listing(records, tuple(plugins), tuple(players), policy.unknown(plugins), offered)
     if policy.strict and listing.problems:
         raise PluginError(" ".join(listing.problems))

@@ -1,4 +1,4 @@
-"""The loggers that plugins add to a run: each is handed every line, and one that fails hurts nobody else."""
+"""The loggers that plugins add to a run: each is handed every line and the result; one that fails hurts nobody else."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from townlet_train.errors import TownletTrainError
+
 if TYPE_CHECKING:
     from townlet_train.contract import RunLogger
     from townlet_train.registry.records import PluginRecord
+    from townlet_train.results import TrainingResultDTO
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,13 @@ class RunLoggers:
             if len(self.warnings) > before:
                 self._open.remove(entry)
 
+    def finish(self, result: TrainingResultDTO) -> None:
+        """Hand the result to those that want it: the run ended well."""
+        for plugin, run_logger in self._open:
+            finish = getattr(run_logger, "finish", None)
+            if finish is not None:
+                self._guarded(plugin, "did not take the result", partial(finish, result))
+
     def close(self) -> None:
         """Let each of them end; the second time there is none left."""
         while self._open:
@@ -53,8 +63,9 @@ class RunLoggers:
             return call()
         except (Exception, SystemExit) as error:
             logger.debug("the logger of %s failed", plugin.name, exc_info=True)
+            told = str(error) if isinstance(error, TownletTrainError) else f"{type(error).__name__}: {error}"
             self.warnings.append(
                 f"The logger of {plugin.name!r} ({plugin.distribution} {plugin.version}) {trouble}: "
-                f"{type(error).__name__}: {error}."
+                f"{told.rstrip('.')}."
             )
             return None

@@ -1,4 +1,4 @@
-"""What plugins offer by name beside strategies: environments, exporters, commands."""
+"""What plugins offer by name beside strategies: environments, exporters, gate checks, commands."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from townlet_train.errors import PluginError, TownletTrainError
+from townlet_train.errors import ConfigError, PluginError, TownletTrainError, suggestion
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from townlet_train.contract import StrategyParams
     from townlet_train.data.checkpoint import Checkpoint
     from townlet_train.registry.records import PluginRecord
 
+LOGGER = "logger"  # is asked for by every run, not by its name
 ENVIRONMENT, EXPORTER, GATE_CHECK, COMMAND = "environment", "exporter", "gate check", "command"
 _ENV_ID = re.compile(r"[\w.]+:[\w./-]+")
 _WORD = re.compile(r"[a-z][a-z0-9_-]*")
@@ -32,6 +34,16 @@ class Kind(NamedTuple):
     fits_name: Callable[[str], bool]
     value: str  # what a value is
     fits: Callable[[Any], bool]
+
+
+def _is_check(value: object) -> bool:
+    """Whether a value is a function, or a class with what it can be told."""
+    if not isinstance(value, type):
+        return callable(value) and not hasattr(value, "Params")
+    from townlet_train.contract import StrategyParams
+
+    params = getattr(value, "Params", None)
+    return isinstance(params, type) and issubclass(params, StrategyParams) and hasattr(value, "objections")
 
 
 KINDS: Mapping[str, Kind] = {
@@ -53,8 +65,8 @@ KINDS: Mapping[str, Kind] = {
         "townlet_train_gate_checks",
         "a lower-case word",
         lambda name: bool(_WORD.fullmatch(name)),
-        "a function of a checkpoint",
-        callable,
+        "a function of a checkpoint, or a class with Params and objections",
+        _is_check,
     ),
     COMMAND: Kind(
         "townlet_train_commands",
@@ -116,7 +128,39 @@ def offer(
     return Offer(OfferRecord(kind, name, about, plugin.distribution, plugin.version, reason), value)
 
 
-def objections(offered: Offer, checkpoint: Checkpoint) -> tuple[str, ...]:
+def told_checks(
+    offered: Mapping[str, Offer], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Callable[[Checkpoint], tuple[str, ...]]]:
+    """Every gate check, told what `gate.checks` says to it.
+
+    Raises:
+        ConfigError: the settings name a check that nobody offers, or say to one what it cannot be told.
+    """
+    for name in settings:
+        if name not in offered:
+            raise ConfigError(
+                f"gate.checks.{name} is for a gate check that no plugin here offers; there is "
+                f"{', '.join(sorted(offered)) or 'none'}.{suggestion(name, offered)}"
+            )
+    return {
+        name: partial(objections, each, _told(each, settings.get(name, {}))) for name, each in offered.items()
+    }
+
+
+def _told(offered: Offer, settings: Mapping[str, Any]) -> StrategyParams | None:
+    """What a check is told; None for one that cannot be told anything."""
+    where = f"gate.checks.{offered.record.name}"
+    model: type[StrategyParams] | None = getattr(offered.value, "Params", None)
+    if model is not None:
+        from townlet_train.contract import validated_params
+
+        return validated_params(model, settings, where)
+    if settings:
+        raise ConfigError(f"{where} has settings, and that check takes none. Leave them out.")
+    return None
+
+
+def objections(offered: Offer, told: StrategyParams | None, checkpoint: Checkpoint) -> tuple[str, ...]:
     """What a plugin's gate check objects to in a candidate, with the plugin's name.
 
     Raises:
@@ -124,15 +168,16 @@ def objections(offered: Offer, checkpoint: Checkpoint) -> tuple[str, ...]:
     """
     whose = _whose(offered)
     try:
-        found = offered.value(checkpoint)
+        check = offered.value if told is None else offered.value(told).objections
+        found = check(checkpoint)
         sentences = [found] if isinstance(found, str) else [*found]
         if not all(isinstance(said, str) for said in sentences):
             raise TypeError(f"it returned {found!r}, expected a list of sentences")
     except TownletTrainError:
         raise
     except (Exception, SystemExit) as error:
-        told = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise PluginError(f"The {whose} failed with {told}. Nothing was judged.") from error
+        what = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise PluginError(f"The {whose} failed with {what}. Nothing was judged.") from error
     return tuple(f"The {whose} objects: {said}" for said in sentences)
 
 

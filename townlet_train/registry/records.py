@@ -11,7 +11,13 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from townlet_train.errors import PluginError, TorchNotAvailableError, UnknownNameError
+from townlet_train.errors import (
+    EnvironmentCreationError,
+    PluginError,
+    TorchNotAvailableError,
+    UnknownNameError,
+    suggestion,
+)
 from townlet_train.policies.experts import EXPERTS, Experts
 from townlet_train.registry.offers import (
     ENVIRONMENT,
@@ -21,7 +27,7 @@ from townlet_train.registry.offers import (
     Offer,
     OfferRecord,
     exporter,
-    objections,
+    told_checks,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +125,7 @@ class Listing:
     plugins: tuple[PluginRecord, ...]
     experts: tuple[ExpertRecord, ...] = ()
     unknown: tuple[str, ...] = ()  # a sentence for each name that a variable has and no plugin
-    offers: tuple[OfferRecord, ...] = ()  # environments, exporters and commands
+    offers: tuple[OfferRecord, ...] = ()  # loggers, environments, exporters, gate checks and commands
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -134,10 +140,18 @@ class Listing:
         return {offer.name: offer for offer in self.offers if offer.kind == kind and not offer.reason}
 
     def with_env(self, config: RunConfig) -> RunConfig:
-        """The config in the environment that a plugin offers under the name in it, or whose id that is."""
-        for offered in self.offered(ENVIRONMENT).values():
+        """The config in the environment that a plugin offers under the name in it, or whose id that is.
+
+        Raises:
+            EnvironmentCreationError: it is not quite such a name, and nothing that Gymnasium knows.
+        """
+        environments = self.offered(ENVIRONMENT)
+        for offered in environments.values():
             if config.env in (offered.name, offered.about.partition(":")[2]):
                 return config.model_copy(update={"env": offered.about})
+        close = "" if config.env == "town" or ":" in config.env else suggestion(config.env, environments)
+        if close and not _gymnasium_knows(config.env):
+            raise EnvironmentCreationError(f"No environment named {config.env!r}.{close}")
         return config
 
     @property
@@ -147,6 +161,17 @@ class Listing:
         return tuple(
             strategy for strategy in self.strategies if strategy.reason and names.count(strategy.name) > 1
         )
+
+
+def _gymnasium_knows(env_id: str) -> bool:
+    """Whether an id is one of Gymnasium's."""
+    import gymnasium
+
+    try:
+        gymnasium.spec(env_id)
+    except gymnasium.error.Error:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -165,9 +190,13 @@ class Registry:
         """The environments, exporters or commands of plugins, by name."""
         return {offer.record.name: offer for offer in self.offers if offer.record.kind == kind}
 
-    def gate_checks(self) -> GateChecks:
-        """What plugins object to in a candidate, by the name of the check."""
-        return {name: partial(objections, offer) for name, offer in self.offered(GATE_CHECK).items()}
+    def gate_checks(self, settings: Mapping[str, Mapping[str, Any]]) -> GateChecks:
+        """What plugins object to in a candidate, by the name of the check; each is told its own of the settings.
+
+        Raises:
+            ConfigError: they name a check that nobody offers, or tell one what it cannot be told.
+        """
+        return told_checks(self.offered(GATE_CHECK), settings)
 
     def exporters(self) -> Mapping[str, Exporter]:
         """What writes a checkpoint in a plugin's format, and acts from there, by the format's name."""

@@ -18,6 +18,7 @@ from townlet_train.results.machine import ExtraDTO, MachineDoctorDTO, PluginHeal
 from townlet_train.results.minari import MinariDTO
 from townlet_train.results.plugins import (
     NewPluginDTO,
+    OfferDTO,
     PluginCheckDTO,
     PluginDTO,
     PluginListDTO,
@@ -99,6 +100,7 @@ __all__ = [
     "MethodPairDTO",
     "MinariDTO",
     "NewPluginDTO",
+    "OfferDTO",
     "OnPolicyResultDTO",
     "PPOTrainingResultDTO",
     "PluginCheckDTO",

@@ -40,6 +40,7 @@ class PluginRowDTO(BaseModel):
     status: str
     load_ms: float
     strategies: tuple[str, ...]
+    offers: tuple[str, ...] = ()  # beside strategies: a kind with its name, or how many there are of it
     reason: str = ""
     traceback: str = ""
 
@@ -48,10 +49,20 @@ class PluginListDTO(ResultDTO):
     """Every plugin that is installed."""
 
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "plugins": ("name", "distribution", "version", "status", "load_ms", "strategies", "reason")
+        "plugins": ("name", "distribution", "version", "status", "load_ms", "strategies", "offers", "reason")
     }
 
     plugins: tuple[PluginRowDTO, ...]
+
+
+class OfferDTO(BaseModel):
+    """What a plugin brings by name beside strategies and experts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    name: str
+    about: str = ""
 
 
 class PluginDTO(ResultDTO):
@@ -64,6 +75,9 @@ class PluginDTO(ResultDTO):
     load_ms: float = Field(ge=0, description="milliseconds its import and its hooks took")
     strategies: tuple[str, ...]
     experts: tuple[str, ...] = Field(description="environments it has an expert for")
+    offers: tuple[OfferDTO, ...] = Field(
+        (), description="its logger, environments, exporters, gate checks and commands"
+    )
     reason: str = Field(description="why it did not load; empty where it did")
     traceback: str = Field(description="of what it raised; empty where it raised nothing")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from townlet_train.data.batches import TrajectoryBatch, TrajectoryDataset
+from townlet_train.data.checkpoint import task_of
 from townlet_train.data.dataset import (
     Demonstrations,
     FrameBatch,
@@ -80,9 +81,9 @@ class ReplayDatasetService:
         return replay.headers[0].facts.env_id
 
     def check_env(self, path: Path, env: str) -> str | None:
-        """As `env_id`; raises `UsageError` when it says another environment than `env`."""
+        """As `env_id`; raises `UsageError` when it says another environment than `env`, whatever is before a colon."""
         recorded = self.env_id(path)
-        if recorded is not None and recorded != env:
+        if recorded is not None and task_of(recorded) != task_of(env):
             raise UsageError(
                 f"{path} was recorded in environment {recorded!r}, the config says {env!r}. Pass --env {recorded}."
             )

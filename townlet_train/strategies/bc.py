@@ -88,7 +88,7 @@ class BCStrategy:
             val_fraction=self.params.val_fraction,
             rng=context.rng,
         )
-        epochs = self._train(learner, partial(self._save, learner, manifest, context), context)
+        epochs = self._train(learner, partial(self._save, learner, manifest, recorded, context), context)
         comparison = Comparison()
         if self.params.evaluate and recorded is not None:
             comparison = self._compare(checkpoint_path(context, learner.best), context)
@@ -127,14 +127,21 @@ class BCStrategy:
             raise Interrupted(f"{stop} The {what} is {saved}.") from stop
         return epochs
 
-    def _save(self, learner: BCLearner, manifest: Path, context: TrainingContext, clone: Clone) -> Path:
-        """Write a clone as checkpoint_<frames learned from>.zip."""
+    def _save(
+        self,
+        learner: BCLearner,
+        manifest: Path,
+        recorded: str | None,
+        context: TrainingContext,
+        clone: Clone,
+    ) -> Path:
+        """Write a clone as checkpoint_<frames learned from>.zip, of the environment it saw."""
         path = checkpoint_path(context, clone)
         learner.save(
             clone,
             path,
             algorithm=self.name,
-            env_id=context.config.env,
+            env_id=recorded or context.config.env,
             manifest=manifest,
             config_hash=context.config_hash,
             seed=context.seed,

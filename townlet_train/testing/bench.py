@@ -24,6 +24,7 @@ from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.errors import Interrupted, PluginError, TorchNotAvailableError, TownletTrainError
 from townlet_train.orchestrator import TrainingOrchestrator
 from townlet_train.plan import build_params
+from townlet_train.policies.experts import find_expert
 from townlet_train.registry import PluginPolicy, Registry, StrategyRecord, discover
 from townlet_train.results import TrainingResultDTO
 
@@ -247,7 +248,7 @@ class Bench:
         assert self.registry is not None
         rollout = self.config.rollout.model_copy(update=RECORDING)
         config = self.config.model_copy(update={"rollout": rollout})
-        policy = "expert" if self.config.env in self.registry.experts else "random"
+        policy = "expert" if find_expert(self.config.env, self.registry.experts) else "random"
         target = self.folder / "demonstrations"
         try:
             TrainingOrchestrator(config, registry=self.registry).capture_rollout(target, policy=policy)

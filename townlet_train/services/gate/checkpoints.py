@@ -86,14 +86,17 @@ def evaluate_pair(
     *,
     report: Report = lambda done, total: None,
     experts: Experts = EXPERTS,
+    checks: GateChecks = NO_CHECKS,
 ) -> tuple[Measured, Measured]:
     """Candidate and release measured on the same seeds of the gate's block; `judge` says what follows.
+
+    A candidate that one of `checks` objects to is not played; that it failed is among what was measured.
 
     Raises:
         CheckpointError: as `gate_checkpoints`.
     """
     with closing(build_env(config, min(config.gate.episodes, MOST_ENVS), n_workers=None)) as env:
-        ours, theirs = _candidate(candidate, env, config), _release(release, env, config, experts)
+        ours, theirs = _candidate(candidate, env, config, checks), _release(release, env, config, experts)
         seeds = block_seeds(config.gate)
         first = _unplayed(ours, env) if ours.problems else measure(ours, env, seeds, _part(0, 2, report))
         return first, measure(theirs, env, seeds, _part(1, 2, report))
