@@ -358,9 +358,9 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(DataError, match="is a store of ticks; expected samples"):
         export_minari(tmp_path / "store", "town/other-v0")
     for name in ("no name!", "town/versionless", "../elsewhere-v0"):
-        with pytest.raises(UsageError, match=r"is no name of a Minari dataset; expected one with a version"):
+        with pytest.raises(UsageError, match=r"is no name of a Minari dataset; expected letters, digits"):
             export_minari(tmp_path / "capture", name)
-        with pytest.raises(UsageError, match=r"is no name of a Minari dataset; expected one with a version"):
+        with pytest.raises(UsageError, match=r"is no name of a Minari dataset; expected letters, digits"):
             import_minari(name, tmp_path / "x")
     assert main(["minari", "import", "gone-v0", "--output", str(tmp_path / "x")]) == ExitCode.USAGE
     assert "no Minari dataset 'gone-v0' on this machine. Known: town/counted-v0" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from townlet_train.data.dataset import (
     load_demonstrations,
     stream_batches,
 )
+from townlet_train.data.landing import check_file
 from townlet_train.data.layout import describe_features
 from townlet_train.data.manifest import (
     SUFFIX,
@@ -235,8 +236,7 @@ class ReplayDatasetService:
         stem = source.name.removesuffix(SUFFIX).removesuffix(".json")
         paths = {name: (output or source.parent) / f"{stem}_{name}.json" for name in ("train", "held_out")}
         for target in paths.values():
-            if target.exists() and not overwrite:
-                raise UsageError(f"{target} exists. Choose another --output or pass --overwrite.")
+            check_file(target, overwrite=overwrite)
         replay = open_replay(source)
         survey = Survey()
         episode_of: dict[str, int] = {}  # the episode each sample is part of

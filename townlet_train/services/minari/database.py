@@ -26,7 +26,8 @@ def path_of(minari: Any, dataset_id: str) -> Path:
         minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"{dataset_id!r} is no name of a Minari dataset; expected one with a version, e.g. town/expert-v0."
+            f"{dataset_id!r} is no name of a Minari dataset; expected letters, digits, - and _, and a version, e.g. "
+            f"town/expert-v0."
         ) from error
     try:
         return Path(minari.storage.get_dataset_path(dataset_id))
