@@ -303,7 +303,7 @@ def test_what_cannot_be_merged_or_converted_is_refused_and_leaves_nothing(tmp_pa
         merge_recordings([tmp_path / "store", tmp_path / "longer"], out)
     with pytest.raises(UsageError, match=r"is a store and .* holds samples"):
         merge_recordings([tmp_path / "store", tmp_path / "samples"], out)
-    with pytest.raises(UsageError, match="expected two or more, each once"):
+    with pytest.raises(UsageError, match=r"store is named more than once; expected recordings that differ"):
         merge_recordings([tmp_path / "store", tmp_path / "store"], out)
     with pytest.raises(DataError, match="is no capture of townlet-train"):
         merge_recordings([foreign, tmp_path / "samples"], out)
@@ -321,11 +321,18 @@ def test_what_cannot_be_merged_or_converted_is_refused_and_leaves_nothing(tmp_pa
 BAD = {
     "no recording": (["replay", "stats", "nowhere"], ExitCode.USAGE, "nowhere does not exist"),
     "no held-out one": (["replay", "stats", "c", "--held-out", "x"], ExitCode.USAGE, "x does not exist"),
-    "no store": (["replay", "convert", "c", "--output", "o"], ExitCode.USAGE, "Missing option '--store'"),
+    "no store": (
+        ["replay", "convert", "c", "--output", "o"], ExitCode.USAGE,
+        "Error: Missing option '--store'. Choose from: npz, memmap. See: townlet-train replay convert --help\n",
+    ),
     "another store": (
         ["replay", "convert", "c", "--output", "o", "--store", "hdf5"], ExitCode.USAGE, "'hdf5'",
     ),
-    "only one": (["replay", "merge", "c", "--output", "o"], ExitCode.USAGE, "1 recordings were named"),
+    "only one": (["replay", "merge", "c", "--output", "o"], ExitCode.USAGE, "One recording was named"),
+    "twice the same": (
+        ["replay", "merge", "c", "c/rollout_sample_manifest.json", "--output", "o"], ExitCode.USAGE,
+        "c is named more than once",
+    ),
     "no manifest": (["replay", "stats", "empty"], ExitCode.FAILED, "holds no *_manifest.json"),
 }  # fmt: skip
 

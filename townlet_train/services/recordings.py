@@ -123,8 +123,14 @@ def merge_recordings(paths: Sequence[Path], output: Path, *, overwrite: bool = F
     """
     service = ReplayDatasetService()
     sources = [service.resolve_manifest(path) for path in paths]
-    if len({source.resolve() for source in sources}) < max(len(paths), 2):
-        raise UsageError(f"{len(paths)} recordings were named; expected two or more, each once.")
+    if len(sources) < 2:
+        raise UsageError("One recording was named; expected two or more to merge.")
+    resolved = [source.resolve() for source in sources]
+    for path, source in zip(paths, resolved, strict=True):
+        if resolved.count(source) > 1:
+            raise UsageError(
+                f"{path} is named more than once; expected recordings that differ. Leave one out."
+            )
     replays = [open_replay(source) for source in sources]
     stores = [replay for replay in replays if isinstance(replay, Store)]
     samples = [replay for replay in replays if isinstance(replay, SampleReplay)]
