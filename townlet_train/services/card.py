@@ -73,7 +73,7 @@ def write_card(path: Path, output: Path | None, *, overwrite: bool = False) -> C
         output=None if output is None else str(output),
         markdown=markdown,
         not_recorded=(*empty, *missing),
-        warnings=tuple(warnings),
+        warnings=(*run.damage.values(), *warnings),
     )
 
 
