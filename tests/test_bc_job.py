@@ -106,6 +106,24 @@ def test_a_dry_run_looks_and_touches_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_clone_is_trained_in_the_environment_of_its_recording_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = ["--towns", "4", "--ticks", "100", "--output", "poles"]
+    assert main(["rollout", "capture", "--env", "CartPole-v1", *size]) in (0, 1)
+    asked = ["bc", "--manifest", "poles", "--n-epochs", "1", "--no-evaluate"]
+    assert main([*asked, "--output-dir", "run"]) in (0, 1)
+    document = json.loads(Path("run/run.json").read_text())
+    assert (document["config"]["env"], document["origin"]["env"]) == ("CartPole-v1", "poles")
+    assert load_checkpoint(Path("run/bc_seed42_model.zip")).info.env_id == "CartPole-v1"
+    capsys.readouterr()
+    for named in (["--env", "town"], ["--set", "env=town"]):
+        assert main([*asked, *named, "--output-dir", "other"]) == 3
+        assert "was recorded in environment 'CartPole-v1', the config says 'town'" in capsys.readouterr().err
+    assert not Path("other").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -75,3 +75,8 @@ def test_an_unknown_name_is_told_with_the_known_ones(name: str, known: list[str]
 def test_a_suggestion_needs_a_likeness() -> None:
     assert suggestion("learning_rat", ["learning_rate", "seed"]) == " Did you mean 'learning_rate'?"
     assert suggestion("q", ["learning_rate", "seed"]) == ""
+
+
+def test_a_suggestion_is_found_in_any_case() -> None:
+    assert suggestion("ONNX", ["npz", "onnx"]) == " Did you mean 'onnx'?"
+    assert suggestion("evaluationdto", ["EvaluationDTO", "run"]) == " Did you mean 'EvaluationDTO'?"

@@ -186,7 +186,7 @@ BAD = {
     "a directory": (
         ["policy.zip", "--format", "npz", "--output", "."],
         ExitCode.USAGE,
-        "exists. Choose another",
+        "is a directory; expected a file to write",
     ),
 }
 

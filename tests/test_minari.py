@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from tests import recordings
 from townlet_train.cli import main
+from townlet_train.config import RunConfig
 from townlet_train.data.replay import SampleReplay, open_replay
 from townlet_train.data.storage import Sample
+from townlet_train.data.trajectory import Trajectory
 from townlet_train.errors import DataError, ExitCode, UsageError
 from townlet_train.services.minari import export_minari, import_minari
+from townlet_train.services.recordings import recording_stats
 from townlet_train.services.replay import ReplayDatasetService
+from townlet_train.services.rollout import capture_as_configured
 
 pytest.importorskip("h5py")
 minari = pytest.importorskip("minari")
@@ -33,7 +41,11 @@ def own_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dataset_of(
-    name: str, observation: spaces.Space[Any], action: spaces.Space[Any], *, seeds: bool = True
+    name: str,
+    observation: spaces.Space[Any],
+    action: spaces.Space[Any],
+    *,
+    seeds: tuple[int | None, int | None] = (40, 41),
 ) -> Any:
     """Two episodes of 4 and 6 random steps; the first ends, the second is cut."""
     observation.seed(1)
@@ -46,8 +58,10 @@ def dataset_of(
             seen = {key: np.stack([each[key] for each in seen]) for key in observation}  # type: ignore[assignment]
         buffers.append(
             minari.data_collector.EpisodeBuffer(
-                seed=40 + number if seeds else None,
-                observations=seen if isinstance(seen, dict) else np.stack(seen),
+                seed=seeds[number],
+                observations=np.stack(seen)
+                if isinstance(observation, spaces.Box | spaces.Discrete)
+                else seen,
                 actions=np.stack([action.sample() for _ in range(length)]),
                 rewards=np.arange(length, dtype=np.float64),
                 terminations=last & (number == 0),
@@ -92,16 +106,82 @@ def test_a_dataset_becomes_demonstrations_frame_for_frame(tmp_path: Path, kind: 
     assert (loaded.n_episodes, loaded.seeds, loaded.warnings) == (2, (40, 41), ())
 
 
-def test_episodes_without_seeds_are_counted_one_by_one(tmp_path: Path) -> None:
-    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4), seeds=False)
+LARGEST = 2**64 - 1  # Minari seeds episodes with 64 random bits where nobody says
+
+
+@pytest.mark.parametrize(
+    ("seeds", "known"), [((None, None), ()), ((7, 7), (7,)), ((LARGEST, None), (LARGEST,))]
+)
+def test_an_episode_stays_one_whatever_its_seed(
+    tmp_path: Path, seeds: tuple[int | None, int | None], known: tuple[int, ...]
+) -> None:
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4), seeds=seeds)
     import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
     loaded = ReplayDatasetService().load(tmp_path / "recording")
-    assert (loaded.n_episodes, loaded.seeds) == (2, ())
+    assert (loaded.n_episodes, loaded.seeds, loaded.warnings) == (2, known, ())
+    found = recording_stats(tmp_path / "recording", per_episode=True)
+    assert [(row.frames, row.episode_return) for row in found.per_episode] == [(4, 6), (6, 15)]
+    parts = ReplayDatasetService().split(tmp_path / "recording", fraction=0.5, seed=1)
+    assert recording_stats(Path(parts.train), held_out=Path(parts.held_out)).shared_episodes == 0
 
 
-def test_vectors_as_actions_are_refused(tmp_path: Path) -> None:
-    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Box(-1, 1, (2,), np.float32))
-    with pytest.raises(DataError, match=r"actions of made/up-v0 are Box.*recordings hold indices"):
+REFUSED: dict[str, tuple[spaces.Space[Any], spaces.Space[Any], str]] = {
+    "vectors": (
+        OBSERVATIONS["box"][0], spaces.Box(-1, 1, (2,), np.float32),
+        r"actions of made/up-v0 are Box.*recordings hold indices",
+    ),
+    "several choices": (
+        OBSERVATIONS["box"][0], spaces.MultiDiscrete([2, 3]),
+        r"actions of made/up-v0 are MultiDiscrete.*recordings hold indices",
+    ),
+    "pairs": (
+        OBSERVATIONS["box"][0], spaces.MultiBinary(2),
+        r"actions of made/up-v0 are MultiBinary.*recordings hold indices",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_recorded_is_refused_and_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    observation, action, sentence = REFUSED[kind]
+    dataset_of("made/up-v0", observation, action)
+    with pytest.raises(DataError, match=sentence):
+        import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
+    assert not (tmp_path / "recording").exists()
+
+
+def torn(data: Path) -> None:
+    (data / "main_data.hdf5").write_bytes((data / "main_data.hdf5").read_bytes()[:4000])
+
+
+def with_nan(data: Path) -> None:
+    import h5py
+
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        file["episode_1/observations"][2, 0] = np.nan
+
+
+def with_a_fifth_action(data: Path) -> None:
+    import h5py
+
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        file["episode_1/actions"][0] = 4
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (torn, r"made/up-v0 cannot be read to its end: .*Get or make it again"),
+        (with_nan, "made/up-v0, episode 1: it has observations or rewards that are NaN"),
+        (with_a_fifth_action, "made/up-v0, episode 1: it has actions outside the 4 of its space"),
+    ],
+)
+def test_a_damaged_dataset_is_refused_in_a_sentence(
+    tmp_path: Path, harm: Callable[[Path], None], sentence: str
+) -> None:
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4))
+    harm(tmp_path / "minari/made/up-v0/data")
+    with pytest.raises(DataError, match=sentence):
         import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
     assert not (tmp_path / "recording").exists()
 
@@ -127,34 +207,87 @@ def test_a_capture_becomes_a_dataset_that_minari_lists_and_reads(tmp_path: Path)
     assert "town/counted-v0" in minari.list_local_datasets()
     dataset = minari.load_dataset("town/counted-v0")
     assert (dataset.total_episodes, dataset.total_steps) == (exported.episodes, exported.frames)
-    replay = open_replay(tmp_path / "capture")
-    assert isinstance(replay, SampleReplay)
-    lives = [sample.trajectory for sample in replay.samples() if sample.trajectory.n_steps > 1]
-    assert exported.frames + exported.left_out == 48
+    lives = lives_of(tmp_path / "capture")
+    assert (exported.frames, exported.left_out) == (
+        44,
+        4,
+    )  # what was seen at a death in mid-episode nobody says
     for episode, life in zip(dataset.iterate_episodes(), lives, strict=True):
-        np.testing.assert_array_equal(episode.observations, life.features)
-        np.testing.assert_array_equal(episode.actions, life.actions[:-1])
-        np.testing.assert_array_equal(episode.rewards, life.rewards[:-1])
+        n_steps = life.n_steps if life.truncated[-1] else life.n_steps - 1
+        assert len(episode.observations) == n_steps + 1
+        np.testing.assert_array_equal(episode.observations[: life.n_steps], life.features)
+        np.testing.assert_array_equal(episode.actions, life.actions[:n_steps])
+        np.testing.assert_array_equal(episode.rewards, life.rewards[:n_steps])
         assert episode.truncations[-1]
         assert all(dataset.observation_space.contains(row) for row in episode.observations)
 
 
-def test_what_was_exported_comes_back_with_its_names_and_masks(tmp_path: Path) -> None:
+def lives_of(recording: Path) -> list[Trajectory]:
+    """Every life of a recording of samples."""
+    replay = open_replay(recording)
+    assert isinstance(replay, SampleReplay)
+    return [sample.trajectory for sample in replay.samples()]
+
+
+def test_an_episode_of_gymnasium_is_exported_to_its_last_observation_and_flag(tmp_path: Path) -> None:
+    capture_cartpole(tmp_path / "capture")
+    export_minari(tmp_path / "capture", "cart/random-v0")
+    env = gymnasium.make("CartPole-v1")
+    whole = 0
+    for episode in minari.load_dataset("cart/random-v0").iterate_episodes():
+        if not episode.terminations[-1]:
+            continue
+        whole += 1
+        env.reset(seed=1)
+        env.unwrapped.state = episode.observations[-2].astype(np.float64)  # type: ignore[attr-defined]
+        seen, _, ended, _, _ = env.step(episode.actions[-1])
+        assert ended
+        np.testing.assert_allclose(episode.observations[-1], seen, rtol=1e-5)
+    assert whole > 5
+
+
+def capture_cartpole(output: Path) -> None:
+    """300 ticks of two CartPoles, whose episodes take about 20."""
+    config = RunConfig.model_validate({"env": "CartPole-v1", "rollout": {"ticks": 300, "towns": 2}})
+    capture_as_configured(config, output=output, policy="random")
+
+
+def test_a_round_trip_keeps_every_episode_its_return_seed_and_ends(tmp_path: Path) -> None:
+    capture_cartpole(tmp_path / "capture")
+    exported = export_minari(tmp_path / "capture", "cart/random-v0")
+    import_minari("cart/random-v0", tmp_path / "again")
+    first, again = (recording_stats(tmp_path / name, per_episode=True) for name in ("capture", "again"))
+    assert exported.left_out == first.frames - again.frames == first.cut_off == again.cut_off == 2
+    whole = [[row for row in found.per_episode if not row.cut_off] for found in (first, again)]
+    assert whole[0] == whole[1]
+    assert first.return_quantiles == again.return_quantiles
+    lives = zip(lives_of(tmp_path / "capture"), lives_of(tmp_path / "again"), strict=True)
+    for one, other in ((one, other) for one, other in lives if one.ended[-1]):
+        assert one.final_features is not None
+        assert other.final_features is not None
+        np.testing.assert_array_equal(one.final_features, other.final_features)
+        assert (one.terminated[-1], one.truncated[-1]) == (other.terminated[-1], other.truncated[-1])
+
+
+def test_lives_of_one_town_episode_belong_together_after_a_round_trip(tmp_path: Path) -> None:
     recordings.capture(tmp_path / "capture")
     export_minari(tmp_path / "capture", "town/counted-v0")
     import_minari("town/counted-v0", tmp_path / "again")
     first, again = (
         ReplayDatasetService().load(tmp_path / name, with_maps=False) for name in ("capture", "again")
     )
-    assert (again.feature_names, again.action_names, again.seeds) == (
+    assert (again.feature_names, again.action_names, again.seeds, again.n_episodes) == (
         first.feature_names,
         first.action_names,
         first.seeds,
+        first.n_episodes,
     )
     rows = {
         row.tobytes() + mask.tobytes() for row, mask in zip(first.features, first.action_mask, strict=True)
     }
-    assert {r.tobytes() + m.tobytes() for r, m in zip(again.features, again.action_mask, strict=True)} <= rows
+    found = {r.tobytes() + m.tobytes() for r, m in zip(again.features, again.action_mask, strict=True)}
+    assert found <= rows
+    assert len(again) == 44
 
 
 def test_many_episodes_are_written_a_few_at_a_time(tmp_path: Path) -> None:
@@ -173,15 +306,47 @@ def test_an_export_that_ends_early_leaves_no_dataset(
 
     def ending(replay: SampleReplay) -> Iterator[Sample]:
         yield from islice(whole(replay), 150)
-        assert "town/long-v0" in minari.list_local_datasets()
+        assert any((tmp_path / "minari/town").glob(".long-v0.*.partial/data/main_data.hdf5"))
         raise end
 
     monkeypatch.setattr(SampleReplay, "samples", ending)
     with pytest.raises((KeyboardInterrupt, DataError)):
         export_minari(tmp_path / "capture", "town/long-v0")
     assert not minari.list_local_datasets()
+    assert not [*(tmp_path / "minari/town").iterdir()]
     monkeypatch.setattr(SampleReplay, "samples", whole)
     assert export_minari(tmp_path / "capture", "town/long-v0").episodes > 128
+
+
+KILLED = """
+import os, signal, sys
+from itertools import islice
+from pathlib import Path
+from townlet_train.data.replay import SampleReplay
+from townlet_train.services.minari import export_minari
+
+whole = SampleReplay.samples
+
+def killed(replay):
+    yield from islice(whole(replay), 150)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+SampleReplay.samples = killed
+export_minari(Path(sys.argv[1]), "town/long-v0")
+"""
+
+
+def test_a_killed_export_leaves_nothing_that_lists_and_the_next_one_names_what_it_left(
+    tmp_path: Path,
+) -> None:
+    recordings.capture(tmp_path / "capture", ticks=120, seeds=tuple(range(6)))
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "capture")], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert any((tmp_path / "minari/town").glob(".long-v0.*.partial/data/main_data.hdf5"))
+    assert not minari.list_local_datasets()
+    exported = export_minari(tmp_path / "capture", "town/long-v0")
+    assert minari.load_dataset("town/long-v0").total_episodes == exported.episodes > 128
+    assert "was left by a capture that was killed; delete it." in exported.warnings[-1]
 
 
 def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,8 +357,11 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.Captu
         export_minari(tmp_path / "capture", "town/counted-v0")
     with pytest.raises(DataError, match="is a store of ticks; expected samples"):
         export_minari(tmp_path / "store", "town/other-v0")
-    with pytest.raises(UsageError, match="is no name of a Minari dataset"):
-        export_minari(tmp_path / "capture", "no name!")
+    for name in ("no name!", "town/versionless", "../elsewhere-v0"):
+        with pytest.raises(UsageError, match=r"is no name of a Minari dataset; expected letters, digits"):
+            export_minari(tmp_path / "capture", name)
+        with pytest.raises(UsageError, match=r"is no name of a Minari dataset; expected letters, digits"):
+            import_minari(name, tmp_path / "x")
     assert main(["minari", "import", "gone-v0", "--output", str(tmp_path / "x")]) == ExitCode.USAGE
     assert "no Minari dataset 'gone-v0' on this machine. Known: town/counted-v0" in capsys.readouterr().err
     assert main(["minari", "export", str(tmp_path / "nowhere"), "--dataset", "a-v0"]) == ExitCode.USAGE
@@ -205,7 +373,6 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.torch
 def test_bc_learns_from_an_imported_dataset(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from townlet_train.config import RunConfig
     from townlet_train.orchestrator import run_strategy
 
     dataset_of("made/up-v0", spaces.Box(-1, 1, (4,), np.float32), spaces.Discrete(2))

@@ -14,7 +14,7 @@ from townlet_train.cli import main
 from townlet_train.data.fingerprints import count_repeats
 from townlet_train.data.layout import Layout
 from townlet_train.data.plan import CapturePlan
-from townlet_train.data.replay import open_replay
+from townlet_train.data.replay import SampleReplay, open_replay
 from townlet_train.data.store_writer import StoreWriter
 from townlet_train.errors import DataError, ExitCode, UsageError
 from townlet_train.services.recordings import convert_recording, merge_recordings, recording_stats
@@ -47,7 +47,9 @@ def wide_store(directory: Path, n_frames: int, *, alike: bool = False) -> Path:
         )
         cut = np.full(shape, (tick + 1) % EPISODE_TICKS == 0)
         rewards = np.ones(shape, np.float32)
-        writer.append_outcome(rewards=rewards, terminated=np.zeros_like(cut), truncated=cut)
+        writer.append_outcome(
+            rewards=rewards, terminated=np.zeros_like(cut), truncated=cut, final_features={}
+        )
     about = {
         "env_id": "made-up", "policy": "dice", "ticks": n_ticks, "n_envs": N_ENVS, "n_agents": N_AGENTS,
         "feature_names": list(layout.feature_names), "action_names": list(layout.action_names),
@@ -125,9 +127,91 @@ def test_stats_are_those_of_the_frames(tmp_path: Path, store: str) -> None:
     assert sum(row.frames for row in found.per_episode) == 48
     returns = [row.episode_return for row in found.per_episode]
     assert found.return_quantiles["0.5"] == pytest.approx(float(np.median(returns)))
-    assert (found.non_finite, found.mask_violations) == ({}, 0)
+    assert (found.non_finite, found.mask_violations, found.cut_off) == ({}, 0, 0)
     spread = np.ptp(loaded.features, axis=0)
     assert len(found.constant) == int(np.count_nonzero(spread == 0))
+
+
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_fragments_that_the_end_of_a_capture_cut_off_are_counted_apart(tmp_path: Path, store: str) -> None:
+    recordings.capture(tmp_path / "whole", store=store)
+    recordings.capture(tmp_path / "cut", store=store, ticks=15)
+    whole, cut = (recording_stats(tmp_path / name, per_episode=True) for name in ("whole", "cut"))
+    assert (whole.episodes, whole.cut_off, cut.episodes, cut.cut_off) == (4, 0, 6, 2)
+    assert cut.return_quantiles == whole.return_quantiles
+    assert (cut.episode_frames_min, cut.episode_frames_max) == (12, 12)
+    assert sorted(row.frames for row in cut.per_episode if row.cut_off) == [6, 6]
+    told = ReplayDatasetService().inspect(tmp_path / "cut")
+    assert (told.episodes, told.cut_off, told.episode_return_mean) == (6, 2, 6)
+
+
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_a_recording_without_a_whole_episode_has_no_returns(tmp_path: Path, store: str) -> None:
+    recordings.capture(tmp_path / "capture", store=store, ticks=4)
+    found = recording_stats(tmp_path / "capture")
+    assert (found.episodes, found.cut_off, found.return_quantiles) == (2, 2, {})
+    assert (found.episode_frames_min, found.episode_frames_max) == (None, None)
+    told = ReplayDatasetService().inspect(tmp_path / "capture")
+    assert (told.episode_return_mean, told.episode_return_max, told.frames) == (None, None, 16)
+
+
+def test_merged_captures_of_equal_seeds_keep_their_episodes_apart(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        recordings.capture(tmp_path / name)
+    merged = merge_recordings([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    one, both = (recording_stats(tmp_path / name) for name in ("one", "both"))
+    assert (merged.episodes, both.episodes) == (8, 8)
+    assert both.return_quantiles == one.return_quantiles
+
+
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_what_was_seen_last_outlives_conversion_merge_and_split(tmp_path: Path, store: str) -> None:
+    recordings.capture(tmp_path / "one", store=store, ticks=15)
+    recordings.capture(tmp_path / "two", store=store, ticks=15, seeds=(7,))
+    merge_recordings([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    part = Path(ReplayDatasetService().split(tmp_path / "both", fraction=0.4, seed=1).train)
+    if store == "memmap":
+        assert [*open_replay(part).check_sums()] == []
+        convert_recording(tmp_path / "both", tmp_path / "npz", "npz")
+        part = tmp_path / "npz"
+    replay = open_replay(part)
+    assert isinstance(replay, SampleReplay)
+    lives = [sample.trajectory for sample in replay.samples()]
+    assert any(life.truncated[-1] for life in lives)
+    for life in lives:
+        assert (life.final_features is not None) == bool(life.truncated[-1])
+        if life.final_features is not None:
+            assert life.final_features[0] == 6  # the tick an episode is over
+            np.testing.assert_array_equal(life.final_features[1:3], life.features[-1][1:3])
+
+
+def test_a_damaged_array_of_what_was_seen_last_is_told(tmp_path: Path) -> None:
+    recordings.capture(tmp_path / "capture", store="memmap")
+    array = np.lib.format.open_memmap(tmp_path / "capture/final_features.npy", "r+")
+    array[0, 0, 0] = 99
+    array.flush()
+    [problem] = ReplayDatasetService().validate(tmp_path / "capture").problems
+    assert "final_features.npy: the bytes are not those that were captured" in problem.problem
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        ({"shape": [4, 2, 4]}, r"holds float32 \(4, 2, 5\); the manifest says <f4 \(4, 2, 4\)"),
+        ({"episodes": [0, 1, 2]}, r"holds float32 \(4, 2, 5\); expected float32 \(3, 2, 5\)"),
+        ({"episodes": [0, 1, 2, 9]}, "`final_features` names episode 9 of 4"),
+        ({"file": "gone.npy"}, "'final_features' is missing"),
+    ],
+)
+def test_a_manifest_that_is_wrong_about_what_was_seen_last_is_refused(
+    tmp_path: Path, harm: dict[str, object], sentence: str
+) -> None:
+    path = Path(recordings.capture(tmp_path / "capture", store="memmap").manifest)
+    document = json.loads(path.read_text())
+    document["final_features"] |= harm
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=sentence):
+        open_replay(path)
 
 
 def test_values_that_are_not_finite_are_told_by_feature(tmp_path: Path) -> None:
@@ -219,7 +303,7 @@ def test_what_cannot_be_merged_or_converted_is_refused_and_leaves_nothing(tmp_pa
         merge_recordings([tmp_path / "store", tmp_path / "longer"], out)
     with pytest.raises(UsageError, match=r"is a store and .* holds samples"):
         merge_recordings([tmp_path / "store", tmp_path / "samples"], out)
-    with pytest.raises(UsageError, match="expected two or more, each once"):
+    with pytest.raises(UsageError, match=r"store is named more than once; expected recordings that differ"):
         merge_recordings([tmp_path / "store", tmp_path / "store"], out)
     with pytest.raises(DataError, match="is no capture of townlet-train"):
         merge_recordings([foreign, tmp_path / "samples"], out)
@@ -237,11 +321,18 @@ def test_what_cannot_be_merged_or_converted_is_refused_and_leaves_nothing(tmp_pa
 BAD = {
     "no recording": (["replay", "stats", "nowhere"], ExitCode.USAGE, "nowhere does not exist"),
     "no held-out one": (["replay", "stats", "c", "--held-out", "x"], ExitCode.USAGE, "x does not exist"),
-    "no store": (["replay", "convert", "c", "--output", "o"], ExitCode.USAGE, "Missing option '--store'"),
+    "no store": (
+        ["replay", "convert", "c", "--output", "o"], ExitCode.USAGE,
+        "Error: Missing option '--store'. Choose from: npz, memmap. See: townlet-train replay convert --help\n",
+    ),
     "another store": (
         ["replay", "convert", "c", "--output", "o", "--store", "hdf5"], ExitCode.USAGE, "'hdf5'",
     ),
-    "only one": (["replay", "merge", "c", "--output", "o"], ExitCode.USAGE, "1 recordings were named"),
+    "only one": (["replay", "merge", "c", "--output", "o"], ExitCode.USAGE, "One recording was named"),
+    "twice the same": (
+        ["replay", "merge", "c", "c/rollout_sample_manifest.json", "--output", "o"], ExitCode.USAGE,
+        "c is named more than once",
+    ),
     "no manifest": (["replay", "stats", "empty"], ExitCode.FAILED, "holds no *_manifest.json"),
 }  # fmt: skip
 

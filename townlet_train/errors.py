@@ -166,5 +166,6 @@ TORCH_INSTALL = "pip install 'townlet-train[torch]'"
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' for the closest known name, or an empty string when none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    spelt = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), list(spelt), n=1, cutoff=0.6)
+    return f" Did you mean {spelt[close[0]]!r}?" if close else ""

@@ -23,6 +23,7 @@ from townlet_train.errors import StorageError
 
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 REFUSALS |= {errno.ENOTDIR, errno.EEXIST}  # a file stands where a directory is needed
+REFUSALS |= {errno.ENAMETOOLONG}
 PARTIAL = ".partial"  # how the name of what is not whole ends
 _PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 REPLACED = ".replaced"  # how the name of a whole directory ends while another takes its place
@@ -45,11 +46,25 @@ def make_folder(path: Path) -> None:
     Raises:
         StorageError: the file system has no room for it, or allows none there.
     """
+    with storing(path), _told_of(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `StorageError` where nothing can be written in a directory that is there."""
+    with storing(folder), _told_of(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Tell as `StorageError` that nothing can be made in a folder which is there, or that is no folder."""
     try:
-        with storing(path):
-            path.mkdir(parents=True, exist_ok=True)
+        yield
     except FileNotFoundError as error:  # of file systems that the operating system makes up, as /proc
         raise StorageError(path, error) from error
+    except FileExistsError as error:
+        raise StorageError(error.filename, NotADirectoryError(errno.ENOTDIR, "Not a directory")) from error
 
 
 @contextmanager
@@ -61,7 +76,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     with storing(target):
         make_folder(target.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
+        with _told_of(target):
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
         os.close(handle)
         partial = Path(name)
         try:
@@ -83,7 +99,8 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """
     with storing(target):
         make_folder(target.parent)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+        with _told_of(target):
+            partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
         replaced = partial.with_suffix(REPLACED)
         try:
             yield partial

@@ -120,7 +120,7 @@ class TrainingOrchestrator:
         plan = plan_run(self.config, self.origin, chosen, params, run_dir, resume_from, fork=fork)
         with self._named(name):
             strategy = self.build_strategy(name, plan.params)
-        details = plan.describe(strategy, self.origin)
+        details = plan.describe(strategy)
         context = TrainingContext(
             config=plan.config,
             services=self._services(plan.config).with_promotion(_promotion_dir(plan.params)),

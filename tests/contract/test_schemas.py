@@ -25,7 +25,7 @@ from townlet_train.services.recorded import show_run
 from townlet_train.services.recordings import recording_stats
 from townlet_train.services.replay import ReplayDatasetService
 from townlet_train.services.rolling import read_log
-from townlet_train.services.schemas import FILES, documents, schema_of
+from townlet_train.services.schemas import FILES, PRINTED_BY, documents, schema_of
 
 RENEW = "python -m tests.golden_files"
 
@@ -54,13 +54,13 @@ def test_a_result_of_any_version_loads_with_every_value_it_has(path: Path) -> No
     assert holds(loaded.model_dump(mode="json"), document)
 
 
-def holds(loaded: Any, written: Any) -> bool:
-    """Whether a value has all that was written, at any depth; fields may have come since."""
-    if isinstance(written, dict):
-        return all(key in loaded and holds(loaded[key], value) for key, value in written.items())
-    if isinstance(written, list):
-        return len(loaded) == len(written) and all(map(holds, loaded, written))
-    return bool(loaded == written)
+def holds(loaded: Any, document: Any) -> bool:
+    """Whether every value of a document was loaded; what is loaded may have more fields, at any depth."""
+    if isinstance(document, dict):
+        return all(name in loaded and holds(loaded[name], value) for name, value in document.items())
+    if isinstance(document, list):
+        return len(loaded) == len(document) and all(map(holds, loaded, document))
+    return bool(loaded == document)
 
 
 @pytest.mark.parametrize("run", sorted(GOLDEN.glob("run-*")), ids=lambda path: path.name)
@@ -112,6 +112,26 @@ def test_the_command_lists_schemas_and_prints_one(capsys: pytest.CaptureFixture[
     assert {row["name"] for row in listed["schemas"]} == {path.stem for path in tmp_path.iterdir()}
     assert main(["schema", "run"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out) == schema_of("run")
+
+
+@pytest.mark.parametrize("named", ["replay stats", "ReplayStatsDTO", "replaystatsdto", "ReplayStats"])
+def test_a_schema_is_found_by_its_document_and_by_the_command_that_prints_it(
+    named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["schema", *named.split()]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == schema_of("ReplayStatsDTO")
+
+
+def test_a_file_is_found_before_a_result_of_that_name() -> None:
+    assert schema_of("run")["$id"].startswith("townlet-train/run/")
+
+
+def test_every_result_is_printed_by_some_command_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    bases = {"ResultDTO", "TrainingResultDTO", "OnPolicyResultDTO"}
+    assert set(PRINTED_BY.values()) == set(DOCUMENTS) - bases
+    for command in PRINTED_BY:
+        assert main([*command.split(), "--help"]) == ExitCode.OK
+        assert f"townlet-train {command} " in capsys.readouterr().out
 
 
 def test_a_number_may_be_null_and_says_where_it_was_not_finite() -> None:

@@ -142,4 +142,5 @@ def _usage_sentence(error: typer.TyperException) -> str:
             meant = OTHER_NAMES.get(option, "")
             likely = f" Did you mean {meant!r}?" if meant in known else suggestion(option, known)
             return f"No option {option!r} for {path}.{likely} See: {path} --help"
-    return f"{error.format_message().rstrip('.')}. See: {path} --help"
+    sentence = " ".join(error.format_message().split()).rstrip(".,")  # choices come one to a line
+    return f"{sentence}. See: {path} --help"

@@ -13,10 +13,12 @@ from townlet_train.errors import ExitCode, UsageError
 
 app = typer.Typer()
 
+HERE = Path()
+
 Roots = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[DIR]...", help="Directories to search; unset: results/experiments.", show_default=False
+        metavar="[DIR]...", help="Directories to search; unset: the working directory.", show_default=False
     ),
 ]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
@@ -34,7 +36,7 @@ def list_runs(
     """List every run below some directories: status, steps, return, size."""
     from townlet_train.services import recorded
 
-    return emit(recorded.list_runs(_roots(roots), status=status, env=env), json_output=json_output)
+    return emit(recorded.list_runs(roots or [HERE], status=status, env=env), json_output=json_output)
 
 
 @app.command()
@@ -91,10 +93,4 @@ def gc(
     """
     from townlet_train.services.leftovers import collect_leftovers
 
-    return emit(collect_leftovers(_roots(roots), keep=keep, delete=delete), json_output=json_output)
-
-
-def _roots(given: list[Path] | None) -> list[Path]:
-    from townlet_train.services.runs import EXPERIMENTS
-
-    return given or [EXPERIMENTS]
+    return emit(collect_leftovers(roots or [HERE], keep=keep, delete=delete), json_output=json_output)

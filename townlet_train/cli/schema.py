@@ -13,8 +13,11 @@ from townlet_train.errors import ExitCode, UsageError
 
 
 def command(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Document to describe; unset: list them.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]", help="Document to describe, or the command that prints it; unset: list them."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="Directory to write every schema to, {name}.json each.")
@@ -24,11 +27,11 @@ def command(
     """Print the JSON Schema of a result or a file, or list all that have one."""
     from townlet_train.services.schemas import list_schemas, schema_of
 
-    if name is None:
+    if not words:
         return emit(list_schemas(output), json_output=json_output)
     if output is not None:
         raise UsageError("--output writes every schema. Leave the name out, or redirect standard output.")
     from townlet_train.files import to_json
 
-    write(to_json(schema_of(name), indent=2))
+    write(to_json(schema_of(" ".join(words)), indent=2))
     return ExitCode.OK

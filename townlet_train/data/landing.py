@@ -12,18 +12,34 @@ from filelock import FileLock, Timeout
 
 from townlet_train.data.manifest import SUFFIX, names_of_capture
 from townlet_train.errors import DataError, UsageError
-from townlet_train.files import PARTIAL, REPLACED, beside, restore_replaced
+from townlet_train.files import (
+    PARTIAL,
+    REPLACED,
+    beside,
+    check_writable,
+    make_folder,
+    restore_replaced,
+    storing,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def sole_writer(output: Path) -> Iterator[None]:
-    """Nobody else captures to `output` meanwhile; what a killed capture had set aside there is put back first."""
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output.absolute().parent / f".{output.name}.lock")
+    """Nobody else captures to `output` meanwhile; what a killed capture had set aside there is put back first.
+
+    Raises:
+        UsageError: somebody else does.
+        StorageError: nothing can be written there.
+    """
+    folder = output.absolute().parent
+    make_folder(folder)
+    check_writable(folder)
+    lock = FileLock(folder / f".{output.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        with storing(output):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
             f"Another capture is writing to {output}. Wait for it or choose another --output."
@@ -39,8 +55,9 @@ def sole_writer(output: Path) -> Iterator[None]:
 
 def check_output(output: Path, *, overwrite: bool) -> None:
     """Refuse to write over anything but, when asked to, an earlier capture and nothing beside it."""
-    if not output.exists():
-        return
+    with storing(output):
+        if not output.exists():
+            return
     if not output.is_dir():
         raise UsageError(f"--output {output} is a file; expected a directory to create.")
     content = sorted(output.iterdir())
@@ -59,6 +76,15 @@ def check_output(output: Path, *, overwrite: bool) -> None:
             f"{output} holds {foreign[0]}, which no capture wrote, so --overwrite does not delete it. "
             f"Move it elsewhere or choose another --output."
         )
+
+
+def check_file(output: Path, *, overwrite: bool) -> None:
+    """Refuse to write a file over anything but, when asked to, another file."""
+    with storing(output):
+        if output.is_dir():
+            raise UsageError(f"{output} is a directory; expected a file to write.")
+        if output.exists() and not overwrite:
+            raise UsageError(f"{output} exists. Choose another --output or pass --overwrite.")
 
 
 def check_room(output: Path, n_bytes: int) -> None:

@@ -166,6 +166,7 @@ def names_of_capture(manifest: Path) -> set[str]:
         return set()
     arrays, samples = document.get("arrays"), document.get("samples")
     rows = [
+        document.get("final_features"),
         *(arrays.values() if isinstance(arrays, dict) else ()),
         *(samples if isinstance(samples, list) else ()),
     ]

@@ -26,6 +26,7 @@ from townlet_train.errors import DataError
 Array = NDArray[Any]
 
 READ_BUFFER = 1 << 20
+FINAL_FEATURES = "final_features"
 
 
 def stored_arrays(layout: Layout, *, with_maps: bool) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -63,6 +64,10 @@ class Store:
         self._selected = _selection(path, manifest.selected, len(self.episodes))
         self.records = manifest.arrays
         self._files = {name: _array_file(path, name, row) for name, row in self.records.items()}
+        self.final_record = manifest.final_features
+        self._final = (
+            None if self.final_record is None else _array_file(path, FINAL_FEATURES, self.final_record)
+        )
         self._check_shapes()
 
     @property
@@ -70,6 +75,11 @@ class Store:
         """Agent-ticks of the episodes this manifest selects."""
         chosen = (episode for number, episode in enumerate(self.episodes) if self._selected[number])
         return sum(episode.stop - episode.start for episode in chosen) * int(self.shape[2])
+
+    @property
+    def n_episodes(self) -> int:
+        """Episodes this manifest selects."""
+        return int(self._selected.sum())
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -137,6 +147,15 @@ class Store:
             for stream in streams.values():
                 stream.close()
 
+    def final_features(self) -> dict[int, Array]:
+        """What was seen last, (n_agents, n_features), by number of the episode, of those that it was recorded of."""
+        if self._final is None or self.final_record is None:
+            return {}
+        with self._final.open() as stream:
+            n_rows = self._final.shape[0]
+            rows = self._final.read(stream, self._final.buffer(n_rows), 0, n_rows)
+        return dict(zip(self.final_record.episodes, rows, strict=True))
+
     def _block(
         self, ticks: Mapping[str, Array], episode: NDArray[np.int64], lives: NDArray[np.int64] | None
     ) -> Block:
@@ -164,9 +183,12 @@ class Store:
 
     def check_sums(self) -> Iterator[str]:
         """One sentence for each array whose bytes are not those that were written."""
-        for name, row in self.records.items():
-            if self._files[name].crc32() != row.crc32:
-                yield f"{self._files[name].path}: the bytes are not those that were captured (crc32 differs)."
+        files = [(self._files[name], row) for name, row in self.records.items()]
+        if self._final is not None and self.final_record is not None:
+            files.append((self._final, self.final_record))
+        for file, row in files:
+            if file.crc32() != row.crc32:
+                yield f"{file.path}: the bytes are not those that were captured (crc32 differs)."
 
     def _spans(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each environment the starts of its episodes and their numbers."""
@@ -196,6 +218,18 @@ class Store:
                     f"{file.path} holds {file.dtype} {file.shape}; expected {dtype} {(*self.shape, *tail)}."
                 )
         self._check_episodes()
+        if self._final is not None and self.final_record is not None:
+            numbers = self.final_record.episodes
+            expected = (len(numbers), self.shape[2], len(self.layout.feature_names))
+            if self._final.shape != expected or self._final.dtype != np.dtype("<f4"):
+                raise DataError(
+                    f"{self._final.path} holds {self._final.dtype} {self._final.shape}; expected float32 {expected}."
+                )
+            if max(numbers, default=0) >= len(self.episodes):
+                raise DataError(
+                    f"Manifest {self.path}: `{FINAL_FEATURES}` names episode {max(numbers)} of {len(self.episodes)}, "
+                    f"counted from 0."
+                )
 
     def _check_episodes(self) -> None:
         covered = np.zeros(self.shape[1], np.int64)

@@ -81,7 +81,17 @@ class SampleReplay:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(sorted({key.seed for header in self.headers if (key := header.facts.episode)}))
+        keys = [header.facts.episode for header in self.headers]
+        return tuple(sorted({key.seed for key in keys if key is not None and key.seed is not None}))
+
+    @property
+    def n_episodes(self) -> int:
+        """Town-episodes its samples say they are part of, and samples that do not say."""
+        keys = [
+            (entry.sample.parent, header.facts.episode)
+            for entry, header in zip(self.manifest.entries, self.headers, strict=True)
+        ]
+        return len({key for key in keys if key[1] is not None}) + self.unplaced
 
     @property
     def unplaced(self) -> int:
@@ -136,17 +146,21 @@ class SampleReplay:
 
 
 class _Numbering:
-    """Numbers for episodes: the same for samples of one town-episode, a new one for a sample that does not say."""
+    """Numbers for episodes: the same for samples of one town-episode, a new one for a sample that does not say.
+
+    A capture is a directory, so equal keys in two directories are two episodes.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[EpisodeKey, int] = {}
+        self._known: dict[tuple[Path, EpisodeKey], int] = {}
         self._count = 0
 
     def number(self, sample: Sample) -> int:
-        if sample.episode is not None and sample.episode in self._known:
-            return self._known[sample.episode]
-        if sample.episode is not None:
-            self._known[sample.episode] = self._count
+        key = None if sample.episode is None else (sample.path.parent, sample.episode)
+        if key is not None and key in self._known:
+            return self._known[key]
+        if key is not None:
+            self._known[key] = self._count
         self._count += 1
         return self._count - 1
 

@@ -24,8 +24,9 @@ from townlet_train.data.memmap import Store, stored_arrays
 from townlet_train.data.plan import CapturePlan
 from townlet_train.data.replay import SampleReplay
 from townlet_train.data.sample_writer import SampleWriter
+from townlet_train.data.schema import EpisodeKey
 from townlet_train.data.storage import Sample, SampleHeader
-from townlet_train.data.store_writer import StoreWriter
+from townlet_train.data.store_writer import StoreWriter, write_final_features
 from townlet_train.errors import DataError
 
 Array = NDArray[Any]
@@ -73,10 +74,14 @@ def write_store(replay: SampleReplay, directory: Path, prefix: str) -> Path:
     begins, spans = _placed(replay, about.ticks)
     filled = np.zeros(shape, np.bool_)
     arrays: dict[str, Array] = {}
+    final: dict[tuple[int, int], Array] = {}
     for sample in replay.samples():
         if not arrays:
             arrays = _mapped(directory, layout, shape, with_maps=sample.trajectory.maps is not None)
-        _put(sample, begins, arrays, filled)
+        key, agent = _put(sample, begins, arrays, filled)
+        if sample.trajectory.final_features is not None:
+            unseen = np.full((about.n_agents, len(layout.feature_names)), np.nan, np.float32)
+            final.setdefault((key.env, key.index), unseen)[agent] = sample.trajectory.final_features
     if not filled.all():
         raise DataError(
             f"{replay.path} covers {np.count_nonzero(filled)} of {filled.size} frames of its capture; expected all. "
@@ -88,7 +93,9 @@ def write_store(replay: SampleReplay, directory: Path, prefix: str) -> Path:
     episodes = [asdict(span) | {"complete": bool(ended[span.stop - 1, span.env])} for span in spans]
     rows = {name: _row(directory / f"{name}.npy", array) for name, array in arrays.items()}
     path = directory / f"{prefix}{SUFFIX}"
-    path.write_bytes(encode_manifest(replay.metadata, {"arrays": rows, "episodes": episodes}))
+    seen = {place: rows for place, rows in final.items() if not np.isnan(rows).any()}
+    body = {"arrays": rows, "episodes": episodes, **write_final_features(directory, spans, seen)}
+    path.write_bytes(encode_manifest(replay.metadata, body))
     return path
 
 
@@ -133,12 +140,26 @@ def seeds_of(store: Store) -> list[int]:
 def _written(
     stores: Sequence[Store], writer: SampleWriter | StoreWriter, metadata: Mapping[str, Any]
 ) -> Path:
+    final = _final_features(stores)
     with closing(writer):
-        for tick in _ticks(stores):
+        for number, tick in enumerate(_ticks(stores)):
             decision = {name: tick[name] for name in DECISION if name in tick}
             writer.append_decision(**{"maps": np.zeros(0, np.uint8), **decision})
-            writer.append_outcome(**{name: tick[name] for name in OUTCOME})
+            outcome = {name: tick[name] for name in OUTCOME}
+            writer.append_outcome(**outcome, final_features=final.get(number, {}))
         return writer.finish(metadata)
+
+
+def _final_features(stores: Sequence[Store]) -> dict[int, dict[int, Array]]:
+    """What was seen last, (n_agents, n_features), by the episode's last tick and the number of its environment."""
+    found: dict[int, dict[int, Array]] = defaultdict(dict)
+    n_envs = 0
+    for store in stores:
+        for number, seen in store.final_features().items():
+            span = store.episodes[number]
+            found[span.stop - 1][n_envs + span.env] = seen
+        n_envs += store.shape[1]
+    return found
 
 
 def _ticks(stores: Sequence[Store]) -> Iterator[dict[str, Array]]:
@@ -162,8 +183,10 @@ def _placed(replay: SampleReplay, n_ticks: int) -> tuple[dict[tuple[int, int], i
     seeds: dict[int, int] = {}
     for entry, header in zip(replay.manifest.entries, replay.headers, strict=True):
         key, start = header.facts.episode, _start_tick(header)
-        if key is None or start is None or header.facts.timesteps is None:
-            raise DataError(f"{entry.metadata} does not say which ticks its sample holds. Capture it again.")
+        if key is None or key.seed is None or start is None or header.facts.timesteps is None:
+            raise DataError(
+                f"{entry.metadata} does not say of which seed and ticks its sample is, so it has no place in a store."
+            )
         stop = start + header.facts.timesteps
         lengths[key.env][key.index] = max(lengths[key.env].get(key.index, 0), stop)
         seeds[key.env] = key.seed
@@ -194,8 +217,8 @@ def _put(
     begins: Mapping[tuple[int, int], int],
     arrays: Mapping[str, Array],
     filled: NDArray[np.bool_],
-) -> None:
-    """Write a sample to its place in the arrays."""
+) -> tuple[EpisodeKey, int]:
+    """Write a sample to its place in the arrays; returns its episode and whose life it is."""
     key, agent = sample.episode, AGENT.search(sample.agent_id or "")
     start = sample.metadata["episode"]["start_tick"]
     if key is None or agent is None or int(agent[1]) >= filled.shape[2] or key.env >= filled.shape[1]:
@@ -207,6 +230,7 @@ def _put(
     for name, array in arrays.items():
         array[place] = getattr(sample.trajectory, name)
     filled[place] = True
+    return key, int(agent[1])
 
 
 def _mapped(

@@ -55,19 +55,25 @@ class SampleWriter:
         self._make_room()
         self._put(features=features, maps=maps, action_mask=action_mask, actions=actions)
 
-    def append_outcome(self, *, rewards: Array, terminated: Array, truncated: Array) -> None:
-        """What the step brought; lives that ended with it are written."""
+    def append_outcome(
+        self, *, rewards: Array, terminated: Array, truncated: Array, final_features: Mapping[int, Array]
+    ) -> None:
+        """What the step brought; lives that ended with it are written.
+
+        `final_features` are what was seen after it, (n_agents, n_features) by environment whose episode it ended.
+        """
         self._put(rewards=rewards, terminated=terminated, truncated=truncated)
         self._length += 1
         ending = [self._clock.current(env) for env in range(len(self._starts))]
         self._clock.advance(terminated, truncated)
         for env, agent in np.argwhere(terminated | truncated).tolist():
-            self._write_life(ending[env], agent)
+            seen = final_features.get(env)
+            self._write_life(ending[env], agent, None if seen is None else seen[agent])
 
     def finish(self, metadata: Mapping[str, Any]) -> Path:
         """Write the lives that still run, the metrics and the manifest; returns the manifest's path."""
         for env, agent in np.argwhere(self._starts < self._length).tolist():
-            self._write_life(self._clock.current(env), agent)
+            self._write_life(self._clock.current(env), agent, None)
         self._rows.sort(key=lambda row: str(row["sample"]))
         metrics = {"metadata": metadata, "samples": dict(sorted(self._metrics.items()))}
         self._write(f"{self._plan.prefix}{METRICS_SUFFIX}", _encode(metrics))
@@ -99,14 +105,14 @@ class SampleWriter:
                 name: np.concatenate([array, np.empty_like(array)]) for name, array in self._ticks.items()
             }
 
-    def _write_life(self, span: EpisodeSpan, agent: int) -> None:
+    def _write_life(self, span: EpisodeSpan, agent: int, final_features: Array | None) -> None:
         env = span.env
         rows = slice(int(self._starts[env, agent]), self._length)
         arrays = {name: array[rows, env, agent] for name, array in self._ticks.items()}
         self._starts[env, agent] = self._length
         self._lives[env, agent] += 1
         n_steps = rows.stop - rows.start
-        trajectory = Trajectory(**arrays)
+        trajectory = Trajectory(**arrays, final_features=final_features)
         agent_id = f"seed{span.seed}_agent{agent}"
         name = f"{self._plan.prefix}_{agent_id}_{self._lives[env, agent]:03d}"
         description = describe_sample(

@@ -26,7 +26,7 @@ def _all_different(items: tuple[Any, ...]) -> tuple[Any, ...]:
 MOST = 1 << 40  # more than any recording counts, and few enough for every NumPy integer
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Size = Annotated[int, Field(ge=1, le=MOST)]
-Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # A JSON array is a list; only the tuple itself is lax, what is in it stays strict.
 Listing = Strict(False)
@@ -75,11 +75,18 @@ class ArrayRow(Strictly):
     crc32: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
 
 
+class FinalRow(ArrayRow):
+    """The array of what was seen last, (n_rows, n_agents, n_features), and whose episode each row is of."""
+
+    episodes: Annotated[tuple[Count, ...], Listing, AfterValidator(_all_different)]  # (n_rows,)
+
+
 class StoreManifest(Strictly):
     """The manifest of a large store."""
 
     metadata: CaptureMetadata
     arrays: dict[str, ArrayRow]
+    final_features: FinalRow | None = None  # None in stores that do not hold what was seen last
     episodes: Annotated[tuple[EpisodeRow, ...], Listing, Field(min_length=1)]
     selected: (
         Annotated[tuple[Count, ...], Listing, Field(min_length=1), AfterValidator(_all_different)] | None
@@ -108,7 +115,7 @@ class EpisodeKey(Strictly):
 
     env: Count  # number of the environment within its capture
     index: Count  # number of the episode within that environment
-    seed: Seed  # what the environment was reset with
+    seed: Seed | None  # what the environment was reset with; None where nobody wrote it down
 
 
 class SampleMetadata(Strictly):

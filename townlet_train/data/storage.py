@@ -1,8 +1,8 @@
 """Samples on disk in Townlet's layout: `<stem>.npz` with one trajectory and `<stem>.json` that names its axes.
 
-Beside Townlet's seven arrays we write `action_mask`, `terminated` and `truncated`, which its readers ignore. A scripted
-policy has no log-probabilities and nobody estimated values, yet the layout demands the arrays: they are zeros then, and
-the JSON lists them under `placeholder_arrays`.
+Beside Townlet's seven arrays we write `action_mask`, `terminated`, `truncated` and, of a life that ran to the end of
+its episode, `final_features`, which its readers ignore. A scripted policy has no log-probabilities and nobody estimated
+values, yet the layout demands the arrays: they are zeros then, and the JSON lists them under `placeholder_arrays`.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ def encode_arrays(trajectory: Trajectory, *, compress: bool) -> bytes:
     }
     if trajectory.action_mask is not None:
         arrays["action_mask"] = trajectory.action_mask
+    if trajectory.final_features is not None:
+        arrays["final_features"] = trajectory.final_features
     buffer = io.BytesIO()
     # Level 1: the maps are nearly all zeros, where higher levels cost six times the time for a tenth of the size.
     compression = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
@@ -214,7 +216,7 @@ def _build_trajectory(
     ended = _typed(path, "dones", arrays["dones"], np.bool_)
     terminated = _typed(path, "terminated", arrays.get("terminated", ended), np.bool_)
     truncated = _typed(path, "truncated", arrays.get("truncated", np.zeros_like(ended)), np.bool_)
-    mask = arrays.get("action_mask")
+    mask, final = arrays.get("action_mask"), arrays.get("final_features")
     try:
         trajectory = Trajectory(
             features=_typed(path, "features", features, np.float32),
@@ -232,6 +234,7 @@ def _build_trajectory(
             values=None
             if "value_preds" in placeholders
             else _typed(path, "value_preds", arrays["value_preds"], np.float32),
+            final_features=None if final is None else _typed(path, "final_features", final, np.float32),
         )
     except DataError as error:
         raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from townlet_train.data.episodes import EpisodeClock, EpisodeSpan
 from townlet_train.data.manifest import SUFFIX, encode_manifest
-from townlet_train.data.memmap import stored_arrays
+from townlet_train.data.memmap import FINAL_FEATURES, stored_arrays
 from townlet_train.data.plan import CapturePlan
 from townlet_train.errors import DataError
 
@@ -64,11 +65,15 @@ class ArrayWriter:
 
 
 class StoreWriter:
-    """Appends a capture to a directory, tick by tick, in constant memory; `finish` writes the manifest last."""
+    """Appends a capture to a directory, tick by tick; `finish` writes the manifest last.
+
+    Memory grows with the episodes, of each of which it holds what was seen last, and not with the frames.
+    """
 
     def __init__(self, directory: Path, plan: CapturePlan) -> None:
         self._directory, self._prefix = directory, plan.prefix
         self._clock = EpisodeClock(plan.seeds)
+        self._final: dict[tuple[int, int], Array] = {}  # by environment and number of its episode
         head = (plan.n_steps, plan.n_envs, plan.n_agents)
         self._arrays = {
             name: ArrayWriter(directory / f"{name}.npy", (*head, *tail), dtype)
@@ -88,11 +93,18 @@ class StoreWriter:
         if "maps" in self._arrays:
             self._arrays["maps"].append(maps)
 
-    def append_outcome(self, *, rewards: Array, terminated: Array, truncated: Array) -> None:
-        """What the step brought; (n_envs, n_agents)."""
+    def append_outcome(
+        self, *, rewards: Array, terminated: Array, truncated: Array, final_features: Mapping[int, Array]
+    ) -> None:
+        """What the step brought; (n_envs, n_agents).
+
+        `final_features` are what was seen after it, (n_agents, n_features) by environment whose episode it ended.
+        """
         self._arrays["rewards"].append(rewards)
         self._arrays["terminated"].append(terminated)
         self._arrays["truncated"].append(truncated)
+        for env, seen in final_features.items():
+            self._final[env, self._clock.current(env).index] = seen.copy()
         self._clock.advance(terminated, truncated)
 
     def finish(self, metadata: Mapping[str, Any]) -> Path:
@@ -100,6 +112,7 @@ class StoreWriter:
         body = {
             "arrays": {name: writer.finish() for name, writer in self._arrays.items()},
             "episodes": [asdict(episode) for episode in self.episodes],
+            **write_final_features(self._directory, self.episodes, self._final),
         }
         path = self._directory / f"{self._prefix}{SUFFIX}"
         path.write_bytes(encode_manifest(metadata, body))
@@ -109,6 +122,31 @@ class StoreWriter:
         """Let go of the files, finished or not."""
         for writer in self._arrays.values():
             writer.close()
+
+
+def write_final_features(
+    directory: Path, episodes: Sequence[EpisodeSpan], found: Mapping[tuple[int, int], Array]
+) -> dict[str, Any]:
+    """Write what was seen last, (n_agents, n_features) by environment and number of the episode.
+
+    Returns what the manifest says about it: nothing where nothing was found.
+    """
+    numbers = [number for number, span in enumerate(episodes) if (span.env, span.index) in found]
+    if not numbers:
+        return {}
+    array = np.stack([found[episodes[number].env, episodes[number].index] for number in numbers])
+    content = io.BytesIO()
+    np.lib.format.write_array(content, array.astype("<f4"), version=(1, 0), allow_pickle=False)
+    path = directory / f"{FINAL_FEATURES}.npy"
+    path.write_bytes(content.getbuffer())
+    row = {
+        "file": path.name,
+        "dtype": "<f4",
+        "shape": list(array.shape),
+        "bytes": path.stat().st_size,
+        "crc32": f"{zlib.crc32(array.astype('<f4').tobytes()):08x}",
+    }
+    return {FINAL_FEATURES: row | {"episodes": numbers}}
 
 
 def store_bytes(plan: CapturePlan) -> int:

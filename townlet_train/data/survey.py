@@ -32,7 +32,8 @@ class Survey:
         self.non_finite = 0
         self._returns = np.zeros(0)
         self._frames_in_episode = np.zeros(0, np.int64)
-        self._lives = np.zeros(0, np.bool_)
+        self._life_episode = np.full(0, -1, np.int64)  # by number of the life; -1 where there is no such life
+        self._life_ended = np.zeros(0, np.bool_)
         self._conflict: dict[str, tuple[float, float]] = {}
 
     @classmethod
@@ -54,24 +55,30 @@ class Survey:
         self._count_conflict(block)
         self.non_finite += int(np.count_nonzero(~np.isfinite(block.features)))
         self.non_finite += int(np.count_nonzero(~np.isfinite(block.rewards)))
-        self._lives = _grown(self._lives, int(block.life.max(initial=-1)) + 1)
-        self._lives[block.life[block.life >= 0]] = True
+        self._count_lives(block)
 
     @property
     def trajectories(self) -> int:
         """Lives, running or ended."""
-        return int(self._lives.sum())
+        return int(np.count_nonzero(self._life_episode >= 0))
 
     @property
-    def episode_sums(self) -> NDArray[np.float64]:
-        """(n_episodes,): the rewards of all agents of each episode that has frames, summed."""
-        return self._returns[self._frames_in_episode > 0]
+    def cut_off(self) -> frozenset[int]:
+        """Numbers of the episodes that hold a life without an end: the recording stopped before they did."""
+        running = self._life_episode[(self._life_episode >= 0) & ~self._life_ended]
+        return frozenset(running.tolist())
 
     @property
     def returns_by_episode(self) -> dict[int, float]:
         """The rewards of all agents of each episode, summed, by its number."""
         sums = self._returns.tolist()
         return {number: sums[number] for number in self.frames_in_episodes}
+
+    @property
+    def whole_returns(self) -> dict[int, float]:
+        """The same of the episodes that were not cut off."""
+        cut_off = self.cut_off
+        return {number: total for number, total in self.returns_by_episode.items() if number not in cut_off}
 
     @property
     def frames_in_episodes(self) -> dict[int, int]:
@@ -120,6 +127,14 @@ class Survey:
         self._frames_in_episode = _grown(self._frames_in_episode, len(sums))
         self._frames_in_episode[: len(sums)] += np.bincount(block.episode)
 
+    def _count_lives(self, block: Block) -> None:
+        known = block.life >= 0
+        n_lives = int(block.life.max(initial=-1)) + 1
+        self._life_ended = _grown(self._life_ended, n_lives)
+        self._life_episode = _grown(self._life_episode, n_lives, -1)
+        self._life_episode[block.life[known]] = block.episode[known]
+        self._life_ended[block.life[known & (block.terminated | block.truncated)]] = True
+
     def _count_conflict(self, block: Block) -> None:
         for name, column in conflict_columns(block.features, block.layout.feature_names).items():
             total, highest = self._conflict.get(name, (0.0, -np.inf))
@@ -129,10 +144,10 @@ class Survey:
             )
 
 
-def _grown(array: NDArray[T], length: int) -> NDArray[T]:
-    """`array` with zeros added up to `length`."""
+def _grown(array: NDArray[T], length: int, fill: int = 0) -> NDArray[T]:
+    """`array` with `fill` added up to `length`."""
     if len(array) >= length:
         return array
-    grown = np.zeros(max(length, 2 * len(array)), array.dtype)
+    grown = np.full(max(length, 2 * len(array)), fill, array.dtype)
     grown[: len(array)] = array
     return grown

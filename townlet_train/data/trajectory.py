@@ -33,6 +33,9 @@ class Trajectory:
     )
     log_probs: NDArray[np.float32] | None = None  # (n_steps,); None when the behaviour policy named none
     values: NDArray[np.float32] | None = None  # (n_steps,) or, with a bootstrap value, (n_steps + 1,)
+    final_features: NDArray[np.float32] | None = (
+        None  # (n_features,) seen after the last step; None: not recorded
+    )
 
     def __post_init__(self) -> None:
         _check_axes("features", self.features, 2)
@@ -44,6 +47,10 @@ class Trajectory:
         _check_steps("values", self.values, 1, (n_steps, n_steps + 1))
         _check_steps("maps", self.maps, 4, (n_steps,))
         _check_steps("action_mask", self.action_mask, 2, (n_steps,))
+        if self.final_features is not None and self.final_features.shape != self.features.shape[1:]:
+            raise DataError(
+                f"`final_features` is {self.final_features.shape}; expected {self.features.shape[1:]}, one frame's."
+            )
 
     @property
     def n_steps(self) -> int:

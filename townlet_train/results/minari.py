@@ -15,4 +15,4 @@ class MinariDTO(ResultDTO):
     env: str = Field(description="environment id")
     episodes: int
     frames: int = Field(description="transitions written")
-    left_out: int = Field(description="last actions of lives, which no observation follows in a recording")
+    left_out: int = Field(description="last actions of lives, where nothing was recorded after them")

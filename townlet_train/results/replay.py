@@ -52,19 +52,22 @@ class ReplayInspectDTO(ResultDTO):
     has_masks: bool
     frames: int
     trajectories: int = Field(description="lives; a file of another maker may hold several")
-    episodes: int
+    episodes: int = Field(description="whole ones and those that were cut off")
+    cut_off: int = Field(
+        0, description="episodes that the recording stopped before; their returns are in no mean"
+    )
     seeds: tuple[int, ...] = ()
     policy: str | None = Field(None, description="who acted, when the manifest says")
     action_counts: dict[str, int]
     action_entropy: float = Field(description="nats")
     majority_share: float = Field(description="share of frames with the commonest action")
     reward_mean: float
-    episode_return_mean: float = Field(
-        description="of the return of an episode: summed reward per agent slot"
+    episode_return_mean: float | None = Field(
+        description="of the return of a whole episode: summed reward per agent slot; null without one"
     )
-    episode_return_std: float
-    episode_return_min: float
-    episode_return_max: float
+    episode_return_std: float | None
+    episode_return_min: float | None
+    episode_return_max: float | None
     terminations: int
     truncations: int
     forced_share: float | None = Field(
@@ -121,6 +124,7 @@ class ReplayEpisodeDTO(BaseModel):
     episode: int = Field(description="its number in the recording")
     frames: int
     episode_return: float = Field(description="summed reward per agent slot")
+    cut_off: bool = Field(False, description="the recording stopped before the episode did")
 
 
 class ReplayStatsDTO(ResultDTO):
@@ -128,12 +132,15 @@ class ReplayStatsDTO(ResultDTO):
 
     path: str
     frames: int
-    episodes: int
+    episodes: int = Field(description="whole ones and those that were cut off")
+    cut_off: int = Field(0, description="episodes that the recording stopped before")
     action_counts: dict[str, int]
     action_entropy: float = Field(description="nats")
-    return_quantiles: dict[str, float] = Field(description="of the return of an episode, by share below")
-    episode_frames_min: int
-    episode_frames_max: int
+    return_quantiles: dict[str, float] = Field(
+        description="of the return of a whole episode, by share below; empty without one"
+    )
+    episode_frames_min: int | None = Field(description="of whole episodes; null without one")
+    episode_frames_max: int | None
     non_finite: dict[str, int] = Field(description="NaN or infinite values by feature, those that have any")
     constant: tuple[str, ...] = Field(description="features that are the same in every frame")
     mask_violations: int = Field(description="actions the mask of their frame forbids")

@@ -29,6 +29,7 @@ class RunRowDTO(_Row):
     return_mean: float | None = Field(None, description="held-out where it was evaluated, else of training")
     checkpoints: int = Field(description="files checkpoint_{step}.zip")
     bytes: int = Field(description="of all its files")
+    damaged: str | None = Field(None, description="names of its files that cannot be read")
 
 
 class RunsListDTO(ResultDTO):

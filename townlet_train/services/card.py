@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from townlet_train.data.checkpoint import CheckpointInfo, load_checkpoint
-from townlet_train.errors import CheckpointError, UsageError
+from townlet_train.data.landing import check_file
+from townlet_train.errors import CheckpointError
 from townlet_train.files import sha256_of, write_bytes
 from townlet_train.results import CardDTO
 from townlet_train.services.recorded import RecordedRun, flatten, read_recorded
@@ -39,8 +40,8 @@ def write_card(path: Path, output: Path | None, *, overwrite: bool = False) -> C
         UsageError: there is no run, or `output` is there already.
     """
     run = read_recorded(path)
-    if output is not None and output.exists() and not overwrite:
-        raise UsageError(f"{output} exists. Choose another --output or pass --overwrite.")
+    if output is not None:
+        check_file(output, overwrite=overwrite)
     info, warnings = _model(run)
     sections = {
         "Model": _about_model(run, info),
@@ -72,7 +73,7 @@ def write_card(path: Path, output: Path | None, *, overwrite: bool = False) -> C
         output=None if output is None else str(output),
         markdown=markdown,
         not_recorded=(*empty, *missing),
-        warnings=tuple(warnings),
+        warnings=(*run.damage.values(), *warnings),
     )
 
 

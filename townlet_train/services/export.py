@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.checkpoint import Checkpoint, load_checkpoint
+from townlet_train.data.landing import check_file
 from townlet_train.envs.protocol import Observation
-from townlet_train.errors import ExportError, MissingExtraError, UnknownNameError, UsageError
+from townlet_train.errors import ExportError, MissingExtraError, UnknownNameError
 from townlet_train.files import atomic_path, sha256_of
 from townlet_train.policies.exported import load_exported, write_npz, write_safetensors
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkPolicy, NetworkSpec
@@ -50,6 +51,7 @@ def export_checkpoint(
     Raises:
         UnknownNameError: there is no such format.
         UsageError: `output` is there already.
+        StorageError: nothing can be written there.
         CheckpointError: the checkpoint cannot be read.
         MissingExtraError: the format needs what is not installed.
         ExportError: what was written acts otherwise; nothing is left.
@@ -57,8 +59,7 @@ def export_checkpoint(
     known = FORMATS if formats is None else formats
     if format_name not in known:
         raise UnknownNameError("format", format_name, known)
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise UsageError(f"{output} exists. Choose another --output or pass --overwrite.")
+    check_file(output, overwrite=overwrite)
     checkpoint = load_checkpoint(path)
     spec = NetworkSpec.from_document(checkpoint.info.network)
     inputs = _observations(spec, checkpoint)

@@ -47,9 +47,27 @@ class RecordedRun:
     @property
     def results(self) -> Mapping[str, Any]:
         """The results document; empty where the run did not finish, or it is damaged."""
-        found = sorted(self.path.glob("*_results.json"))
-        document = _object(found[0]).get("experiment_results") if len(found) == 1 else None
-        return document if isinstance(document, dict) else {}
+        found = self._results_files
+        return _results_of(found[0]) if len(found) == 1 else {}
+
+    @property
+    def _results_files(self) -> list[Path]:
+        return sorted(self.path.glob("*_results.json"))
+
+    @property
+    def damage(self) -> Mapping[str, str]:
+        """What cannot be read of it: a sentence for each file, by name. Of the log, its last line is looked at."""
+        found = {}
+        if self.status == DAMAGED:
+            found[RUN] = f"{self.path / RUN} is damaged; expected a JSON object with a status."
+        for path in self._results_files:
+            if not _results_of(path):
+                found[path.name] = f"{path} is damaged; expected a JSON object with `experiment_results`."
+        if self.damaged_lines(1):
+            found[METRICS] = (
+                f"{self.path / METRICS} is damaged; its last line is no JSON object with a timestep."
+            )
+        return found
 
     @property
     def reached(self) -> Mapping[str, Any]:
@@ -78,8 +96,8 @@ class RecordedRun:
     def return_mean(self) -> float | None:
         """Mean return on held-out seeds where it was evaluated, else of the last training episodes."""
         evaluation = self.reached.get("evaluation")
-        held_out = evaluation.get("mean") if isinstance(evaluation, dict) else None
-        return held_out if held_out is not None else self.reached.get("final_reward_mean")
+        held_out = _number(evaluation.get("mean")) if isinstance(evaluation, dict) else None
+        return held_out if held_out is not None else _number(self.reached.get("final_reward_mean"))
 
     def part(self, name: str) -> Mapping[str, Any]:
         """An object within run.json; empty where it is null, missing or none."""
@@ -87,17 +105,18 @@ class RecordedRun:
         return part if isinstance(part, dict) else {}
 
     def last_lines(self, n: int) -> list[dict[str, Any]]:
-        """The last `n` whole lines of metrics.jsonl; none where there is no such file.
+        """Those of the last `n` whole lines of metrics.jsonl that can be read; none where there is no such file."""
+        return self._tail(n)[0]
 
-        Raises:
-            UsageError: one of them is damaged.
-        """
+    def damaged_lines(self, n: int) -> int:
+        """How many of the last `n` whole lines of metrics.jsonl cannot be read."""
+        return self._tail(n)[1]
+
+    def _tail(self, n: int) -> tuple[list[dict[str, Any]], int]:
         path = self.path / METRICS
-        lines = _last_lines(path, n) if path.is_file() else []
-        try:
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"{path} has a damaged line among its last {n}: {error}.") from error
+        lines = [_line(line) for line in (_last_lines(path, n) if path.is_file() else [])]
+        readable = [line for line in lines if line is not None]
+        return readable, len(lines) - len(readable)
 
 
 def read_recorded(path: Path) -> RecordedRun:
@@ -115,7 +134,7 @@ def read_recorded(path: Path) -> RecordedRun:
         )
     document = _object(path / RUN)
     status = document.get("status")
-    if not isinstance(status, str):
+    if not isinstance(status, str) or not _says_who(document):
         return RecordedRun(path, {}, DAMAGED)
     return RecordedRun(path, document, KILLED if status == RUNNING and not _at_work(path) else status)
 
@@ -143,13 +162,10 @@ def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
 def list_runs(roots: Sequence[Path], *, status: str | None = None, env: str | None = None) -> RunsListDTO:
     """Every run below some directories, those of one status or environment where that is asked for."""
     found = [run for run in find_runs(roots) if status in (None, run.status) and env in (None, run.env)]
-    damaged = [run for run in found if run.status == DAMAGED]
     return RunsListDTO(
         roots=tuple(map(str, roots)),
         runs=tuple(map(_row, found)),
-        warnings=tuple(
-            f"{run.path / RUN} is damaged; expected a JSON object with a status." for run in damaged
-        ),
+        warnings=tuple(sentence for run in found for sentence in run.damage.values()),
     )
 
 
@@ -179,9 +195,7 @@ def show_run(path: Path) -> RunShowDTO:
         files=tuple(
             RunFileDTO(file=str(file.relative_to(path)), bytes=file.stat().st_size) for file in _files(path)
         ),
-        warnings=(f"{path / RUN} is damaged; expected a JSON object with a status.",)
-        if run.status == DAMAGED
-        else (),
+        warnings=tuple(run.damage.values()),
     )
 
 
@@ -221,19 +235,28 @@ def diff_runs(first: Path, second: Path) -> RunDiffDTO:
         versions=versions,
         reached=differences(*reached),
         same_settings=not changed and not versions,
-        warnings=tuple(
-            f"{run.path} has no whole results document, so what it reached is not known."
-            for run in runs
-            if not run.reached
-        ),
+        warnings=tuple(sentence for run in runs for sentence in _doubts(run)),
     )
+
+
+def _doubts(run: RecordedRun) -> Iterator[str]:
+    """Why what a run is compared by may not be all of it."""
+    yield from run.damage.values()
+    if not run.reached:
+        yield f"{run.path} has no whole results document, so what it reached is not known."
 
 
 def tail_run(path: Path, n: int) -> RunTailDTO:
     """The last `n` lines a run recorded."""
     run = read_recorded(path)
     lines = tuple(flatten(line) for line in run.last_lines(n))
-    return RunTailDTO(run=str(path), status=run.status, lines=lines)
+    damaged = run.damaged_lines(n)
+    warnings = [sentence for name, sentence in run.damage.items() if name == RUN]
+    if damaged:
+        warnings.append(
+            f"{path / METRICS} has {damaged} damaged lines among its last {n}, which were left out."
+        )
+    return RunTailDTO(run=str(path), status=run.status, lines=lines, warnings=tuple(warnings))
 
 
 def follow_run(path: Path, n: int, wait: Callable[[], None] = lambda: time.sleep(0.5)) -> Iterator[str]:
@@ -315,6 +338,7 @@ def _row(run: RecordedRun) -> RunRowDTO:
         **_identity(run),
         checkpoints=len(sorted_checkpoints(run.path)),
         bytes=sum(file.stat().st_size for file in _files(run.path)),
+        damaged=", ".join(run.damage) or None,
     )
 
 
@@ -351,6 +375,37 @@ def _of_the_moment(name: str) -> bool:
     """Whether a value says when, where or how fast, which equal runs need not share."""
     last = name.rpartition(".")[2]
     return last in UNLIKE or last.endswith(RATES) or "warnings" in name
+
+
+def _says_who(document: Mapping[str, Any]) -> bool:
+    """Whether what a run.json says of the run as a whole is of the kinds that a run writes."""
+    texts = ("strategy", "id", "started_at", "ended_at", "config_hash")
+    resumed = document.get("resumed", [])
+    return (
+        all(isinstance(document.get(name), str | None) for name in texts)
+        and all(isinstance(document.get(name), int | None) for name in ("seed", "pid"))
+        and isinstance(resumed, list)
+        and all(isinstance(each, dict) for each in resumed)
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _line(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None where it is damaged."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("timestep"), int) else None
+
+
+def _results_of(path: Path) -> dict[str, Any]:
+    """What a results document says; empty where it is damaged."""
+    found = _object(path).get("experiment_results")
+    return found if isinstance(found, dict) else {}
 
 
 def _object(path: Path) -> dict[str, Any]:

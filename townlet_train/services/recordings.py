@@ -44,8 +44,8 @@ def recording_stats(path: Path, *, held_out: Path | None = None, per_episode: bo
     if survey.frames == 0:
         raise DataError(f"{replay.path} holds no frames.")
     slots = replay.capture.n_agents if replay.capture else 1
-    returns = {number: total / slots for number, total in survey.returns_by_episode.items()}
-    lengths = survey.frames_in_episodes
+    whole = {number: total / slots for number, total in survey.whole_returns.items()}
+    lengths, cut_off = survey.frames_in_episodes, survey.cut_off
     repeats = count_repeats(replay, other)
     n_theirs = 0 if other is None else other.n_frames
     together = None if other is None else len(_episodes(replay) & _episodes(other))
@@ -55,14 +55,15 @@ def recording_stats(path: Path, *, held_out: Path | None = None, per_episode: bo
     return ReplayStatsDTO(
         path=str(replay.path),
         frames=survey.frames,
-        episodes=len(returns),
+        episodes=len(lengths),
+        cut_off=len(cut_off),
         action_counts=survey.action_counts,
         action_entropy=entropy(survey.counts),
-        return_quantiles={
-            f"{share:g}": float(np.quantile([*returns.values()], share)) for share in QUANTILES
-        },
-        episode_frames_min=min(lengths.values()),
-        episode_frames_max=max(lengths.values()),
+        return_quantiles={f"{share:g}": float(np.quantile([*whole.values()], share)) for share in QUANTILES}
+        if whole
+        else {},
+        episode_frames_min=min((lengths[number] for number in whole), default=None),
+        episode_frames_max=max((lengths[number] for number in whole), default=None),
         non_finite=features.non_finite,
         constant=features.constant,
         mask_violations=survey.mask_violations,
@@ -73,8 +74,13 @@ def recording_stats(path: Path, *, held_out: Path | None = None, per_episode: bo
         shared_share=repeats.shared / n_theirs if n_theirs else None,
         shared_episodes=together,
         per_episode=tuple(
-            ReplayEpisodeDTO(episode=number, frames=lengths[number], episode_return=value)
-            for number, value in returns.items()
+            ReplayEpisodeDTO(
+                episode=number,
+                frames=lengths[number],
+                episode_return=total / slots,
+                cut_off=number in cut_off,
+            )
+            for number, total in survey.returns_by_episode.items()
         )
         if per_episode
         else (),
@@ -117,8 +123,14 @@ def merge_recordings(paths: Sequence[Path], output: Path, *, overwrite: bool = F
     """
     service = ReplayDatasetService()
     sources = [service.resolve_manifest(path) for path in paths]
-    if len({source.resolve() for source in sources}) < max(len(paths), 2):
-        raise UsageError(f"{len(paths)} recordings were named; expected two or more, each once.")
+    if len(sources) < 2:
+        raise UsageError("One recording was named; expected two or more to merge.")
+    resolved = [source.resolve() for source in sources]
+    for path, source in zip(paths, resolved, strict=True):
+        if resolved.count(source) > 1:
+            raise UsageError(
+                f"{path} is named more than once; expected recordings that differ. Leave one out."
+            )
     replays = [open_replay(source) for source in sources]
     stores = [replay for replay in replays if isinstance(replay, Store)]
     samples = [replay for replay in replays if isinstance(replay, SampleReplay)]
@@ -206,7 +218,7 @@ def _episodes(replay: Store | SampleReplay) -> set[tuple[int, int]]:
     if isinstance(replay, Store):
         return {(span.seed, span.index) for span in replay.selected_episodes}
     keys = [header.facts.episode for header in replay.headers]
-    return {(key.seed, key.index) for key in keys if key is not None}
+    return {(key.seed, key.index) for key in keys if key is not None and key.seed is not None}
 
 
 def _told(
@@ -220,7 +232,7 @@ def _told(
         manifest=str(output / name),
         store=store,
         frames=replay.n_frames,
-        episodes=len(_episodes(replay)),
+        episodes=replay.n_episodes,
         seeds=replay.seeds,
         bytes=size,
         warnings=warnings,

@@ -21,6 +21,7 @@ from townlet_train.data.dataset import (
     load_demonstrations,
     stream_batches,
 )
+from townlet_train.data.landing import check_file
 from townlet_train.data.layout import describe_features
 from townlet_train.data.manifest import (
     SUFFIX,
@@ -30,7 +31,7 @@ from townlet_train.data.manifest import (
     load_document,
     parse_manifest,
 )
-from townlet_train.data.memmap import Store
+from townlet_train.data.memmap import FINAL_FEATURES, Store
 from townlet_train.data.metrics import baseline_metrics, entropy, sample_metrics
 from townlet_train.data.replay import SampleReplay, block_of, open_replay
 from townlet_train.data.storage import Sample
@@ -170,7 +171,8 @@ class ReplayDatasetService:
         layout = survey.layout
         if layout is None:
             raise DataError(f"{source} holds no frames.")
-        returns = survey.episode_sums / (replay.capture.n_agents if replay.capture else 1)
+        slots = replay.capture.n_agents if replay.capture else 1
+        returns = np.array([*survey.whole_returns.values()]) / slots
         manifest = None if isinstance(replay, Store) else replay.manifest
         return ReplayInspectDTO(
             warnings=tuple(doubts(replay)),
@@ -183,17 +185,18 @@ class ReplayDatasetService:
             has_masks=survey.masked_frames == survey.frames,
             frames=survey.frames,
             trajectories=survey.trajectories,
-            episodes=len(returns),
+            episodes=len(survey.frames_in_episodes),
+            cut_off=len(survey.cut_off),
             seeds=replay.seeds,
             policy=replay.capture.policy if replay.capture else None,
             action_counts=survey.action_counts,
             action_entropy=entropy(survey.counts),
             majority_share=survey.majority_share,
             reward_mean=survey.reward_sum / survey.frames,
-            episode_return_mean=float(returns.mean()),
-            episode_return_std=float(returns.std()),
-            episode_return_min=float(returns.min()),
-            episode_return_max=float(returns.max()),
+            episode_return_mean=float(returns.mean()) if len(returns) else None,
+            episode_return_std=float(returns.std()) if len(returns) else None,
+            episode_return_min=float(returns.min()) if len(returns) else None,
+            episode_return_max=float(returns.max()) if len(returns) else None,
             terminations=survey.terminations,
             truncations=survey.truncations,
             forced_share=survey.forced_frames / survey.masked_frames if survey.masked_frames else None,
@@ -234,8 +237,7 @@ class ReplayDatasetService:
         stem = source.name.removesuffix(SUFFIX).removesuffix(".json")
         paths = {name: (output or source.parent) / f"{stem}_{name}.json" for name in ("train", "held_out")}
         for target in paths.values():
-            if target.exists() and not overwrite:
-                raise UsageError(f"{target} exists. Choose another --output or pass --overwrite.")
+            check_file(target, overwrite=overwrite)
         replay = open_replay(source)
         survey = Survey()
         episode_of: dict[str, int] = {}  # the episode each sample is part of
@@ -325,7 +327,11 @@ def _store_part(store: Store, chosen: set[int], directory: Path) -> tuple[dict[s
     }
     episodes = [asdict(episode) for episode in store.episodes]
     seeds = sorted({store.episodes[number].seed for number in chosen})
-    return {"arrays": arrays, "episodes": episodes, "selected": sorted(chosen)}, seeds
+    body: dict[str, Any] = {"arrays": arrays, "episodes": episodes, "selected": sorted(chosen)}
+    if store.final_record is not None:
+        file = relative_to(store.path.parent / store.final_record.file, directory)
+        body[FINAL_FEATURES] = {**store.final_record.model_dump(), "file": file}
+    return body, seeds
 
 
 def _samples_part(
@@ -340,7 +346,8 @@ def _samples_part(
         row = {"sample": relative_to(entry.sample, directory), "meta": relative_to(entry.metadata, directory)}
         sums = {"sha256": entry.sample_sha256, "meta_sha256": entry.metadata_sha256}
         rows.append(row | {key: value for key, value in sums.items() if value is not None})
-        seeds |= {header.facts.episode.seed} if header.facts.episode else set()
+        key = header.facts.episode
+        seeds |= {key.seed} if key is not None and key.seed is not None else set()
     return {"samples": rows}, sorted(seeds)
 
 

@@ -22,7 +22,7 @@ from townlet_train.data.plan import CapturePlan
 from townlet_train.data.sample_writer import SampleWriter
 from townlet_train.data.store_writer import StoreWriter, store_bytes
 from townlet_train.envs.build import build_env
-from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv
+from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv, episodes_over
 from townlet_train.envs.streams import policy_uniforms
 from townlet_train.errors import DataError, UsageError
 from townlet_train.files import atomic_directory
@@ -53,7 +53,12 @@ class Writer(Protocol):
     ) -> None: ...
 
     def append_outcome(
-        self, *, rewards: NDArray[Any], terminated: NDArray[Any], truncated: NDArray[Any]
+        self,
+        *,
+        rewards: NDArray[Any],
+        terminated: NDArray[Any],
+        truncated: NDArray[Any],
+        final_features: Mapping[int, NDArray[Any]],
     ) -> None: ...
 
     def finish(self, metadata: Mapping[str, Any]) -> Path: ...
@@ -266,7 +271,13 @@ def record(
         writer.append_decision(**observation._asdict(), actions=actions)
         tally.count_decision(actions, observation.action_mask)
         step = env.step(actions)
-        writer.append_outcome(rewards=step.rewards, terminated=step.terminated, truncated=step.truncated)
+        over = np.flatnonzero(episodes_over(env.spec, step)).tolist()
+        writer.append_outcome(
+            rewards=step.rewards,
+            terminated=step.terminated,
+            truncated=step.truncated,
+            final_features={index: step.final_observation.features[index] for index in over},
+        )
         tally.count_outcome(step)
         observation = step.observation
         if report is not None and tick % every == 0:

@@ -45,6 +45,48 @@ FILES: dict[str, _Known] = {
 }
 
 
+PRINTED_BY: dict[str, str] = {
+    "anneal": "AnnealSummaryDTO",
+    "anneal study": "StudyDTO",
+    "bc": "BCTrainingResultDTO",
+    "card": "CardDTO",
+    "compare": "CompareDTO",
+    "demo": "DemoDTO",
+    "doctor": "MachineDoctorDTO",
+    "doctor town": "TownDoctorDTO",
+    "evaluate": "EvaluationDTO",
+    "export": "ExportDTO",
+    "gate": "GateDTO",
+    "minari export": "MinariDTO",
+    "minari import": "MinariDTO",
+    "plugins check": "PluginCheckDTO",
+    "plugins freeze": "PluginPinsDTO",
+    "plugins list": "PluginListDTO",
+    "plugins new": "NewPluginDTO",
+    "plugins show": "PluginDTO",
+    "ppo": "PPOTrainingResultDTO",
+    "promotion history": "PromotionHistoryDTO",
+    "promotion status": "PromotionStatusDTO",
+    "promotion verify": "PromotionVerifyDTO",
+    "replay convert": "ReplayRewriteDTO",
+    "replay inspect": "ReplayInspectDTO",
+    "replay merge": "ReplayRewriteDTO",
+    "replay split": "ReplaySplitDTO",
+    "replay stats": "ReplayStatsDTO",
+    "replay validate": "ReplayValidateDTO",
+    "rollout capture": "RolloutCaptureDTO",
+    "runs diff": "RunDiffDTO",
+    "runs gc": "RunsGcDTO",
+    "runs list": "RunsListDTO",
+    "runs show": "RunShowDTO",
+    "runs tail": "RunTailDTO",
+    "schema": "SchemasDTO",
+    "town show": "TownBudgetDTO",
+    "town warm-up": "KernelCacheDTO",
+}
+"""Which document each command prints with --json."""
+
+
 class _Reported(GenerateJsonSchema):
     """A number that is not finite is null in our documents, so every number may be."""
 
@@ -78,14 +120,18 @@ def list_schemas(output: Path | None = None) -> SchemasDTO:
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """The JSON Schema of a document.
+    """The JSON Schema of a document, by its name or by the command that prints it, in any case.
 
     Raises:
         UnknownNameError: there is none of that name.
     """
     known = documents()
-    if name not in known:
-        raise UnknownNameError("schema", name, known)
+    called = {each.casefold(): each for each in known}
+    called |= {each.casefold().removesuffix("dto"): each for each in known if each not in FILES}
+    called |= PRINTED_BY | {each: each for each in FILES}
+    if name.casefold() not in called:
+        raise UnknownNameError("schema", name, known, "A command that prints one names it, too.")
+    name = called[name.casefold()]
     model, kind, version = known[name]
     if kind == "file":
         described = model.model_json_schema(mode="validation")

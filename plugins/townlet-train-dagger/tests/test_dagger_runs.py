@@ -258,7 +258,8 @@ def test_what_it_cannot_do_is_refused_in_words(
 
 def test_demonstrations_of_another_environment_are_refused(tmp_path: Path) -> None:
     manifest = capture(tmp_path / "demonstrations", "CartPole-v1")
-    assert main(["dagger", "--manifest", str(manifest), "--output-dir", str(tmp_path / "run")]) == 3
+    named = ["dagger", "--env", "town", "--manifest", str(manifest)]
+    assert main([*named, "--output-dir", str(tmp_path / "run")]) == 3
 
 
 def test_the_towns_expert_labels_every_agent_and_maps_are_kept_for_who_reads_them(tmp_path: Path) -> None:
