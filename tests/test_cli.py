@@ -517,6 +517,11 @@ class TestEndings:
         ended = townlet_train(command, preexec_fn=lambda: [os.close(number) for number in closed])
         assert ended.returncode == ExitCode.OK
 
+    def test_an_error_stands_alone_where_nothing_was_begun(self) -> None:
+        ended = townlet_train("evaluate nowhere.zip --env town", stderr=subprocess.PIPE)
+        assert ended.returncode == ExitCode.CHECKPOINT
+        assert ended.stderr.startswith("Error: Checkpoint nowhere.zip does not exist.")
+
     def test_errors_are_still_exit_codes_where_standard_error_takes_nothing(self) -> None:
         with open("/dev/full", "w") as full:
             assert townlet_train("evaluate", stdout=full, stderr=full).returncode == ExitCode.USAGE

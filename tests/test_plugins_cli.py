@@ -131,3 +131,11 @@ def test_a_check_is_told_params_and_environment(site: Path, capsys: pytest.Captu
     assert {rule["outcome"] for rule in reasons if rule["rule"] == "seed"} == {"skipped"}
     assert main(["plugins", "check", "random-search", "--set", "random-search.n_best=0"]) == 3
     assert "n_best" in capsys.readouterr().err
+
+
+def test_a_plugin_that_is_not_installed_is_told_with_the_way_to_install_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = asked(capsys, "plugins", "check", "my-strategy", code=3)["error"]
+    assert error["message"].startswith("No plugin named 'my-strategy'.")
+    assert error["message"].endswith("Run: pip install DISTRIBUTION, or pip install -e FOLDER")

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from townlet_train.data.manifest import SUFFIX, names_of_capture
 from townlet_train.errors import DataError, UsageError
-from townlet_train.files import PARTIAL, REPLACED, beside, restore_replaced
+from townlet_train.files import PARTIAL, REPLACED, beside, make_folder, restore_replaced, storing
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 @contextmanager
 def sole_writer(output: Path) -> Iterator[None]:
     """Nobody else captures to `output` meanwhile; what a killed capture had set aside there is put back first."""
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.absolute().parent)
     lock = FileLock(output.absolute().parent / f".{output.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        with storing(Path(lock.lock_file)):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
             f"Another capture is writing to {output}. Wait for it or choose another --output."
