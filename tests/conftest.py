@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,3 +30,16 @@ def rng() -> np.random.Generator:
 def no_inherited_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """pytest-xdist gives its workers a COLUMNS of 80; tables in tests have the width of a pipe, as in a plain run."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the search path, whose modules are forgotten afterwards; nothing is remembered of it."""
+    before = set(sys.modules)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield tmp_path / "site"
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]

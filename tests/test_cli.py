@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plugin_distributions import COIN, install
@@ -67,6 +68,15 @@ ECHO = """
     def townlet_train_strategies():
         return [Echo]
 """
+
+
+SPEAKING = ["--help", "config --help", "config show --help", "strategies list", "strategies list --json"]
+
+
+def townlet_train(arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own."""
+    command = [sys.executable, "-m", "townlet_train", *arguments.split()]
+    return subprocess.run(command, text=True, check=False, timeout=60, **streams)
 
 
 def strategy_that(body: str) -> str:
@@ -482,12 +492,40 @@ class TestEndings:
         monkeypatch.setattr("townlet_train.sim.feasibility.compute_budget", dead_worker)
         assert call(capsys, "town", "show")[0] == ExitCode.FAILED
 
-    def test_a_reader_that_has_seen_enough_is_no_failure(self) -> None:
-        program = [sys.executable, "-m", "townlet_train", "config", "show"]
-        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
-            assert writer.stdout is not None
-            writer.stdout.close()
-            assert writer.wait(timeout=60) == ExitCode.OK
+    @pytest.mark.parametrize("command", SPEAKING)
+    def test_a_reader_that_has_seen_enough_ends_the_program_as_sigpipe_would(self, command: str) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        ended = townlet_train(command, stdout=write, stderr=subprocess.PIPE)
+        os.close(write)
+        assert (ended.returncode, ended.stderr) == (ExitCode.READER_GONE, "")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is full")
+    @pytest.mark.parametrize("command", SPEAKING)
+    def test_a_full_disk_below_standard_output_is_one_sentence(self, command: str) -> None:
+        with open("/dev/full", "w") as full:
+            ended = townlet_train(command, stdout=full, stderr=subprocess.PIPE)
+        assert ended.returncode == ExitCode.FAILED
+        assert ended.stderr == (
+            "Error: Standard output cannot be written: No space left on device. Make room or get the rights, or "
+            "write elsewhere.\n"
+        )
+
+    @pytest.mark.parametrize("command", SPEAKING)
+    @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+    def test_streams_closed_from_the_start_stop_nothing(self, command: str, closed: tuple[int, ...]) -> None:
+        ended = townlet_train(command, preexec_fn=lambda: [os.close(number) for number in closed])
+        assert ended.returncode == ExitCode.OK
+
+    def test_an_error_stands_alone_where_nothing_was_begun(self) -> None:
+        ended = townlet_train("evaluate nowhere.zip --env town", stderr=subprocess.PIPE)
+        assert ended.returncode == ExitCode.CHECKPOINT
+        assert ended.stderr.startswith("Error: Checkpoint nowhere.zip does not exist.")
+
+    def test_errors_are_still_exit_codes_where_standard_error_takes_nothing(self) -> None:
+        with open("/dev/full", "w") as full:
+            assert townlet_train("evaluate", stdout=full, stderr=full).returncode == ExitCode.USAGE
+            assert townlet_train("evaluate --json", stdout=full, stderr=full).returncode == ExitCode.USAGE
 
     def test_debug_shows_the_traceback(self, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
         install(site, "coin-dist", strategy_that("raise RuntimeError('edge')"))
@@ -523,14 +561,6 @@ class TestEndings:
             out, _ = process.communicate(timeout=30)
         assert process.returncode == ExitCode.INTERRUPTED
         assert number.name in json.loads(out)["error"]["message"]
-
-    def test_a_reader_that_goes_away_causes_no_traceback(self) -> None:
-        read, write = os.pipe()
-        os.close(read)
-        command = [sys.executable, "-m", "townlet_train", "strategies", "list"]
-        result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
-        os.close(write)
-        assert result.stderr == ""
 
     def test_the_module_and_the_script_are_the_same_program(self) -> None:
         script = Path(sys.executable).with_name("townlet-train")

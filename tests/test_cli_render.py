@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.promotions import history
 from townlet_train.contract import Progress
 from townlet_train.render import as_document, live_progress, phase_lines, render, text
 from townlet_train.results import (
@@ -16,6 +18,8 @@ from townlet_train.results import (
     ResultDTO,
     TrainingResultDTO,
 )
+
+WHY = "The guardrail held it back."
 
 
 class Table(ResultDTO):
@@ -119,6 +123,38 @@ def test_off_a_terminal_a_row_is_one_line_however_long(monkeypatch: pytest.Monke
     assert rendered(Table(title="word " * 100)).count("\n") == 1
     monkeypatch.setenv("COLUMNS", "40")
     assert all(len(line) <= 40 for line in rendered(Table(title="word " * 100)).splitlines())
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 80])
+def test_in_a_narrow_terminal_every_number_and_every_short_word_is_whole(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    stages = tuple(
+        {
+            "stage": "critic_warmup",
+            "mean_return": -132.0625,
+            "faints": 0.1234,
+            "steps": 10_000 + n,
+            "why": WHY,
+        }
+        for n in range(2)
+    )
+    (tmp_path / "a").mkdir()
+    told = {
+        rendered(Table(title="x", rows=stages)): ["-132.1", "0.1234", "10000", "10001", *WHY.split()],
+        rendered(history(tmp_path / "a").history()): ["rollback", "promoted", "it", "faints", "night"],
+    }
+    for shown, words in told.items():
+        assert max(map(len, shown.splitlines())) <= width
+        assert "…" not in shown
+        assert [word for word in words if word not in shown.split()] == []
+
+
+def test_where_a_table_has_room_it_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ({"name": "a", "n": 1}, {"name": "b", "n": 20})
+    monkeypatch.setenv("COLUMNS", "40")
+    assert " b      20" in rendered(Table(title="x", rows=rows))
 
 
 def test_every_result_becomes_a_document_with_a_schema_version() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,41 @@ def test_a_metric_that_one_run_lacks_is_not_chosen(tmp_path: Path, runs: list[Pa
     assert compare_runs(runs).metric == "evaluation.mean"
 
 
-@pytest.mark.parametrize("content", ["no json", "{}", '{"experiment_results": []}'])
-def test_what_is_no_result_of_a_run_is_refused(
-    tmp_path: Path, runs: list[Path], content: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda document: "no json", "Invalid JSON"),
+        (lambda document: {}, "experiment_results: Field required"),
+        (lambda document: {"experiment_results": []}, "experiment_results: Input should be"),
+        (lambda document: with_part(document, "metadata", seed="x"), "metadata.seed: Input should be"),
+        (
+            lambda document: with_part(document, "metadata", total_timesteps="many"),
+            "metadata.total_timesteps:",
+        ),
+        (lambda document: with_part(document, "result", evaluation=5), "result.evaluation: Input should be"),
+        (lambda document: {"experiment_results": document["experiment_results"] | {"result": []}}, "result:"),
+    ],
+)
+def test_what_is_no_result_of_a_run_is_refused_in_words(
+    damage: Callable[[Any], Any],
+    told: str,
+    tmp_path: Path,
+    runs: list[Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "bad_results.json").write_text(content)
-    assert main(["compare", *map(str, runs), str(tmp_path / "bad_results.json")]) == 3
-    assert "is not the results document of a run" in capsys.readouterr().err
+    whole, damaged = next(runs[0].glob("*_results.json")), tmp_path / "bad_results.json"
+    content = damage(json.loads(whole.read_text()))
+    damaged.write_text(content if isinstance(content, str) else json.dumps(content))
+    assert main(["compare", *map(str, runs), str(damaged)]) == 3
+    said = capsys.readouterr().err
+    assert f"{damaged} is not the results document of a run (" in said
+    assert told in said
+
+
+def with_part(document: Any, part: str, **changed: object) -> Any:
+    """A results document with other values in one of its parts."""
+    parts = document["experiment_results"]
+    return {"experiment_results": parts | {part: parts[part] | changed}}
 
 
 def test_a_directory_without_a_finished_run_is_refused(

@@ -50,7 +50,7 @@ def test_every_error_has_one_parent_and_a_sentence_about_itself() -> None:
 
 
 def test_no_error_ends_the_program_like_a_success_or_a_verdict() -> None:
-    taken = {ExitCode.OK, ExitCode.WARNINGS, ExitCode.HOLD, ExitCode.FAIL}
+    taken = {ExitCode.OK, ExitCode.WARNINGS, ExitCode.HOLD, ExitCode.FAIL, ExitCode.READER_GONE}
     assert {error.exit_code for error in CLASSES.values()} == set(ExitCode) - taken
 
 

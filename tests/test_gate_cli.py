@@ -263,3 +263,14 @@ def test_a_table_tells_a_person_what_was_decided(capsys: pytest.CaptureFixture[s
     assert "PASS" in shown
     assert "It is no worse in anything" in shown
     assert "at_least" in shown
+
+
+def test_what_it_is_judged_beside_is_named_and_not_called_a_release(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(good.read_text())
+    clone = write(tmp_path / "clone.json", [value - 5 for value in document["episode_returns"]])
+    code, verdict = gate(capsys, "--returns", good, clone)
+    assert (code, verdict["verdict"]) == (0, "PASS")
+    assert f"that of {clone} 9" in verdict["reasons"][0]
+    assert verdict["p_value"] >= 1 / (GateSettings().resamples + 1)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
@@ -70,20 +69,7 @@ PLUGIN = """
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the search path, whose modules are forgotten afterwards; nothing is remembered of it."""
-    before = set(sys.modules)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "site").mkdir()
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    yield tmp_path / "site"
-    for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def offering(site: Path) -> Iterator[Path]:
+def offering(site: Path) -> Path:
     """The site with a plugin that offers one thing of each kind."""
     install(site, "offer-dist", PLUGIN)
     (site / "corridor_envs.py").write_text(CORRIDOR.replace("\n    ", "\n"))

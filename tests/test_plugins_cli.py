@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,6 @@ from plugin_distributions import COIN, install
 from townlet_train.cli import main
 from townlet_train.errors import UnknownNameError
 from townlet_train.registry import discover
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the search path, whose modules are forgotten afterwards; nothing is remembered of it."""
-    before = set(sys.modules)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "site").mkdir()
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    yield tmp_path / "site"
-    for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 def asked(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
@@ -131,3 +116,11 @@ def test_a_check_is_told_params_and_environment(site: Path, capsys: pytest.Captu
     assert {rule["outcome"] for rule in reasons if rule["rule"] == "seed"} == {"skipped"}
     assert main(["plugins", "check", "random-search", "--set", "random-search.n_best=0"]) == 3
     assert "n_best" in capsys.readouterr().err
+
+
+def test_a_plugin_that_is_not_installed_is_told_with_the_way_to_install_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = asked(capsys, "plugins", "check", "my-strategy", code=3)["error"]
+    assert error["message"].startswith("No plugin named 'my-strategy'.")
+    assert error["message"].endswith("Run: pip install DISTRIBUTION, or pip install -e FOLDER")

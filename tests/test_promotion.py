@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ from tests.fakes import SPEC
 from tests.policies import MLP, small_checkpoint
 from tests.promotions import EPISODES, candidate, history, judge, release
 from townlet_train.cli import main
+from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import save_checkpoint
+from townlet_train.envs.build import spec_of
 from townlet_train.errors import CheckpointError, LedgerError, UsageError
+from townlet_train.files import sha256_of
+from townlet_train.policies.network import NetworkSpec
 from townlet_train.services.promotion import (
     PromotionCandidate,
     PromotionService,
@@ -403,6 +409,59 @@ def test_a_table_tells_a_newcomer_what_to_do_next(tmp_path: Path, capsys: pytest
     assert "it faints at night" in capsys.readouterr().out
 
 
+def test_the_next_step_can_be_typed_as_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my releases"
+    service, pole = PromotionService(folder), spec_of(RunConfig(env="CartPole-v1"))
+    network = NetworkSpec("mlp", len(pole.feature_names), len(pole.action_names), hidden_sizes=(4,))
+    paths = [tmp_path / "first.zip", tmp_path / "next.zip"]
+    for seed, path in enumerate(paths):
+        save_checkpoint(path, small_checkpoint(network, pole, seed=seed))
+    first = service.begin(paths[0])
+    assert first.current_release is not None
+    passed = gate_document(PromotionCandidate(paths[1], sha256_of(paths[1]), {}), 30_000)
+    passed["release_sha256"] = first.current_release.sha256
+    (tmp_path / "gate.json").write_text(json.dumps(passed))
+    told = first.next_step.partition(": ")[2].replace("FILE", str(tmp_path / "gate.json"))
+    assert main(shlex.split(told)[1:]) == 0
+    piped = service.status().next_step.partition(": ")[2]
+    program = f'townlet-train() {{ "{sys.executable}" -m townlet_train "$@"; }}; {piped}'
+    subprocess.run(["bash", "-c", program], check=True, capture_output=True)
+    assert [event.seeds for event in service.history().events[1:]] == [
+        ((30_000_000, 30_000_007),),
+        ((30_010_000, 30_010_255),),
+    ]
+    for block in (30_020, 30_030):
+        judge(service, "PASS", PromotionCandidate(paths[1], sha256_of(paths[1]), {}), block)
+    assert main(shlex.split(service.status().next_step.partition(": ")[2])[1:]) == 0
+    assert service.status().state == "promoted"
+    capsys.readouterr()
+
+
+def test_reading_leaves_a_directory_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    history(tmp_path)
+    folder = tmp_path / "promotion"
+    (folder / ".lock").unlink()
+    before = (contents(folder), folder.stat().st_mtime_ns)
+    folder.chmod(0o500)
+    for command in ("status", "history", "verify"):
+        assert run(capsys, command, "--promotion-dir", str(folder))[0] == 0
+    assert (contents(folder), folder.stat().st_mtime_ns) == before
+    assert not (folder / ".lock").exists()
+
+
+def test_whoever_reads_while_others_write_finds_every_line_whole(tmp_path: Path) -> None:
+    service, folder = history(tmp_path), tmp_path / "promotion"
+    judged = candidate(tmp_path, "d")
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [judge(service, "HOLD", judged, block) for block in range(50, 90)])
+        seen = []
+        while not writing.done():
+            seen.append(PromotionService(folder).verify())
+        writing.result()
+    assert all(found.valid for found in seen)
+    assert len({found.ledger_lines for found in seen}) > 1
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
@@ -431,6 +490,8 @@ def test_what_is_no_gate_document_ends_with_3(
     folder = ("--promotion-dir", str(tmp_path / "promotion"))
     assert run(capsys, "record", "--gate", str(tmp_path / "gate.json"), *folder)[0] == 3
     assert run(capsys, "record", "--gate", str(tmp_path / "nowhere.json"), *folder)[0] == 3
+    with pytest.raises(UsageError, match="has no `verdict`, so no gate printed it"):
+        gate_evidence({})
     assert not (tmp_path / "promotion").exists()
 
 

@@ -335,6 +335,18 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path: Path) -> No
     assert left_by(tmp_path / "run") | {"run.json": (tmp_path / "run/run.json").read_text()} == before
 
 
+def test_a_finished_run_with_nothing_left_to_do_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for checkpoint in ("latest", tmp_path / "run/checkpoint_700.zip"):
+        with pytest.raises(UsageError, match=r"is finished and nothing is left to do\. Raise --timesteps"):
+            resume(checkpoint, tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    result = resume("latest", tmp_path / "run", evaluation_episodes=3)
+    assert len(result.model_dump()["evaluation"]["seeds"]) == 3
+    resume("latest", tmp_path / "run", overwrite=True)
+
+
 def test_another_environment_or_another_rule_of_the_town_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -511,3 +511,9 @@ def test_a_killed_capture_leaves_nothing_that_reads_as_data(tmp_path: Path) -> N
         load_demonstrations(leftover)
     (warning,) = capture(tmp_path / "capture").warnings
     assert warning == f"{leftover} was left by a capture that was killed; delete it."
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system here that the kernel makes up")
+def test_a_place_where_no_capture_can_land_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    assert capture_town(Path("/proc/x/capture")) == 2
+    assert "Error: /proc/x cannot be written: No such file or directory." in capsys.readouterr().err

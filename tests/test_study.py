@@ -193,3 +193,24 @@ def test_a_small_study_pairs_its_runs_and_runs_nothing_twice(
     assert "deepest_fall_worst" in capsys.readouterr().out
     assert main([*command, "--seeds", "2", "--resume", "--timesteps", "999"]) == 3
     assert "is of other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("figure", "code", "sentence"),
+    [
+        ("curves.pdf", 3, "expected a file that ends in .svg"),
+        ("folder.svg", 3, "expected a file that ends in .svg"),
+        ("file/curves.svg", 2, "cannot be written"),
+    ],
+)
+def test_a_figure_that_could_not_be_left_is_refused_before_the_study(
+    figure: str, code: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.svg").mkdir()
+    root = tmp_path / "study"
+    study = ["anneal", "study", "--env", "CartPole-v1", "--output-dir", str(root)]
+    assert main([*study, "--figure", str(tmp_path / figure)]) == code
+    assert sentence in capsys.readouterr().err
+    assert not root.exists()

@@ -44,6 +44,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 7
     HOLD = 10
     FAIL = 11
+    READER_GONE = 141  # what a shell says of a program that SIGPIPE ended
 
 
 class TownletTrainError(Exception):

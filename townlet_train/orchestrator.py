@@ -135,7 +135,7 @@ class TrainingOrchestrator:
             start=plan.start,
         )
         resumed = plan.resumed
-        check_run_dir(plan.run_dir, overwrite=overwrite, resumed=resumed)
+        check_run_dir(plan.run_dir, overwrite=overwrite, resumed=resumed, config_hash=details["config_hash"])
         with self._named(name):
             strategy.prepare(context)
         if dry_run:

@@ -25,6 +25,8 @@ DATACLASS_SCHEMA = "1.0.0"
 UNLIMITED = 10_000
 SHOWN_VALUES = 8
 WIDEST_CELL = 140
+READABLE_WORD = 11  # characters; a column may break longer ones
+BETWEEN_COLUMNS = 3
 SHORTEST_BAR, LONGEST_BAR = 6, 40
 SECONDS_BETWEEN_DRAWINGS = 0.1
 INTERVAL = frozenset({"mean", "low", "high"})
@@ -42,16 +44,16 @@ def as_document(result: Any) -> dict[str, Any]:
 def render(result: Any, stream: TextIO) -> None:
     """Print a result as tables: one of its single values, one for each list of records, and what matters most last.
 
-    On a terminal tables fit its width. Elsewhere a row is one line, unless COLUMNS sets a width.
+    On a terminal tables fit its width; where a table cannot, its records are lists. Elsewhere a row is one line, unless
+    COLUMNS sets a width.
     """
     single, tables = _split(as_document(result))
     for field, columns in getattr(result, "columns", {}).items():
         tables[field] = [{name: row[name] for name in columns} for row in tables.get(field, ())]
     last = {name: single.pop(name) for name in getattr(result, "shown_last", ()) if name in single}
     console = _console(stream)
-    widest = WIDEST_CELL if console.is_terminal else UNLIMITED
     shown: list[Table | str] = [_pairs(single)] if single else []
-    shown += [_grid(title, rows, widest) for title, rows in tables.items()]
+    shown += [_grid(title, rows, console) for title, rows in tables.items()]
     shown += ["", _pairs(last)] if last else []
     if console.is_terminal:
         console.print(*shown)
@@ -226,21 +228,57 @@ def _pairs(single: Mapping[str, str]) -> Table:
     return table
 
 
-def _grid(title: str, rows: Sequence[Mapping[str, Any]], widest: int) -> Table:
-    """One row per record; a column nobody filled is left out."""
+def _grid(title: str, rows: Sequence[Mapping[str, Any]], console: Console) -> Table:
+    """One row per record, or where it is too narrow for that one line per value; a column nobody filled is left out."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     filled = [name for name in names if any(row.get(name) not in (None, "", (), []) for row in rows)]
+    cells = [[text(row.get(name)) for name in filled] for row in rows]
+    numeric = [all(isinstance(row.get(name), int | float) for row in rows) for name in filled]
+    if _least_width(filled, cells, numeric) > console.width:
+        return _listed(title, filled, cells)
+    widest = WIDEST_CELL if console.is_terminal else UNLIMITED
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for name in filled:
-        numeric = all(isinstance(row.get(name), int | float) for row in rows)
+    for name, numbers in zip(filled, numeric, strict=True):
         plain = not any(isinstance(row.get(name), bool) for row in rows)
-        table.add_column(name, justify="right" if numeric and plain else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_shortened(text(row.get(name)), widest)) for name in filled))
+        table.add_column(name, justify="right" if numbers and plain else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(_shortened(cell, widest)) for cell in row))
+    return table
+
+
+def _least_width(names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> int:
+    """Characters a table takes at least so that words can be read and no number is broken."""
+    width = 2 - BETWEEN_COLUMNS  # at the edges
+    for index, name in enumerate(names):
+        longest = max(len(word) for row in cells for word in row[index].split() or [""])
+        read = max(len(name), longest)
+        width += BETWEEN_COLUMNS + max(min(read, READABLE_WORD), longest if numeric[index] else 0)
+    return width
+
+
+def _listed(title: str, names: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    """A record below the other, a line or more for each of its values."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        pad_edge=False,
+    )
+    table.add_column(style="bold", overflow="fold")
+    table.add_column(overflow="fold")
+    for row in cells:
+        table.add_row()
+        for name, cell in zip(names, row, strict=True):
+            table.add_row(name, Text(cell))
     return table
 
 

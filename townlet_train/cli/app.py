@@ -1,6 +1,7 @@
 """The program: one Typer app whose commands load when they are called, and the one `except` that ends it.
 
 0 done   1 done with warnings   2 failed   3 bad arguments   4 conda   5 environment   6 checkpoint   7 interrupted
+10 HOLD   11 FAIL   141 nobody reads the result any more
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from townlet_train.cli.interrupts import terminate_as_interrupt
 from townlet_train.cli.lazy import LazyGroup
 from townlet_train.cli.options import OTHER_NAMES
 from townlet_train.cli.session import session_listing
-from townlet_train.errors import ExitCode, Interrupted, PluginError, TownletTrainError, UsageError, suggestion
+from townlet_train.errors import (
+    ExitCode,
+    Interrupted,
+    PluginError,
+    StorageError,
+    TownletTrainError,
+    UsageError,
+    suggestion,
+)
 
 PROGRAM = "townlet-train"
 COMPLETION = "_TOWNLET_TRAIN_COMPLETE"
@@ -54,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; `arguments` are the process's own unless given."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
+    output.stand_in_for_closed_streams()
     with output.guarded_stdout(as_json), terminate_as_interrupt():
         try:
             code = _invoke(list(arguments))
@@ -80,7 +90,7 @@ def _end(error: BaseException, as_json: bool, *, debug: bool) -> int:
         case SystemExit():
             return error.code if isinstance(error.code, int) else ExitCode.FAILED
         case output.ReaderGone():
-            return ExitCode.OK  # whoever read the result has seen enough
+            return ExitCode.READER_GONE
         case MemoryError():
             return _fail(
                 TownletTrainError(f"There is not enough memory for this: {error}. Ask for less."), as_json
@@ -101,17 +111,17 @@ def _end(error: BaseException, as_json: bool, *, debug: bool) -> int:
 def _show_traceback(error: BaseException) -> None:
     import traceback
 
-    traceback.print_exception(error, file=sys.stderr)
+    output.say("".join(traceback.format_exception(error)).rstrip())
 
 
 def _fail(error: TownletTrainError, as_json: bool) -> int:
-    sys.stderr.write(f"Error: {error}\n")
+    output.say(f"Error: {error}")
     if as_json:
         from townlet_train.files import to_json
 
         kind = type(error).__name__
         document = {"error": {"type": kind, "message": str(error), "exit_code": int(error.exit_code)}}
-        with suppress(OSError):
+        with suppress(StorageError, output.ReaderGone):
             output.write(to_json(document))
     return error.exit_code
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from townlet_train.cli.interrupts import StopRequest, stop_requests
-from townlet_train.errors import ExitCode, Interrupted
+from townlet_train.errors import ExitCode, Interrupted, StorageError
 
 if TYPE_CHECKING:
     from townlet_train.contract import Progress
@@ -18,18 +18,59 @@ if TYPE_CHECKING:
 _stdout: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
 
 
+def stand_in_for_closed_streams() -> None:
+    """Let what was closed when the program began (`>&-`) read as empty, and take whatever is written to it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # open as long as the program runs
+
+
 @contextmanager
 def guarded_stdout(as_json: bool) -> Iterator[None]:
-    """While a command runs with --json, whatever anybody else prints goes to standard error."""
-    if not as_json:
-        yield
-        return
-    with _own_stdout() as stream, redirect_stdout(sys.stderr):
-        token = _stdout.set(stream)
+    """While a command runs, tell what standard output refuses; with --json, only the result goes there."""
+    with _own_stdout() if as_json else nullcontext(sys.stdout) as stream:
+        result = cast("TextIO", _Told(stream))
+        token = _stdout.set(result)
         try:
-            yield
+            with redirect_stdout(sys.stderr if as_json else result):
+                yield
         finally:
             _stdout.reset(token)
+
+
+class ReaderGone(Exception):
+    """Whoever read standard output has closed it; no other broken pipe means that."""
+
+
+class _Told:
+    """Standard output whose refusals are told as what they are, whoever writes: `ReaderGone` or `StorageError`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _refusals():
+            return self._stream.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        with _refusals():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+    except OSError as error:
+        raise StorageError("Standard output", error) from error
 
 
 @contextmanager
@@ -51,25 +92,16 @@ def _own_stdout() -> Iterator[TextIO]:
             stream.close()
 
 
-class ReaderGone(Exception):
-    """Whoever read standard output has closed it; no other broken pipe means that."""
-
-
-@contextmanager
-def _to_reader() -> Iterator[TextIO]:
-    """The program's standard output, flushed at the end."""
-    stream = _stdout.get() or sys.stdout
-    try:
-        yield stream
-        stream.flush()
-    except BrokenPipeError as error:
-        raise ReaderGone from error
+def _reader() -> TextIO:
+    """The program's standard output."""
+    return _stdout.get() or sys.stdout
 
 
 def write(text: str) -> None:
     """Write a result to the program's standard output."""
-    with _to_reader() as stream:
-        stream.write(text if text.endswith("\n") else f"{text}\n")
+    stream = _reader()
+    stream.write(text if text.endswith("\n") else f"{text}\n")
+    stream.flush()
 
 
 def emit(result: Any, *, json_output: bool) -> int:
@@ -81,8 +113,8 @@ def emit(result: Any, *, json_output: bool) -> int:
 
         write(to_json(as_document(result)))
     else:
-        with _to_reader() as stream:
-            render(result, stream)
+        render(result, _reader())
+        _reader().flush()
     return warn(getattr(result, "warnings", ()))
 
 
@@ -95,10 +127,16 @@ def shown(returned: object) -> object:
     return emit(returned, json_output=_stdout.get() is not None)
 
 
+def say(line: str) -> None:
+    """Write a line to standard error; where it cannot be written nobody can be told."""
+    with suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+
+
 def warn(warnings: Sequence[str]) -> int:
     """Tell warnings on standard error, and return the exit code they make."""
     for warning in warnings:
-        sys.stderr.write(f"Warning: {warning}\n")
+        say(f"Warning: {warning}")
     return ExitCode.WARNINGS if warnings else ExitCode.OK
 
 
@@ -108,12 +146,13 @@ def verdict_code(verdict: str | None, otherwise: int) -> int:
 
 
 def close_quietly() -> None:
-    """Keep Python from complaining, at its own end, about a standard output that cannot be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Keep Python from complaining, at its own end, about streams that cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def log_to_stderr(*, verbose: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from townlet_train.cli.commands import COMMANDS
+from townlet_train.cli.output import say
 from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERT, EXPERTS, Experts
 from townlet_train.registry import GATE_CHECK, Listing, PluginPolicy, Registry, catalogue, discover
@@ -58,7 +58,7 @@ def _warn_of_unknown(context: typer.Context, listing: Listing) -> None:
     if not context.meta.setdefault(_WARNED, False):
         context.meta[_WARNED] = True
         for sentence in listing.unknown:
-            sys.stderr.write(f"Warning: {sentence}\n")
+            say(f"Warning: {sentence}")
 
 
 def experts_for(context: typer.Context, policy: str | None) -> Experts:

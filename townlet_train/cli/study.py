@@ -11,6 +11,9 @@ from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting
 from townlet_train.cli.session import load_settings, plugin_policy, session_registry
 from townlet_train.errors import Interrupted
+from townlet_train.study.conditions import CONDITIONS, TRUNKS
+
+ALL_CONDITIONS, ALL_TRUNKS = ",".join(CONDITIONS), ",".join(TRUNKS)
 
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Training seeds, one run of every cell for each.")]
 FirstSeed = Annotated[
@@ -24,10 +27,10 @@ Conditions = Annotated[
     str,
     typer.Option(
         "--conditions",
-        help="Of naive, normalised, warmup, kl, all, default, scratch, bc; separated by commas.",
+        help=f"Of {', '.join(CONDITIONS)}; separated by commas.",
     ),
 ]
-Trunks = Annotated[str, typer.Option("--trunks", help="Of separate and shared; separated by commas.")]
+Trunks = Annotated[str, typer.Option("--trunks", help=f"Of {' and '.join(TRUNKS)}; separated by commas.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
 Root = Annotated[Path, typer.Option("--output-dir", help="Directory to leave everything in.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on: what is done is not run again.")]
@@ -40,8 +43,8 @@ def command(
     seeds: Seeds = 10,
     first_seed: FirstSeed = 1,
     timesteps: Timesteps = None,
-    conditions: Conditions = "naive,normalised,warmup,kl,all,default,scratch,bc",
-    trunks: Trunks = "separate,shared",
+    conditions: Conditions = ALL_CONDITIONS,
+    trunks: Trunks = ALL_TRUNKS,
     jobs: Jobs = 2,
     output_dir: Root = Path("study"),
     resume: Resume = False,
@@ -66,8 +69,7 @@ def command(
     from townlet_train.study.study import plan_study, run_study
 
     if figure is not None:
-        check_can_draw()
-
+        check_can_draw(figure)
     study = plan_study(
         settings.config,
         settings.section("anneal"),

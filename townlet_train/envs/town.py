@@ -44,7 +44,7 @@ class TownVectorEnv:
         budget = compute_budget(config)
         if not budget.feasible and not config.allow_infeasible:
             raise InfeasibleTownError(f"{budget.verdict} Set town.allow_infeasible=true to run it anyway.")
-        _announce(budget.verdict)
+        self._verdict = budget.verdict
         self.config = config
         self.n_envs = n_envs
         self.n_agents = config.n_agents
@@ -72,6 +72,7 @@ class TownVectorEnv:
             raise UsageError(f"reset needs one seed per town: {self.n_envs} towns, {len(seeds)} seeds.")
         if np.min(seeds) < 0:
             raise UsageError(f"Seeds are not negative, {int(np.min(seeds))} was given.")
+        _announce(self._verdict)
         self._towns[:] = np.zeros((), TOWN)
         self._towns["rng_world"] = [stream_word(int(seed), "world") for seed in seeds]
         self._towns["rng_events"] = [stream_word(int(seed), "events") for seed in seeds]
@@ -158,7 +159,7 @@ def _bytes_of(state: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.uint8]
 
 @cache
 def _announce(verdict: str) -> None:
-    """Log a town's budget the first time a process builds it."""
+    """Log a town's budget the first time a process plays in it."""
     logger.info(verdict)
 
 

@@ -51,5 +51,5 @@ def log_save(algorithm: str, timestep: int, total: int, shown: Mapping[str, floa
     """Where the run is, before it saves a checkpoint."""
     numbers = "".join(f" {name}={value:.5g}" for name, value in shown.items() if not math.isnan(value))
     progress_logger.info(
-        "%s %d/%d%s, saving checkpoint_%d.zip", algorithm, timestep, total, numbers, timestep
+        "%s %d/%d%s, saving checkpoint_%d.zip", algorithm, min(timestep, total), total, numbers, timestep
     )

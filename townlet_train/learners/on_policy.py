@@ -18,18 +18,17 @@ from typing import Any, Generic
 from townlet_train.contract import Progress, TrainingContext
 from townlet_train.data.checkpoint import save_checkpoint
 from townlet_train.errors import Interrupted
-from townlet_train.files import sha256_of
 from townlet_train.learners.assembly import Recording as Recording
 from townlet_train.learners.assembly import assemble
 from townlet_train.learners.bc import limited_threads
 from townlet_train.learners.curve import Measured, TrainingCurve
+from townlet_train.learners.held_out import held_out_facts
 from townlet_train.learners.logs import log_episodes, log_save, log_setup
 from townlet_train.learners.params import OnPolicyParams
 from townlet_train.learners.roles import BuildLearner, OnPolicyStats, RolloutSource, Stats
 from townlet_train.learners.rollouts import Episode, Normaliser, Played
 from townlet_train.learners.run_state import RunState
 from townlet_train.learners.telemetry import TELEMETRY_VERSION, Spent, anneal_fields, rollout_fields
-from townlet_train.results import EvaluationDTO
 from townlet_train.services.runs import model_path
 
 TICKS_BETWEEN_REPORTS, FEWEST_TICKS_BETWEEN_REPORTS = 512, 64
@@ -87,17 +86,11 @@ def train(
         log_setup(parts.env, parts.network, parts.learner.weights, params)
         run = OnPolicyRun(context, params, state, on_rollout)
         stats, model = _iterate(run, enough)
-    try:
-        evaluation = _evaluate(model, params.evaluation_episodes, context)
-    except Interrupted as stop:
-        raise Interrupted(f"{stop} Training had ended; the policy is {model}") from stop
-    threshold, skipped = parts.env.spec.reward_threshold, stats.skipped_updates
-    facts = run.facts() | {
-        "evaluation": evaluation,
-        "reward_threshold": threshold,
-        "converged": None if evaluation is None else evaluation.reaches(threshold),
-        "checkpoint": str(model),
-        "checkpoint_sha256": sha256_of(model),
+    held_out = held_out_facts(model, params.evaluation_episodes, context, parts.env.spec.reward_threshold)
+    skipped = stats.skipped_updates
+    facts = {
+        **run.facts(),
+        **held_out,
         "duration_sec": time.perf_counter() - started,
         "warnings": (
             *((f"{skipped} updates were skipped because they were not finite.",) if skipped else ()),
@@ -290,7 +283,8 @@ class OnPolicyRun(Generic[Stats]):
 
     def _report(self) -> None:
         self._unreported, self._reported_at = 0, time.perf_counter()
-        done, total = self.state.timestep, self._params.timesteps
+        total = self._params.timesteps
+        done = min(self.state.timestep, total)  # the last ticks of many slots go beyond
         self._context.report(Progress(self._parts.info.algorithm, done, total, self._shown, live=True))
 
     def _report_patiently(self) -> None:
@@ -326,14 +320,3 @@ class _Both:
         """Both, the recording's under names of its own."""
         recorded = {f"replay_{name}": value for name, value in self.recorded.line().items()}
         return {**self.rollout.line(), **recorded}
-
-
-def _evaluate(model: Path, episodes: int, context: TrainingContext) -> EvaluationDTO | None:
-    """The returns on held-out seeds; None when no episodes are asked for."""
-    if not episodes:
-        return None
-
-    def report(done: int, total: int) -> None:
-        context.report(Progress("evaluation", done, total, {}))
-
-    return context.services.evaluation.evaluate(checkpoint=model, episodes=episodes, report=report)

@@ -47,7 +47,9 @@ class OnPolicyParams(StrategyParams):
     log_interval: int | None = Field(
         None, gt=0, description="steps between lines of metrics.jsonl; unset: 100 ticks"
     )
-    evaluation_episodes: int = Field(100, ge=0, description="held-out episodes at the end; 0: none")
+    evaluation_episodes: int | None = Field(
+        None, ge=0, description="held-out episodes at the end; 0: none; unset: evaluation.episodes"
+    )
     network: Literal["mlp", "conflict_aware"] = Field(
         "mlp", description="mlp reads the features; conflict_aware the map too, as upstream's network"
     )

@@ -9,7 +9,9 @@ from typing import Any, Generic
 import numpy as np
 
 from townlet_train.contract import StartingPoint
-from townlet_train.data.checkpoint import Arrays, Checkpoint, below, under
+from townlet_train.data.checkpoint import Arrays, Checkpoint, Lineage
+from townlet_train.data.checkpoint import below as below
+from townlet_train.data.checkpoint import under as under
 from townlet_train.errors import CheckpointError, InexactStateError
 from townlet_train.learners.assembly import Parts
 from townlet_train.learners.curve import TrainingCurve
@@ -83,10 +85,7 @@ class RunState(Generic[Stats]):
                 f"Returns to the last good weights, each with half the learning rate from then on: {restores}."
             )
         if self.kept_back is not None:
-            found.append(
-                f"This run cannot be resumed: its checkpoints hold the policy and its optimiser, from which a new run "
-                f"begins by --fork. {self.kept_back}"
-            )
+            found.append(cannot_be_resumed("the policy and its optimiser", self.kept_back))
         return tuple(found)
 
     def _training(self) -> Arrays | None:
@@ -105,16 +104,9 @@ class RunState(Generic[Stats]):
 
     def _restore(self, start: StartingPoint) -> None:
         saved, parts = start.checkpoint, self.parts
-        if saved.training is None or saved.optimizer is None:
-            raise CheckpointError(
-                f"{start.path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, "
-                f"or begin a new run with its policy by --fork."
-            )
-        if saved.info.lineage.demonstrations_sha256 != parts.info.lineage.demonstrations_sha256:
-            raise CheckpointError(
-                f"{start.path} was learned from {saved.info.lineage.demonstrations}, which is another recording now. "
-                f"Begin a new run with its policy by --fork."
-            )
+        training = training_of(start, parts.info.lineage)
+        if saved.optimizer is None:
+            raise _no_training(start)
         if saved.info.lineage.reference_sha256 != parts.info.lineage.reference_sha256:
             raise CheckpointError(
                 f"{start.path} stayed near a policy whose file holds another one now. Put that one back, "
@@ -122,11 +114,11 @@ class RunState(Generic[Stats]):
             )
         parts.learner.load_weights(saved.weights)
         parts.learner.restore(saved.optimizer)
-        parts.source.restore(below("collector", saved.training))
-        self.curve.restore(below("curve", saved.training))
+        parts.source.restore(below("collector", training))
+        self.curve.restore(below("curve", training))
         if parts.beside is not None:
-            parts.beside.restore(below("beside", saved.training))
-        self.events.restore(below("events", saved.training))
+            parts.beside.restore(below("beside", training))
+        self.events.restore(below("events", training))
         self.rollouts = saved.state["rollouts"]
         if saved.state["device"] != parts.placement.device:
             self._moved_from = saved.state["device"]
@@ -142,3 +134,32 @@ class RunState(Generic[Stats]):
         parts.learner.adopt(saved.optimizer if same_method else None, optimiser=start.optimiser)
         moments = below("collector.moments", saved.training or {})
         parts.source.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
+
+
+def training_of(start: StartingPoint, lineage: Lineage) -> Arrays:
+    """What a checkpoint holds for the same run alone, whatever the method; `lineage` is that of the run that goes on.
+
+    Raises:
+        CheckpointError: it holds none, or was learned from other demonstrations.
+    """
+    training, learned_from = start.checkpoint.training, start.checkpoint.info.lineage
+    if training is None:
+        raise _no_training(start)
+    if learned_from.demonstrations_sha256 != lineage.demonstrations_sha256:
+        raise CheckpointError(
+            f"{start.path} was learned from {learned_from.demonstrations}, which is another recording now. "
+            f"Begin a new run with its policy by --fork."
+        )
+    return training
+
+
+def cannot_be_resumed(held: str, why: CheckpointError) -> str:
+    """A warning of a run whose environment keeps its state to itself; `held` is what checkpoints hold all the same."""
+    return f"This run cannot be resumed: its checkpoints hold {held}, from which a new run begins by --fork. {why}"
+
+
+def _no_training(start: StartingPoint) -> CheckpointError:
+    return CheckpointError(
+        f"{start.path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, "
+        f"or begin a new run with its policy by --fork."
+    )

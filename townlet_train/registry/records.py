@@ -224,7 +224,12 @@ class Registry:
         for strategy in self.strategies:
             if name == strategy.name:
                 return next(plugin for plugin in self.plugins if plugin.distribution == strategy.distribution)
-        raise UnknownNameError("plugin", name, {plugin.name for plugin in self.plugins})
+        raise UnknownNameError(
+            "plugin",
+            name,
+            {plugin.name for plugin in self.plugins},
+            "Only what is installed is known. Run: pip install DISTRIBUTION, or pip install -e FOLDER",
+        )
 
     def params(self) -> dict[str, type[StrategyParams]]:
         """The params model of each strategy by name."""

@@ -5,7 +5,6 @@ A run is one number, what its policy earns; its episodes share its luck and are 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from townlet_train.envs.streams import stream
 from townlet_train.errors import UnknownNameError, UsageError
@@ -31,6 +31,30 @@ METRICS = ("evaluation.mean", "evaluation.iqm", "final_reward_mean")  # the firs
 CONFIDENCE = 0.95
 FEW_RUNS = 5  # with fewer, intervals of resamples are too narrow
 RESAMPLING_SEED = 20251121  # fixed, so that equal runs give equal intervals
+
+
+class _Metadata(BaseModel):
+    algorithm: str
+    environment: str
+    seed: int
+    total_timesteps: int | None = None
+
+
+class _Reached(BaseModel):
+    final_reward_mean: float | None = None
+    evaluation: dict[str, Any] | None = None
+
+
+class _Experiment(BaseModel):
+    metadata: _Metadata
+    hyperparameters: dict[str, Any]
+    result: _Reached
+
+
+class _Document(BaseModel):
+    """What is read here of a results document; it says more."""
+
+    experiment_results: _Experiment
 
 
 class TrainingRun(NamedTuple):
@@ -91,22 +115,22 @@ def read_run(path: Path, by: Iterable[str] = ("strategy",)) -> TrainingRun:
     """
     file = _results_file(path)
     try:
-        document = json.loads(file.read_bytes())["experiment_results"]
-        metadata, reached = document["metadata"], document["result"]
-        algorithm, env, seed = metadata["algorithm"].lower(), metadata["environment"], int(metadata["seed"])
-        params = dict(document["hyperparameters"])
+        told = _Document.model_validate_json(file.read_bytes()).experiment_results
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = ": ".join(filter(None, (".".join(str(part) for part in first["loc"]), first["msg"])))
         raise UsageError(
-            f"{file} is not the results document of a run ({error!r}); expected one that a training command wrote."
+            f"{file} is not the results document of a run ({what}). Name one that a training command wrote."
         ) from error
-    named = {"strategy": algorithm, **params}
+    run = told.metadata
+    named = {"strategy": run.algorithm.lower(), **told.hyperparameters}
     unknown = next((name for name in by if name not in named), None)
     if unknown is not None:
         raise UnknownNameError("param to group by", unknown, named, f"Looked in {file}.")
     label = " ".join(str(named[name]) if name == "strategy" else f"{name}={named[name]}" for name in by)
-    return TrainingRun(file, str(env), seed, label, metadata.get("total_timesteps"), _values(reached))
+    return TrainingRun(file, run.environment, run.seed, label, run.total_timesteps, _values(told.result))
 
 
 def _results_file(path: Path) -> Path:
@@ -121,12 +145,10 @@ def _results_file(path: Path) -> Path:
     return found[0]
 
 
-def _values(reached: Mapping[str, Any]) -> dict[str, float]:
+def _values(reached: _Reached) -> dict[str, float]:
     """What the run earned, by each metric it has."""
-    flat = {
-        **reached,
-        **{f"evaluation.{name}": value for name, value in (reached.get("evaluation") or {}).items()},
-    }
+    flat = {f"evaluation.{name}": value for name, value in (reached.evaluation or {}).items()}
+    flat["final_reward_mean"] = reached.final_reward_mean
     found = {name: flat.get(name) for name in METRICS}
     return {
         name: float(value)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, TextIO
 from filelock import FileLock, Timeout
 
 from townlet_train.data.checkpoint import checkpoints_after, sorted_checkpoints
-from townlet_train.errors import Interrupted, UsageError
+from townlet_train.errors import EnvironmentCreationError, Interrupted, UsageError
 from townlet_train.files import PARTIAL, atomic_path, make_folder, storing, to_json, write_json
 from townlet_train.services.clock import now, stamp
 from townlet_train.services.rolling import read_log, rewind
@@ -149,10 +149,13 @@ def model_path(run_dir: Path, strategy: str, seed: int) -> Path:
     return run_dir / f"{run_id(strategy, seed)}{MODEL}"
 
 
-def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None) -> None:
+def check_run_dir(
+    path: Path, *, overwrite: bool, resumed: Resumed | None = None, config_hash: str | None = None
+) -> None:
     """Raise `UsageError` when a run may not start in `path`, or not go on there; changes nothing.
 
-    A run that failed before it saved any checkpoint is in nobody's way.
+    A run that failed before it saved any checkpoint is in nobody's way. One that is finished goes on only with other
+    settings than its own; `config_hash` is that of those it would go on with.
     """
     if resumed is not None and resumed.continues(path):
         later = [
@@ -162,6 +165,12 @@ def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None
             raise UsageError(
                 f"{path} holds checkpoints after step {resumed.timestep}, up to {later[-1]}, which going on from there "
                 f"replaces. Pass --overwrite, --resume-from latest or another --output-dir."
+            )
+        goes_on = overwrite or resumed.damaged or config_hash is None
+        if not goes_on and _finished_with(path) == config_hash:
+            raise UsageError(
+                f"The run in {path} is finished and nothing is left to do. Raise --timesteps to train on, or pass "
+                f"--overwrite to repeat its last part."
             )
         return
     if path.exists() and not path.is_dir():
@@ -177,6 +186,15 @@ def check_run_dir(path: Path, *, overwrite: bool, resumed: Resumed | None = None
         raise UsageError(
             f"{path} already holds a run ({how}). Pass --overwrite to replace it or choose another --output-dir."
         )
+
+
+def _finished_with(path: Path) -> str | None:
+    """The hash of the settings with which the run of a directory came to its end; None where it did not."""
+    if not (path / RUN).exists():
+        return None
+    document = read_run(path / RUN)
+    found: str | None = document.get("config_hash")
+    return found if document["status"] == "finished" else None
 
 
 def _no_run(path: Path) -> str:
@@ -228,12 +246,15 @@ def open_run(
     The run that is replaced is kept until the new one has saved a checkpoint, and is put back when it never does.
     A run that is resumed where it was goes on with its files, its metrics cut to what the checkpoint knows; elsewhere
     it begins with a copy of those metrics. One that begins again, having saved no checkpoint, loses all but its log.
+    A run that is refused in an empty directory leaves it empty.
     """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     make_folder(path)
     with ExitStack() as stack:
         stack.enter_context(locked(path))
+        stack.enter_context(_emptied_when_refused(path, missing))
         _put_back(path)
-        check_run_dir(path, overwrite=overwrite, resumed=resumed)
+        check_run_dir(path, overwrite=overwrite, resumed=resumed, config_hash=details.get("config_hash"))
         found_lost = holds_run(path) and not (path / RUN).exists()
         document: dict[str, Any] = {"schema_version": RUN_SCHEMA, "id": run_id(strategy, seed)}
         document |= {"strategy": strategy, "seed": seed, "started_at": now()}
@@ -277,6 +298,26 @@ def open_run(
             raise
         run.update(status="finished", ended_at=now())
         shutil.rmtree(path / PREVIOUS, ignore_errors=True)
+
+
+@contextmanager
+def _emptied_when_refused(path: Path, missing: list[Path]) -> Iterator[None]:
+    """A directory that was empty is so again, and those that were missing are gone, where a run is refused.
+
+    A run is refused by an error about what it was told, before it recorded or saved anything.
+    """
+    empty = all(_of_no_run(entry.name) for entry in path.iterdir())
+    try:
+        yield
+    except (UsageError, EnvironmentCreationError):
+        if empty and not any(path.glob("*.zip")) and not (path / METRICS).exists():
+            for found in (*_left_by_a_run(path), path / LOCK):
+                found.unlink()
+            folders = sorted((found for found in path.rglob("*") if found.is_dir()), reverse=True)
+            for folder in (*folders, *missing):
+                with suppress(OSError):  # somebody else put something there
+                    folder.rmdir()
+        raise
 
 
 def _rewind(source: Path, target: Path, recorded: int) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from townlet_train.errors import MissingExtraError
-from townlet_train.files import write_bytes
+from townlet_train.errors import MissingExtraError, UsageError
+from townlet_train.files import make_folder, storing, write_bytes
 from townlet_train.results import StudyDTO, StudyRowDTO
 from townlet_train.study.conditions import BC, CONDITIONS
 
@@ -16,15 +17,27 @@ PANEL_INCHES = (5.2, 3.9)
 BAND_OPACITY = 0.12
 
 
-def check_can_draw() -> None:
-    """Raise `MissingExtraError` where nothing can be drawn."""
+def check_can_draw(path: Path) -> None:
+    """Refuse a figure that could not be left at `path` when the study is done.
+
+    Raises:
+        MissingExtraError: nothing can be drawn.
+        UsageError: the file is a directory, or named like something else than SVG.
+        StorageError: no file can be written there.
+    """
     if find_spec("matplotlib") is None:
         raise MissingExtraError("A figure", "figures")
+    if path.suffix.lower() != ".svg" or path.is_dir():
+        raise UsageError(
+            f"{path} is no name for a figure, expected a file that ends in .svg. Give another --figure."
+        )
+    make_folder(path.parent)
+    with storing(path), TemporaryFile(dir=path.parent):
+        pass
 
 
 def draw(study: StudyDTO, path: Path) -> None:
     """Mean return over training seeds beside steps, with its 95 % interval; the same study gives the same bytes."""
-    check_can_draw()
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import townlet_train_a2c
+from tests.doors import doors_used, heavy_imports, listed
 from townlet_train.cli import main
 
 HAS_TORCH = find_spec("torch") is not None
 
 
 def test_the_listing_names_its_distribution_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["strategies", "list", "--json"]) == 0
-    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)["strategies"]}
-    assert listed["a2c"]["distribution"] == "townlet-train-a2c"
-    assert listed["a2c"]["requires_torch"] is True
-    assert listed["a2c"]["available"] is HAS_TORCH
-    assert ("pip install" in (listed["a2c"]["reason"] or "")) is not HAS_TORCH
+    row = listed("a2c", capsys)
+    assert row["distribution"] == "townlet-train-a2c"
+    assert row["requires_torch"] is True
+    assert row["available"] is HAS_TORCH
+    assert ("pip install" in (row["reason"] or "")) is not HAS_TORCH
 
 
 @pytest.mark.skipif(HAS_TORCH, reason="torch is here")
@@ -35,22 +31,9 @@ def test_without_torch_it_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_importing_it_brings_neither_torch_nor_numpy() -> None:
-    code = "import sys, townlet_train_a2c; print(sorted({'numpy', 'torch'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert done.stdout.strip() == "[]"
+def test_importing_it_brings_nothing_that_takes_long() -> None:
+    assert heavy_imports(townlet_train_a2c) == []
 
 
 def test_it_imports_nothing_of_townlet_train_but_the_door_and_the_learners() -> None:
-    names: set[str] = set()
-    for path in Path(str(townlet_train_a2c.__file__)).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                names.add(str(node.module))
-            elif isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-    ours = {name for name in names if name.partition(".")[0] == "townlet_train"}
-    assert "townlet_train.learners.on_policy" in ours
-    assert {name.split(".")[1] for name in ours} == {"api", "learners"}
+    assert doors_used(townlet_train_a2c) == {"api", "learners"}

@@ -27,11 +27,12 @@ from townlet_train.learners.assembly import continued_lineage, describe
 from townlet_train.learners.bc import BCLearner, BCSettings
 from townlet_train.learners.imitation import check_choices
 from townlet_train.learners.networks import build_network, export_weights, network_for_env
+from townlet_train.learners.run_state import below, cannot_be_resumed, training_of, under
 from townlet_train_dagger.aggregate import Aggregate, Arrays
 from townlet_train_dagger.driving import Driver
 from townlet_train_dagger.strategy import DAggerParams
 
-AGGREGATE, DRIVER = "aggregate.", "driver."
+AGGREGATE, DRIVER = "aggregate", "driver"
 logger = logging.getLogger(__name__)
 
 
@@ -240,29 +241,15 @@ class RunState:
             driver = self._driver.state()
         except CheckpointError as error:
             if self.resumable:
-                self.warnings = (
-                    f"This run cannot be resumed: its checkpoints hold the policy, from which a new run begins by "
-                    f"--fork. {error}",
-                )
+                self.warnings = (cannot_be_resumed("the policy", error),)
                 logger.warning("%s", self.warnings[0])
             return None
-        parts = ((AGGREGATE, self._aggregate.state()), (DRIVER, driver))
-        return {f"{part}{name}": array for part, arrays in parts for name, array in arrays.items()}
+        return under(AGGREGATE, self._aggregate.state()) | under(DRIVER, driver)
 
     def _restore(self, start: StartingPoint) -> None:
-        saved, state = start.checkpoint, start.checkpoint.state
-        if saved.training is None:
-            raise CheckpointError(
-                f"{start.path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, "
-                f"or begin a new run with its policy by --fork."
-            )
-        if saved.info.lineage.demonstrations_sha256 != self._info.lineage.demonstrations_sha256:
-            raise CheckpointError(
-                f"{start.path} was learned from {saved.info.lineage.demonstrations}, which is another recording now. "
-                f"Begin a new run with its policy by --fork."
-            )
-        self._aggregate.restore(_part(AGGREGATE, saved.training))
-        self._driver.restore(_part(DRIVER, saved.training))
+        state, training = start.checkpoint.state, training_of(start, self._info.lineage)
+        self._aggregate.restore(below(AGGREGATE, training))
+        self._driver.restore(below(DRIVER, training))
         self.iteration, self._by_learner = state["iteration"], state["by_learner"]
         self._agreement = list(state["agreement"])
         self._learned = None if state["learned"] is None else Learned(**state["learned"])
@@ -302,8 +289,3 @@ def _network_of(start: StartingPoint, env: VectorEnv) -> NetworkSpec:
     """
     start.checkpoint.info.check_matches(env.spec)
     return NetworkSpec.from_document(start.checkpoint.info.network)
-
-
-def _part(part: str, arrays: Mapping[str, Any]) -> Arrays:
-    """The arrays of one part of a whole, as they were called there."""
-    return {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}

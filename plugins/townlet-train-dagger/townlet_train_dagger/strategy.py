@@ -39,7 +39,9 @@ class DAggerParams(StrategyParams):
         2e-3, gt=0, description="Adam's step size, falling linearly to 0 in every iteration"
     )
     weight_decay: float = Field(0.0, ge=0, description="pull of the weights to 0")
-    evaluation_episodes: int = Field(100, ge=0, description="held-out episodes at the end; 0: none")
+    evaluation_episodes: int | None = Field(
+        None, ge=0, description="held-out episodes at the end; 0: none; unset: evaluation.episodes"
+    )
     network: Literal["mlp", "conflict_aware"] = Field(
         "mlp", description="of a policy from nothing: mlp reads the features; conflict_aware the map too"
     )

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from pathlib import Path
 from statistics import pstdev
 
 from townlet_train.api import (
-    EvaluationDTO,
     Interrupted,
     Progress,
     TrainingContext,
     VectorEnv,
     build_env,
-    sha256_of,
 )
 from townlet_train.learners.bc import limited_threads
+from townlet_train.learners.held_out import held_out_facts
 from townlet_train_dagger.run_state import RunState
 from townlet_train_dagger.strategy import DAggerParams, DAggerResultDTO
 
@@ -41,24 +39,17 @@ def train(context: TrainingContext, params: DAggerParams, *, algorithm: str) -> 
         state = RunState(context, params, env, algorithm)
         seconds = _iterate(state, context, params, env)
         model = state.save_model()
-    try:
-        evaluation = _evaluate(model, params.evaluation_episodes, context)
-    except Interrupted as stop:
-        raise Interrupted(f"{stop} Training had ended; the policy is {model}") from stop
-    threshold = env.spec.reward_threshold
+    held_out = held_out_facts(model, params.evaluation_episodes, context, env.spec.reward_threshold)
+    evaluation = held_out["evaluation"]
     return DAggerResultDTO(
         **state.facts(),
+        **held_out,
         warnings=state.warnings,
         collect_sec=seconds[0],
         update_sec=seconds[1],
-        evaluation=evaluation,
         final_reward_mean=None if evaluation is None else evaluation.mean,
         final_reward_std=None if evaluation is None else pstdev(evaluation.episode_returns),
         total_episodes=None if evaluation is None else len(evaluation.episode_returns),
-        reward_threshold=threshold,
-        converged=None if evaluation is None else evaluation.reaches(threshold),
-        checkpoint=str(model),
-        checkpoint_sha256=sha256_of(model),
         duration_sec=time.perf_counter() - started,
     )
 
@@ -102,14 +93,3 @@ def _iterate(
 def _report(state: RunState, context: TrainingContext, params: DAggerParams) -> None:
     """Say how far the run is, and stop where that is wanted."""
     context.report(Progress("dagger", state.timestep, params.timesteps, {}, live=True))
-
-
-def _evaluate(model: Path, episodes: int, context: TrainingContext) -> EvaluationDTO | None:
-    """The returns on held-out seeds; None when no episodes are asked for."""
-    if not episodes:
-        return None
-
-    def report(done: int, total: int) -> None:
-        context.report(Progress("evaluation", done, total, {}))
-
-    return context.services.evaluation.evaluate(checkpoint=model, episodes=episodes, report=report)

@@ -30,7 +30,9 @@ class RandomSearchParams(StrategyParams):
     step_size: float = Field(0.02, gt=0, description="length of a step (alpha)")
     noise: float = Field(0.03, gt=0, description="deviation of what is tried (nu)")
     max_ticks: int = Field(1000, gt=0, description="where an episode that goes on is cut")
-    evaluation_episodes: int = Field(100, ge=0, description="held-out episodes at the end; 0: none")
+    evaluation_episodes: int | None = Field(
+        None, ge=0, description="held-out episodes at the end; 0: none; unset: evaluation.episodes"
+    )
 
 
 class RandomSearchResultDTO(TrainingResultDTO):
@@ -74,7 +76,7 @@ class RandomSearch:
         episodes = self.params.evaluation_episodes
         evaluation = (
             context.services.evaluation.evaluate(checkpoint=reached.model, episodes=episodes)
-            if episodes
+            if episodes != 0
             else None
         )
         return RandomSearchResultDTO(

@@ -5,6 +5,8 @@ A block once used for a decision has been seen. Whoever asks again takes the nex
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from townlet_train.config import GateSettings, RunConfig
 from townlet_train.config.gate import BLOCK_SIZE
 from townlet_train.errors import UsageError
@@ -34,6 +36,17 @@ def block_name(settings: GateSettings) -> str:
     'v1/2'
     """
     return f"{settings.block_version}/{settings.block}"
+
+
+def block_after(seeds: Iterable[tuple[int, int]]) -> int:
+    """The number of the first block beyond all of these runs of seeds, (first, last) each.
+
+    >>> block_after([]), block_after([(7, 9)]), block_after([(30_000_000, 30_000_255), (30_020_000, 30_020_255)])
+    (0, 0, 3)
+    """
+    settings = GateSettings()
+    first = FIRST_SEEDS[settings.block_version]
+    return max((max(last - first, -1) // BLOCK_SIZE + 1 for _, last in seeds), default=settings.block)
 
 
 def check_block_unseen(config: RunConfig) -> None:

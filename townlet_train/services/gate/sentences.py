@@ -23,7 +23,8 @@ def explain(result: GateDTO, settings: GateSettings) -> tuple[str, ...]:
     if result.e_inferior is not None and result.e_inferior >= limit:
         sentences.insert(
             0,
-            f"On most seeds it earns less than the release by more than the margin (e-value {result.e_inferior:.3g}).",
+            f"On most seeds it earns less than {_other(result)} by more than the margin (e-value "
+            f"{result.e_inferior:.3g}).",
         )
     elif result.verdict == "HOLD" and result.e_non_inferior is not None and result.e_non_inferior < limit:
         sentences.append(
@@ -38,9 +39,14 @@ def _passed(result: GateDTO) -> str:
     if mean.criterion == "threshold":
         return f"It reaches the threshold: its mean return is {mean.candidate:.4g}, at least {_n(mean.low)}."
     return (
-        f"It is no worse in anything: its mean return is {mean.candidate:.4g}, the release's {_n(mean.release)}, the "
-        f"difference at least {_n(mean.low)} (margin {_n(mean.at_least)})."
+        f"It is no worse in anything: its mean return is {mean.candidate:.4g}, that of {_other(result)} "
+        f"{_n(mean.release)}, the difference at least {_n(mean.low)} (margin {_n(mean.at_least)})."
     )
+
+
+def _other(result: GateDTO) -> str:
+    """What it is judged beside, which need not be released."""
+    return result.release or "the other"
 
 
 def _superior(result: GateDTO) -> str:

@@ -14,6 +14,7 @@ done by the next one. Anything else that disagrees was not left by a kill.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,8 +43,9 @@ STATE, RELEASE, RELEASES, LOCK = "state.json", "release.zip", "releases", ".lock
 BASELINES = "baselines.json"  # of anneals, by dataset label; no part of the ledger
 STATE_SCHEMA = "1.0.0"
 PATIENCE = 60.0  # seconds to wait for another command
+LOOKS = 100  # at most, to find the files as they are between two commands
 REMEMBERED = 50  # releases in state.json's history, as in Townlet's
-FROM_LEDGER = "`townlet-train promotion verify --rebuild` writes it anew from the ledger"
+PROMOTION_DIR = Path("results/promotion")  # where nobody says
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Examined:
     known: int = 0
     released: str | None = None  # sha256
     problems: tuple[PromotionProblem, ...] = ()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a command is at work, or was killed, that has more to do."""
+        return bool(self.ledger.torn) or self.known < len(self.ledger.entries)
 
     @property
     def rebuildable(self) -> bool:
@@ -86,7 +93,7 @@ def forget_promotion(path: Path, *, overwrite: bool) -> None:
 
 
 class PromotionFolder:
-    """A promotion directory; everything but `examine` wants `locked` around it."""
+    """A promotion directory; everything that writes wants `locked` around it, and reading writes nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,13 +108,18 @@ class PromotionFolder:
             raise UsageError(f"{self.path} is a file, expected a directory of releases. Name another one.")
         return self.ledger.exists() or self.state.exists() or self.release.exists()
 
+    @property
+    def option(self) -> str:
+        """What a command needs said, after its name, to find the directory."""
+        return "" if self.path == PROMOTION_DIR else f" --promotion-dir {shlex.quote(str(self.path))}"
+
     def stored(self, sha256: str) -> Path:
         """Where released bytes are kept."""
         return self.path / RELEASES / f"{sha256}.zip"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else reads or writes here meanwhile.
+        """Nobody else writes here meanwhile.
 
         Raises:
             UsageError: another command kept it locked for a minute.
@@ -126,6 +138,15 @@ class PromotionFolder:
             yield
         finally:
             lock.release()
+
+    def look(self) -> Examined:
+        """`examine` between two changes, without a lock: what others wrote meanwhile is read anew."""
+        for _ in range(LOOKS):
+            before = self._stamps()
+            examined = self.examine()
+            if self._stamps() == before:
+                break
+        return examined
 
     def examine(self) -> Examined:
         """The directory as it is, with everything that no kill explains."""
@@ -157,9 +178,13 @@ class PromotionFolder:
             LedgerError: the directory is not as it was written.
         """
         examined = self.examine()
+        self.check(examined)
+        return examined.ledger, self.finish(examined)
+
+    def check(self, examined: Examined) -> None:
+        """Raise `LedgerError` when the directory is not as it was written."""
         if examined.problems:
             raise LedgerError(f"{self.path}: {examined.problems[0].problem}")
-        return examined.ledger, self.finish(examined)
 
     def finish(self, examined: Examined) -> tuple[str, ...]:
         """Do what a killed command had left to do, and say what it was."""
@@ -245,6 +270,14 @@ class PromotionFolder:
         wanted = ledger.standing.release_sha256
         return wanted if wanted != released else None
 
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        """What changes whenever one of the files does."""
+        found = [path.stat() for path in (self.ledger, self.state, self.release) if path.exists()]
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
+
+    def _from_ledger(self) -> str:
+        return f"`townlet-train promotion verify --rebuild{self.option}` writes it anew from the ledger"
+
     def _seen(self) -> Mark | PromotionProblem | None:
         """How far the ledger was when state.json was written; None where there is no state.json."""
         if not self.state.exists():
@@ -255,13 +288,13 @@ class PromotionFolder:
                 raise ValueError("no lines")
             return Mark(mark["lines"], mark["sha256"])
         except (ValueError, LookupError, TypeError):
-            return _problem(STATE, "is not readable", FROM_LEDGER)
+            return _problem(STATE, "is not readable", self._from_ledger())
 
     def _state_problems(self, ledger: Ledger, seen: Mark | None) -> Iterator[PromotionProblem]:
         lines = len(ledger.entries)
         if seen is None:
             if lines > 1:  # a kill can leave the first line without it
-                yield _problem(STATE, "is missing", FROM_LEDGER)
+                yield _problem(STATE, "is missing", self._from_ledger())
         elif seen.lines > lines:
             line = lines + 1
             told = f"is missing, and {STATE} knows of {seen.lines}: the end of {LEDGER} was removed"
@@ -272,7 +305,7 @@ class PromotionFolder:
         elif seen.lines and ledger.entries[seen.lines - 1].sha256 != seen.sha256:
             yield line_problem(seen.lines, f"its bytes do not have the hash that {STATE} holds of it")
         elif self.state.read_bytes() != state_document(ledger.entries[: seen.lines]):
-            yield _problem(STATE, f"is not what {seen.lines} lines of {LEDGER} lead to", FROM_LEDGER)
+            yield _problem(STATE, f"is not what {seen.lines} lines of {LEDGER} lead to", self._from_ledger())
 
     def _release_problems(
         self, ledger: Ledger, known: int, released: str | None
@@ -286,7 +319,7 @@ class PromotionFolder:
             what = "is missing" if released is None else f"has sha256 {released:.12}"
             wanted = ledger.standing.release_sha256
             named = f"releases {wanted:.12}" if wanted else "has released nothing"
-            yield _problem(RELEASE, f"{what}, and {LEDGER} {named}", FROM_LEDGER)
+            yield _problem(RELEASE, f"{what}, and {LEDGER} {named}", self._from_ledger())
 
 
 def check_bytes(path: Path, sha256: str, *, read_from: Path | None = None) -> None:

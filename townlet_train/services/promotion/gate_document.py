@@ -49,7 +49,9 @@ def gate_evidence(document: Mapping[str, Any], source: str = "The gate's documen
     Raises:
         UsageError: it does not say which verdict, on which seeds, about the bytes of which checkpoint.
     """
-    verdict = document.get("verdict")
+    if "verdict" not in document:
+        raise UsageError(f"{source} has no `verdict`, so no gate printed it. {EXPECTED}")
+    verdict = document["verdict"]
     if verdict not in VERDICTS:
         raise UsageError(f"{source}: `verdict` is {verdict!r}, expected PASS, HOLD or FAIL. {EXPECTED}")
     if document.get("candidate_sha256") is None:

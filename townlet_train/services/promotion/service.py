@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shlex
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -22,23 +22,37 @@ from townlet_train.results.promotion import (
     PromotionVerifyDTO,
 )
 from townlet_train.services.clock import now
-from townlet_train.services.promotion.folder import Examined, PromotionFolder, check_bytes, released
+from townlet_train.services.gate.blocks import block_after
+from townlet_train.services.promotion.folder import (
+    PROMOTION_DIR,
+    Examined,
+    PromotionFolder,
+    check_bytes,
+    released,
+)
 from townlet_train.services.promotion.ledger import Entry, Ledger, next_entry
 from townlet_train.services.promotion.protocol import PromotionCandidate
-from townlet_train.services.promotion.rules import RELEASING, Evaluation, Remark, check_ready, check_way_back
+from townlet_train.services.promotion.rules import (
+    RELEASING,
+    Evaluation,
+    Remark,
+    Standing,
+    check_ready,
+    check_way_back,
+)
 
-PROMOTION_DIR = Path("results/promotion")
+REQUIRED_PASSES = 2  # where nobody says
 logger = logging.getLogger(__name__)
 
 
 class PromotionService:
     """Which checkpoint is released, in a directory; every method is one command, whole or not at all.
 
-    All of them raise `LedgerError` when the directory is not as it was written, `StorageError` when it cannot be
-    written to.
+    All of them raise `LedgerError` when the directory is not as it was written. Those that change it raise
+    `StorageError` when it cannot be written to; the others write only what a killed command had left to do.
     """
 
-    def __init__(self, directory: Path = PROMOTION_DIR, *, required_passes: int = 2) -> None:
+    def __init__(self, directory: Path = PROMOTION_DIR, *, required_passes: int = REQUIRED_PASSES) -> None:
         if required_passes < 1:
             raise UsageError(f"{required_passes} PASSes are required, expected at least 1.")
         self._folder = PromotionFolder(directory)
@@ -145,13 +159,11 @@ class PromotionService:
 
     def status(self) -> PromotionStatusDTO:
         """Where promotion stands."""
-        with self._read() as ledger:
-            return self._status(ledger, told=False)
+        return self._status(self._read(), told=False)
 
     def history(self) -> PromotionHistoryDTO:
         """Everything that happened, oldest first."""
-        with self._read() as ledger:
-            events = tuple(_event(entry) for entry in ledger.entries)
+        events = tuple(_event(entry) for entry in self._read().entries)
         return PromotionHistoryDTO(directory=str(self._folder.path), events=events)
 
     def verify(self, *, rebuild: bool = False) -> PromotionVerifyDTO:
@@ -170,6 +182,9 @@ class PromotionService:
                 f"There is no {self._folder.path}, expected a directory in which promotion recorded something. "
                 f"Name it with --promotion-dir."
             )
+        examined = self._folder.look()
+        if not examined.unfinished and not (rebuild and examined.problems):
+            return self._verified(examined)
         with self._folder.locked():
             examined = self._folder.examine()
             if rebuild and examined.problems:
@@ -199,14 +214,16 @@ class PromotionService:
             finished=finished,
         )
 
-    @contextmanager
-    def _read(self) -> Iterator[Ledger]:
-        """The ledger to read from; nothing is made where there is none."""
+    def _read(self) -> Ledger:
+        """The ledger to read from; nothing is written unless a killed command left something to do."""
         if not self._folder.exists:
-            yield Ledger()
-            return
-        with self._folder.locked():
-            yield self._sound()
+            return Ledger()
+        examined = self._folder.look()
+        self._folder.check(examined)
+        if examined.unfinished:
+            with self._folder.locked():
+                return self._sound()
+        return examined.ledger
 
     def _sound(self) -> Ledger:
         """The ledger, finished and sound."""
@@ -227,7 +244,27 @@ class PromotionService:
             release_file=release_file,
             ledger_lines=ledger.mark.lines,
             ledger_sha256=ledger.mark.sha256 if ledger.entries else "",
-            next_step=_next_step(snapshot, release_file),
+            next_step=self._next_step(standing, release_file),
+        )
+
+    def _next_step(self, standing: Standing, release_file: str | None) -> str:
+        """What to do next, for somebody who has never promoted anything; a command can be typed as it is."""
+        snapshot, promotion, where = standing.snapshot, "townlet-train promotion", self._folder.option
+        if snapshot.candidate_ready:
+            return f"The candidate may be released: {promotion} promote{where}"
+        against = f" --against {shlex.quote(release_file)}" if release_file else ""
+        if snapshot.candidate is None:
+            beside = f" against {release_file}" if release_file else ""
+            record = f"{promotion} record --gate FILE{where}"
+            return f"Gate a checkpoint{beside} with --json, and record what it prints: {record}"
+        candidate = snapshot.candidate
+        judged = standing.judged.get((candidate.sha256, standing.release_sha256), ())
+        gate = f"gate {shlex.quote(candidate.checkpoint)}{against} --block {block_after(judged)} --json"
+        missing, required = snapshot.required_passes - snapshot.pass_streak, snapshot.required_passes
+        passes = "" if required == REQUIRED_PASSES else f" --required-passes {required}"
+        return (
+            f"The candidate needs {missing} more PASS on other seeds: townlet-train {gate} | "
+            f"{promotion} record --gate -{passes}{where}"
         )
 
 
@@ -254,15 +291,3 @@ def _event(entry: Entry) -> PromotionEventDTO:
         state=line.state.state,
         remark=metadata.reason if isinstance(metadata, Remark) else entry.standing.remark,
     )
-
-
-def _next_step(snapshot: PromotionSnapshot, release_file: str | None) -> str:
-    """What to do next, for somebody who has never promoted anything."""
-    if snapshot.candidate_ready:
-        return "The candidate may be released: townlet-train promotion promote"
-    if snapshot.candidate is not None:
-        missing = snapshot.required_passes - snapshot.pass_streak
-        return f"The candidate needs {missing} more PASS on other seeds: gate it on another block and record that."
-    against = f" against {release_file}" if release_file else ""
-    record = "townlet-train promotion record --gate FILE"
-    return f"Gate a checkpoint{against} with --json, and record what it prints: {record}"

@@ -108,9 +108,9 @@ class Studentised:
         return self.value + self.error * self._critical(-self.roots[::-1], level)
 
     def p_above(self, limit: float) -> float:
-        """The smallest level at which the true value is shown to be above `limit`."""
+        """The smallest level at which the true value is shown to be above `limit`; never 0, which no sample shows."""
         if self.error == 0:
-            return float(self.value < limit)
+            return 1.0 if self.value < limit else 1 / (len(self.roots) + 1)
         distance = (self.value - limit) / self.error
         n_beyond = len(self.roots) - int(np.searchsorted(self.roots, distance))
         return max((1 + n_beyond) / (len(self.roots) + 1), 1 - student_cdf(distance, self.freedom))
