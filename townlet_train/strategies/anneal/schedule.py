@@ -24,10 +24,10 @@ class Suits(NamedTuple):
 
 TOWN = Suits(
     capture={"towns": 96, "ticks": 640, "store": "memmap"},
-    timesteps=4_915_200,  # 10 cycles of 128 towns' whole episodes
-    n_cycles=10,
-    kl_coef=0.04,
-    kl_half_life=None,
+    timesteps=6_389_760,  # 13 cycles of 128 towns' whole episodes
+    n_cycles=13,
+    kl_coef=0.08,  # with half of it from the beginning, rare towns starve; held to the end, little more is learned
+    kl_half_life=1.0,
     kl_floor=0.0,
     bc_threshold=0.95,
     stage_episodes=256,  # what goes wrong in one town of a hundred is seen
