@@ -321,7 +321,7 @@ def test_a_plugins_format_that_acts_is_proven_as_ours_are(
         (
             "(shown)[:, 0]",
             "(shown)[:, 0, :1]",
-            "failed with TypeError: its `act` returned an array of shape (1000, 1), expected (n, n_actions)",
+            "puts out float32 of shape (1000, 1), expected (1000, 2)",
         ),
     ],
 )

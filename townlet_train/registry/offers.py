@@ -207,10 +207,10 @@ def _export_by(offered: Offer, output: Path, checkpoint: Checkpoint, inputs: obj
 
 
 def _act_by(offered: Offer, output: Path, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """What the policy in a file that a plugin wrote puts out, (n, n_actions), illegal actions masked.
+    """What the policy in a file that a plugin wrote puts out, illegal actions masked.
 
     Raises:
-        PluginError: the plugin cannot run it, or returns something else.
+        PluginError: the plugin cannot run it.
     """
     import numpy as np
 
@@ -218,11 +218,10 @@ def _act_by(offered: Offer, output: Path, inputs: Mapping[str, NDArray[Any]]) ->
 
     with _named(offered):
         outputs = np.asarray(offered.value.act(output, inputs))
-        mask = inputs.get("action_mask")
-        wanted = outputs.shape if mask is None else mask.shape
-        if outputs.shape != wanted or len(outputs) != len(inputs["features"]):
-            raise TypeError(f"its `act` returned an array of shape {outputs.shape}, expected (n, n_actions)")
-    return outputs if mask is None else np.where(mask, outputs, np.float32(ILLEGAL_LOGIT))
+    mask = inputs.get("action_mask")
+    if mask is None or mask.shape != outputs.shape:
+        return outputs
+    return np.where(mask, outputs, np.float32(ILLEGAL_LOGIT))
 
 
 @contextmanager

@@ -73,6 +73,11 @@ def export_checkpoint(
     with atomic_path(output) as partial:
         chosen.write(partial, checkpoint, inputs)
         given = chosen.act(partial, inputs)
+        if given.shape != expected.shape:
+            raise ExportError(
+                f"The {format_name} export of {path} puts out {given.dtype} of shape {given.shape}, expected "
+                f"{expected.shape}. Nothing was left; report this to whoever made the format."
+            )
         largest, alike = _compared(expected, given, vectors=spec.distribution == "gaussian")
         if not largest <= ALLOWED:
             raise ExportError(
