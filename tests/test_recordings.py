@@ -99,6 +99,19 @@ def test_a_million_frames_are_counted_and_merged_in_little_memory(tmp_path: Path
     assert peak(lambda: merge_recordings([many, other], tmp_path / "large")) < 1.5 * small
 
 
+def test_what_is_held_of_every_sample_is_small(tmp_path: Path) -> None:
+    convert_recording(wide_store(tmp_path / "store", 50_000), tmp_path / "npz", "npz")
+    assert len(open_replay(tmp_path / "npz").seeds) == N_ENVS  # what is loaded once
+    replay = open_replay(tmp_path / "npz")
+    assert isinstance(replay, SampleReplay)
+    tracemalloc.start()
+    n_lives = len(replay.headers)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert n_lives == 500
+    assert held < 4_000 * n_lives
+
+
 def test_passes_over_the_digests_find_what_one_pass_finds(tmp_path: Path) -> None:
     alike = open_replay(wide_store(tmp_path / "alike", 5_000, alike=True))
     random = open_replay(wide_store(tmp_path / "random", 5_000))

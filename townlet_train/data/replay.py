@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,8 +69,22 @@ class SampleReplay:
 
     @cached_property
     def headers(self) -> tuple[SampleHeader, ...]:
-        """The header of every sample; raises `DataError` for the first that cannot be used."""
-        return tuple(load_header(entry.sample, entry.metadata) for entry in self.manifest.entries)
+        """The header of every sample, less what all of them repeat; raises `DataError` for the first that is refused.
+
+        They are held at once, so of a recording with many short lives they would take more memory than all its frames.
+        """
+        known: dict[Any, Any] = {}
+        headers = (load_header(entry.sample, entry.metadata) for entry in self.manifest.entries)
+        return tuple(
+            replace(
+                header,
+                action_ids=known.setdefault(header.action_ids, header.action_ids),
+                action_names=known.setdefault(header.action_names, header.action_names),
+                facts=header.facts.model_copy(update={"action_lookup": None}),
+                document={"episode": header.document.get("episode")},
+            )
+            for header in headers
+        )
 
     @property
     def n_frames(self) -> int:
