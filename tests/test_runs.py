@@ -14,8 +14,8 @@ import pytest
 
 from townlet_train.data.checkpoint import sorted_checkpoints
 from townlet_train.errors import Interrupted, StorageError, UsageError
-from townlet_train.services import runs
 from townlet_train.services.experiment import recording_interval
+from townlet_train.services.run_files import put_back, set_aside
 from townlet_train.services.runs import check_run_dir, default_run_dir, open_run, recover_run_dir
 
 DETAILS = {"config": {"env": "town"}, "params": {}}
@@ -230,9 +230,9 @@ def test_a_run_that_was_to_be_replaced_comes_back_whenever_the_process_was_kille
             killed_after(patched, name, moves)
             with suppress(Killed):
                 if name == "rename":
-                    runs._set_aside(tmp_path)
+                    set_aside(tmp_path)
                 else:
-                    runs._put_back(tmp_path)
+                    put_back(tmp_path)
     recover_run_dir(tmp_path)
     assert contents(tmp_path) == before
 

@@ -31,27 +31,16 @@ from filelock import FileLock, Timeout
 from townlet_train.data.checkpoint import checkpoints_after, sorted_checkpoints
 from townlet_train.errors import EnvironmentCreationError, Interrupted, UsageError
 from townlet_train.files import PARTIAL, atomic_path, make_folder, storing, to_json, write_json
-from townlet_train.services.clock import now, stamp
+from townlet_train.services.clock import now
 from townlet_train.services.rolling import read_log, rewind
+from townlet_train.services.run_files import METRICS as METRICS
+from townlet_train.services.run_files import PREVIOUS, left_by_a_run, put_back, set_aside
+from townlet_train.services.run_files import RUN as RUN
+from townlet_train.services.run_log import logged_to
 
 RUN_SCHEMA = "1.0.0"
-LOCK, PREVIOUS, RUN, METRICS, MODEL = ".lock", ".previous", "run.json", "metrics.jsonl", "_model.zip"
-WHOLE, RETURNING = ".whole", ".returning"  # how far setting a run aside, and putting it back, have come
+LOCK, MODEL = ".lock", "_model.zip"
 KEPT = ("started_at", "resumed", "lineage")  # of run.json when a run is resumed where it was
-WRITTEN = (
-    RUN,
-    METRICS,
-    "*_log*.jsonl",
-    "checkpoint_*.zip",
-    "*_model.zip",
-    "*_results.json",
-    "*_metrics.json",
-    "logs/training_*.log",
-    "logs/metrics_*.csv",
-    "stages/*/*",  # of an anneal, and what it captured
-    "demonstrations/*",
-    "logs/*/*",  # of loggers that plugins add
-)
 PATIENCE = 0.2
 logger = logging.getLogger(__name__)
 EXPERIMENTS = Path("results/experiments")
@@ -253,7 +242,7 @@ def open_run(
     with ExitStack() as stack:
         stack.enter_context(locked(path))
         stack.enter_context(_emptied_when_refused(path, missing))
-        _put_back(path)
+        put_back(path)
         check_run_dir(path, overwrite=overwrite, resumed=resumed, config_hash=details.get("config_hash"))
         found_lost = holds_run(path) and not (path / RUN).exists()
         document: dict[str, Any] = {"schema_version": RUN_SCHEMA, "id": run_id(strategy, seed)}
@@ -266,7 +255,7 @@ def open_run(
             if resumed.again:
                 _forget(path)
         else:
-            _set_aside(path)
+            set_aside(path)
         for unfinished in path.glob(f".*{PARTIAL}"):
             shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         if resumed is not None:
@@ -282,7 +271,7 @@ def open_run(
             run.warnings = _rewind(resumed.path.parent / METRICS, path / METRICS, resumed.recorded)
         if found_lost:
             run.warnings += (f"{path / RUN} was lost and is written anew; when the run began is not known.",)
-        stack.enter_context(_logged_to(path / "logs"))
+        stack.enter_context(logged_to(path / "logs"))
         if resumed is not None and resumed.again:
             logger.info("%s had saved no checkpoint, so it begins again as it began", run.id)
         try:
@@ -294,7 +283,7 @@ def open_run(
                 OSError
             ):  # on a full disk, what went wrong matters more than that it is not written down
                 run.update(status="interrupted" if stopped else "failed", ended_at=now(), error=described)
-            _put_back(path)
+            put_back(path)
             raise
         run.update(status="finished", ended_at=now())
         shutil.rmtree(path / PREVIOUS, ignore_errors=True)
@@ -311,7 +300,7 @@ def _emptied_when_refused(path: Path, missing: list[Path]) -> Iterator[None]:
         yield
     except (UsageError, EnvironmentCreationError):
         if empty and not any(path.glob("*.zip")) and not (path / METRICS).exists():
-            for found in (*_left_by_a_run(path), path / LOCK):
+            for found in (*left_by_a_run(path), path / LOCK):
                 found.unlink()
             folders = sorted((found for found in path.rglob("*") if found.is_dir()), reverse=True)
             for folder in (*folders, *missing):
@@ -332,7 +321,7 @@ def _rewind(source: Path, target: Path, recorded: int) -> tuple[str, ...]:
 
 def _forget(path: Path) -> None:
     """Remove what a run wrote that begins again; what was logged stays, and run.json is about to be replaced."""
-    for found in _left_by_a_run(path):
+    for found in left_by_a_run(path):
         if found.suffix != ".log" and found.name != RUN:
             found.unlink()
 
@@ -378,82 +367,8 @@ def _who(path: Path) -> str:
     return ""
 
 
-@contextmanager
-def _logged_to(folder: Path) -> Iterator[None]:
-    """Everything the package logs meanwhile also goes to logs/training_<ts>.log."""
-    with storing(folder):
-        folder.mkdir(exist_ok=True)
-        handler = _RunLog(folder / f"training_{stamp()}.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logger = logging.getLogger("townlet_train")
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-        logger.removeHandler(handler)
-        handler.close()
-
-
-class _RunLog(logging.FileHandler):
-    """A log file that is written to with every line of weight; details may wait for the next one, or for the end."""
-
-    _weighty = True
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._weighty = record.levelno >= logging.INFO
-        super().emit(record)
-
-    def flush(self) -> None:
-        if self._weighty:
-            super().flush()
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """A log that cannot be written stops nothing: a full disk is told by what matters more."""
-
-    def close(self) -> None:
-        with suppress(OSError):
-            super().close()
-
-
-def _left_by_a_run(path: Path) -> list[Path]:
-    """The files a run writes, by name; whatever else lies there is somebody else's."""
-    return [found for pattern in WRITTEN for found in path.glob(pattern) if not found.is_dir()]
-
-
 def recover_run_dir(path: Path) -> None:
     """Put back the run that a killed one was about to replace; raises `UsageError` when a run is going on there."""
     if (path / LOCK).exists():
         with locked(path):
-            _put_back(path)
-
-
-def _set_aside(path: Path) -> None:
-    """Move what an earlier run left out of the way; `WHOLE` says that all of it was."""
-    found = _left_by_a_run(path)
-    for each in found:
-        kept = path / PREVIOUS / each.relative_to(path)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(each, kept)
-    if found:
-        (path / PREVIOUS / WHOLE).touch()
-
-
-def _put_back(path: Path) -> None:
-    """Undo `_set_aside` when the run that followed saved no checkpoint; else what was set aside is gone for good.
-
-    Killed at any moment, the next call goes on with it. The log of the run that failed stays.
-    """
-    previous = path / PREVIOUS
-    whole, returning = previous / WHOLE, previous / RETURNING
-    replaced = whole.exists() and not returning.exists()  # what lies in `path` is the new run's
-    if previous.exists() and not (replaced and any(path.glob("*.zip"))):
-        for found in _left_by_a_run(path) if replaced else ():
-            if found.suffix != ".log":
-                found.unlink()
-        returning.touch()
-        for found in _left_by_a_run(previous):
-            os.replace(found, path / found.relative_to(previous))
-    shutil.rmtree(previous, ignore_errors=True)
+            put_back(path)
