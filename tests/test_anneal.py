@@ -46,7 +46,7 @@ def test_the_critic_learns_alone_first_and_the_clone_is_what_ppo_stays_near(tmp_
     _, warmup, ppo = made.told
     assert warmup["critic_only"]
     assert "reference" not in warmup
-    assert ppo["kl_coef"] == 0.3
+    assert ppo["kl_coef"] == pytest.approx(0.3, rel=1e-3)  # a few steps of its half-life have gone by
     assert load_checkpoint(ppo["reference"]).state["stage"] == 0
 
 
@@ -74,7 +74,7 @@ def test_a_guardrail_first_softens_then_restores_the_best_then_holds(tmp_path: P
     )
     assert [stage.action for stage in made.result.stages] == [None, None, None, "soften", "restore", "hold"]
     rates = [told["learning_rate"] for told in made.told[3:]]
-    assert [told["kl_coef"] for told in made.told[3:]] == pytest.approx([0.1, 0.2, 0.2])
+    assert [told["kl_coef"] for told in made.told[3:]] == pytest.approx([0.1, 0.2, 0.2], rel=1e-3)
     assert rates[1] < rates[0] / 1.9
     assert [told["from"] for told in made.told[3:]] == [2, 3, 2]
     assert made.result.status == "HOLD"
@@ -389,7 +389,7 @@ def test_guardrails_that_only_look_change_nothing_but_which_policy_is_the_best(t
     made = anneal(tmp_path / "run", plan, {"guardrails": {"act": False}, "kl_coef": 0.1})
     assert [stage.action for stage in made.result.stages] == [None] * len(plan)
     assert [bool(stage.flags) for stage in made.result.stages] == [False, False, False, True, True, True]
-    assert [told["kl_coef"] for told in made.told[2:]] == [0.1] * 4
+    assert [told["kl_coef"] for told in made.told[2:]] == pytest.approx([0.1] * 4, rel=1e-3)
     assert [told["from"] for told in made.told] == [None, 0, 1, 2, 3, 4]
     assert stage_of(made.result.checkpoint) == 2
 
