@@ -57,7 +57,8 @@ def build_env(
     single = make()
     single.close()
     elsewhere = partial(make_gymnasium, single.spec or config.env)  # in processes where the id may be unknown
-    n_processes = _choose(elsewhere, n_envs) if n_workers is None else n_workers
+    known = {} if processes is None else processes.step_sec
+    n_processes = _choose(elsewhere, n_envs, known) if n_workers is None else n_workers
     if n_processes == 1:
         return GymnasiumVectorEnv(make, n_envs)
     return WorkerVectorEnv(elsewhere, n_envs, n_processes, processes=processes)
@@ -73,23 +74,25 @@ def spec_of(config: RunConfig) -> EnvSpec:
         return env.spec
 
 
-def _choose(make: Make, n_envs: int) -> int:
-    """How many processes are worth their while, measured here."""
+def _choose(make: Make, n_envs: int, known: dict[str, float]) -> int:
+    """How many processes are worth their while by what a step takes, measured here unless it is `known`."""
     from townlet_train.envs.choice import choose_processes, free_cores, measure_step
     from townlet_train.envs.gymnasium import GymnasiumVectorEnv
     from townlet_train.envs.workers import pickled
 
     with closing(GymnasiumVectorEnv(make, 1)) as probe:
         name = probe.spec.env_id
-        step_sec = measure_step(probe)
+        level = logging.DEBUG if name in known else logging.INFO  # it is told once in a run
+        step_sec = known[name] if name in known else known.setdefault(name, measure_step(probe))
     try:
         pickled(make)
     except UsageError as error:
-        logger.info("%s is stepped in one process. %s", name, error)
+        logger.log(level, "%s is stepped in one process. %s", name, error)
         return 1
     n_cores = free_cores()
     chosen = choose_processes(step_sec, n_envs, n_cores)
-    logger.info(
+    logger.log(
+        level,
         "A step of %s takes %.0f us, cores free for it: %d, so processes that step %d of them: %d.",
         *(name, step_sec * 1e6, n_cores, n_envs, chosen),
     )

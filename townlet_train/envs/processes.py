@@ -23,9 +23,13 @@ class Process(NamedTuple):
 
 
 class Processes:
-    """Processes of this one; those that nobody uses wait until `close`, or until this object is gone."""
+    """Processes of this one; those that nobody uses wait until `close`, or until this object is gone.
+
+    `step_sec` has what a step of an environment was found to take, by its id, so that it is measured once.
+    """
 
     def __init__(self) -> None:
+        self.step_sec: dict[str, float] = {}
         self._idle: list[Process] = []
         self._finalizer = weakref.finalize(self, end, self._idle)
 
