@@ -192,7 +192,6 @@ def anneal(
         config or RunConfig(seed=7), services=services, registry=Registry(Listing(records, ()), classes)
     )
     settings = {"bc_manifest": Path("demonstrations"), "n_cycles": max(1, len(plan) - 2), "gate": False}
-    settings |= {"critic_warmup": 0.05}
     settings |= params or {}
     try:
         result = orchestrator.run(

@@ -35,11 +35,11 @@ CONDITIONS = (*TERMS, SCRATCH, BC)
 
 def anneal_params(condition: str, said: Mapping[str, Any], *, env: str, timesteps: int) -> dict[str, Any]:
     """Params of the anneal of a condition, over what was said of anneal; a warm-up's steps are among `timesteps`."""
-    usual = AnnealParams(**said)
-    kl = SOME_KL if condition in WITH_KL and not what_suits(env, usual).kl_coef else {}
+    usual = what_suits(env, AnnealParams(**said))
+    kl = SOME_KL if condition in WITH_KL and not usual.kl_coef else {}
     alone = SOME_WARMUP if condition in WITH_WARMUP and not usual.critic_warmup else {}
     params = merged(ONE_PROCESS, said, *TERMS[condition], kl, alone)
-    warmup = AnnealParams(**params).critic_warmup
+    warmup = what_suits(env, AnnealParams(**params)).critic_warmup
     return {**params, "gate": False, "timesteps": max(1, int(timesteps / (1 + warmup)))}
 
 

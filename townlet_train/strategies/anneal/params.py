@@ -52,8 +52,8 @@ class AnnealParams(StrategyParams):
         None, gt=0, description="steps of all PPO stages; unset: what the environment is worth"
     )
     n_cycles: int | None = Field(None, gt=0, description="PPO stages they are divided into")
-    critic_warmup: float = Field(
-        0.0,
+    critic_warmup: float | None = Field(
+        None,
         ge=0,
         lt=1,
         description="share of the steps in which the critic may learn alone; 0: no such stage",
@@ -75,7 +75,7 @@ class AnnealParams(StrategyParams):
     bc: dict[str, Any] = Field(default_factory=dict, description="params of bc, over what suits")
     ppo: dict[str, Any] = Field(default_factory=dict, description="params of ppo, over what suits")
     schedule: tuple[StageParams, ...] = Field(
-        (), description="stages; unset: bc, then ppo again and again"
+        (), description="stages; unset: bc, critic_warmup, ppo again and again"
     )
     guardrails: Guardrails = Field(Guardrails(), description="what a stage is held to")
     gate: bool = Field(True, description="judge the best policy beside the release, or beside the clone")
