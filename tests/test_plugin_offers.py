@@ -362,11 +362,12 @@ def test_a_plugins_command_that_nobody_reads_to_the_end_is_no_failure_of_the_plu
     arguments: list[str], offering: Path
 ) -> None:
     install(offering, "proven-dist", PROVEN)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     read, write = os.pipe()
     os.close(read)
     ended = subprocess.run(
         [sys.executable, "-m", "townlet_train", *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=buffered | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=write,
         stderr=subprocess.PIPE,
         timeout=120,
