@@ -162,7 +162,7 @@ def test_a_command_that_fails_is_named_with_its_distribution(
     offering: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["hello", "--fail"]) == 2
-    assert "Command 'hello' of offer-dist 1.2 failed with ZeroDivisionError" in capsys.readouterr().err
+    assert "The command 'hello' of offer-dist 1.2 failed with ZeroDivisionError" in capsys.readouterr().err
 
 
 NONSENSE = {
