@@ -177,6 +177,14 @@ class Hanging(Counter):
         return super().step(action)
 
 
+class Sticking(Counter):
+    """Cannot be closed once it was stepped."""
+
+    def close(self) -> None:
+        if self.count:
+            raise RuntimeError("out of order")
+
+
 class HangingFromTheStart(Counter):
     """A worker never gets it built."""
 

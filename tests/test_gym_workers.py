@@ -26,6 +26,7 @@ from tests.strange_envs import (
     Hidden,
     Raising,
     RaisingElsewhere,
+    Sticking,
     Unbuildable,
 )
 from townlet_train.config import RunConfig
@@ -262,6 +263,15 @@ def test_a_process_that_died_is_replaced_and_one_with_a_broken_set_is_not_kept()
                 env.step(NOTHING)
         with closing(WorkerVectorEnv(KnownValues, 2, 2, processes=processes)) as env:
             assert env._workers[0].popen.pid != second.pid
+
+
+def test_processes_of_environments_that_do_not_close_are_ended_and_not_kept() -> None:
+    with closing(Processes()) as processes:
+        with closing(WorkerVectorEnv(Sticking, 2, 2, processes=processes)) as env:
+            popen = env._workers[0].popen
+            env.reset(np.array([1, 2]))
+            env.step(NOTHING)
+        assert popen.poll() is not None
 
 
 SCRIPT = """

@@ -14,7 +14,7 @@ from plugin_distributions import COIN, install
 
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
-from townlet_train.errors import ConfigError, PluginError, UsageError
+from townlet_train.errors import ConfigError, ExitCode, PluginError, UsageError
 from townlet_train.orchestrator import TrainingOrchestrator, run_strategy
 from townlet_train.registry import COMMAND, ENVIRONMENT, EXPORTER, PluginPolicy, PluginStatus, discover
 from townlet_train.services.gate import evaluate_pair, judge
@@ -162,7 +162,7 @@ def test_a_command_that_fails_is_named_with_its_distribution(
     offering: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["hello", "--fail"]) == 2
-    assert "Command 'hello' of offer-dist 1.2 failed with ZeroDivisionError" in capsys.readouterr().err
+    assert "The command 'hello' of offer-dist 1.2 failed with ZeroDivisionError" in capsys.readouterr().err
 
 
 NONSENSE = {
@@ -355,6 +355,25 @@ def test_what_a_plugins_command_returns_is_shown_as_results_of_ours_are(
         "warnings": ["That was easy."],
         "total": 5,
     }
+
+
+@pytest.mark.parametrize("arguments", [["add", "2", "3"], ["add", "2", "3", "--json"], ["hello"]])
+def test_a_plugins_command_that_nobody_reads_to_the_end_is_no_failure_of_the_plugin(
+    arguments: list[str], offering: Path
+) -> None:
+    install(offering, "proven-dist", PROVEN)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-m", "townlet_train", *arguments],
+        env=buffered | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    os.close(write)
+    assert (ended.returncode, b"Error" in ended.stderr) == (ExitCode.READER_GONE, False)
 
 
 def test_a_command_named_like_a_strategy_is_not_used_and_the_problem_names_both(

@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with output.guarded_stdout(as_json), terminate_as_interrupt():
         try:
             code = _invoke(list(arguments))
+            sys.stdout.flush()  # what a plugin printed may still wait
         except BaseException as error:
             code = _end(error, as_json, debug="--debug" in arguments or bool(os.environ.get(DEBUG)))
     output.close_quietly()

@@ -9,6 +9,7 @@ import typer
 
 from townlet_train.cli.options import JsonOutput, Overwrite
 from townlet_train.cli.output import emit, reporting, verdict_code
+from townlet_train.cli.scenes import Scenes
 from townlet_train.cli.session import load_settings, session_registry
 from townlet_train.cli.story import PRESET, Story
 from townlet_train.errors import ExitCode
@@ -32,6 +33,6 @@ def command(
         registry.select(strategy)
     settings = load_settings(context, preset=PRESET, named={"seed": seed})
     with reporting() as report:
-        result = Story(settings, registry, output_dir, overwrite=overwrite, report=report).run()
+        result = Story(Scenes(settings, registry, output_dir, overwrite=overwrite, report=report)).run()
     code = emit(result, json_output=json_output)
     return code if result.promoted else verdict_code(result.verdict, ExitCode.FAILED)

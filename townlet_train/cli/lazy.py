@@ -11,8 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 from townlet_train.cli import output
 from townlet_train.cli.commands import COMMANDS
 from townlet_train.cli.session import session_listing, session_registry
-from townlet_train.errors import PluginError, TownletTrainError, UnknownNameError
-from townlet_train.registry import COMMAND, Offer
+from townlet_train.errors import TownletTrainError, UnknownNameError
+from townlet_train.registry import COMMAND, Offer, failed
 
 
 def _without_adapters(params: list[Any]) -> list[Any]:
@@ -129,11 +129,10 @@ def _load_entry(name: str) -> Any:
 
 def _load_offered(offered: Offer) -> Any:
     """A command of a plugin, whose result is shown; what it raises that is no error of ours is told with its name."""
-    name, whose = offered.record.name, f"{offered.record.distribution} {offered.record.version}"
     app = offered.value
     app.pretty_exceptions_enable = False
     command = typer.main.get_command(app)
-    command.name = name
+    command.name = offered.record.name
     invoke = command.invoke
 
     def named(ctx: Any) -> Any:
@@ -142,10 +141,7 @@ def _load_offered(offered: Offer) -> Any:
         except (TownletTrainError, typer.Exit, typer.Abort, typer.TyperException, OSError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
-            told = f"{type(error).__name__}: {str(error).rstrip('.')}"
-            raise PluginError(
-                f"Command {name!r} of {whose} failed with {told}. --debug shows its traceback."
-            ) from error
+            raise failed(offered, error, "--debug shows its traceback.") from error
 
     command.invoke = named  # type: ignore[method-assign]  # one object of one invocation
     return command

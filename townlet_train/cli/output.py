@@ -15,7 +15,7 @@ from townlet_train.errors import ExitCode, Interrupted, StorageError
 if TYPE_CHECKING:
     from townlet_train.contract import Progress
 
-_stdout: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
+_stdout: ContextVar[_Told | None] = ContextVar("stdout", default=None)
 
 
 def stand_in_for_closed_streams() -> None:
@@ -29,24 +29,24 @@ def stand_in_for_closed_streams() -> None:
 def guarded_stdout(as_json: bool) -> Iterator[None]:
     """While a command runs, tell what standard output refuses; with --json, only the result goes there."""
     with _own_stdout() if as_json else nullcontext(sys.stdout) as stream:
-        result = cast("TextIO", _Told(stream))
-        token = _stdout.set(result)
+        told = _Told(stream, as_json=as_json)
+        token = _stdout.set(told)
         try:
-            with redirect_stdout(sys.stderr if as_json else result):
+            with redirect_stdout(sys.stderr if as_json else cast("TextIO", told)):
                 yield
         finally:
             _stdout.reset(token)
 
 
-class ReaderGone(Exception):
-    """Whoever read standard output has closed it; no other broken pipe means that."""
+class ReaderGone(BaseException):
+    """Whoever read standard output has closed it; no other broken pipe means that, and no plugin failed by it."""
 
 
 class _Told:
     """Standard output whose refusals are told as what they are, whoever writes: `ReaderGone` or `StorageError`."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, *, as_json: bool) -> None:
+        self._stream, self.as_json = stream, as_json
 
     def write(self, text: str) -> int:
         with _refusals():
@@ -94,7 +94,7 @@ def _own_stdout() -> Iterator[TextIO]:
 
 def _reader() -> TextIO:
     """The program's standard output."""
-    return _stdout.get() or sys.stdout
+    return cast("TextIO", _stdout.get() or sys.stdout)
 
 
 def write(text: str) -> None:
@@ -124,7 +124,8 @@ def shown(returned: object) -> object:
 
     if not isinstance(returned, ResultDTO):
         return returned
-    return emit(returned, json_output=_stdout.get() is not None)
+    told = _stdout.get()
+    return emit(returned, json_output=told is not None and told.as_json)
 
 
 def say(line: str) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from townlet_train.cli.options import JsonOutput
 from townlet_train.cli.output import emit
+from townlet_train.config.promotion import PROMOTION_DIR, REQUIRED_PASSES
 from townlet_train.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -22,11 +23,10 @@ SHOWN_HASH = 12  # characters of a hash that a terminal has room for
 PromotionDir = Annotated[
     Path, typer.Option("--promotion-dir", help="Directory of the ledger and the releases.")
 ]
-DEFAULT_DIR = Path("results/promotion")
 
 
 @app.command()
-def status(promotion_dir: PromotionDir = DEFAULT_DIR, json_output: JsonOutput = False) -> int:
+def status(promotion_dir: PromotionDir = PROMOTION_DIR, json_output: JsonOutput = False) -> int:
     """Say what is released, which candidate is on its way, and what to do next."""
     from townlet_train.services.promotion import PromotionService
 
@@ -34,7 +34,7 @@ def status(promotion_dir: PromotionDir = DEFAULT_DIR, json_output: JsonOutput = 
 
 
 @app.command()
-def history(promotion_dir: PromotionDir = DEFAULT_DIR, json_output: JsonOutput = False) -> int:
+def history(promotion_dir: PromotionDir = PROMOTION_DIR, json_output: JsonOutput = False) -> int:
     """List everything that happened, oldest first."""
     from townlet_train.services.promotion import PromotionService
 
@@ -58,8 +58,8 @@ def record(
     ],
     required_passes: Annotated[
         int, typer.Option("--required-passes", min=1, help="PASSes in a row that make a candidate ready.")
-    ] = 2,
-    promotion_dir: PromotionDir = DEFAULT_DIR,
+    ] = REQUIRED_PASSES,
+    promotion_dir: PromotionDir = PROMOTION_DIR,
     json_output: JsonOutput = False,
 ) -> int:
     """Note a gate's verdict: a PASS on new seeds lengthens the candidate's streak, HOLD and FAIL end it."""
@@ -90,7 +90,7 @@ def promote(
             help="Release this as the first, for candidates to be gated against.",
         ),
     ] = None,
-    promotion_dir: PromotionDir = DEFAULT_DIR,
+    promotion_dir: PromotionDir = PROMOTION_DIR,
     json_output: JsonOutput = False,
 ) -> int:
     """Release the candidate that is ready; its file must have the bytes that were evaluated."""
@@ -104,7 +104,7 @@ def promote(
 @app.command()
 def rollback(
     reason: Annotated[str, typer.Option("--reason", help="Why, for those who read the ledger later.")],
-    promotion_dir: PromotionDir = DEFAULT_DIR,
+    promotion_dir: PromotionDir = PROMOTION_DIR,
     json_output: JsonOutput = False,
 ) -> int:
     """Restore the very bytes of the release before the current one."""
@@ -119,7 +119,7 @@ def verify(
         bool,
         typer.Option("--rebuild", help="Make state.json and release.zip anew from a ledger that is sound."),
     ] = False,
-    promotion_dir: PromotionDir = DEFAULT_DIR,
+    promotion_dir: PromotionDir = PROMOTION_DIR,
     json_output: JsonOutput = False,
 ) -> int:
     """Compare ledger, state and releases; exit code 2 when anything is not as it was written."""

@@ -75,8 +75,7 @@ class WorkerVectorEnv:
             for share in others:
                 worker = _Worker(source.take(), share)
                 self._workers.append(worker)
-                self._tell(worker, Job(travelling, self.spec, n_envs, share))
-                worker.channel.put_file(memory)
+                self._tell(worker, Job(travelling, self.spec, n_envs, share), memory)
             self._own_actions = self._actions[:n_own]
             self._own = GymnasiumVectorEnv(make, n_own, buffers=shared.buffers.rows(0, n_own))
             for worker in self._workers:
@@ -125,9 +124,9 @@ class WorkerVectorEnv:
         return {}
 
     def close(self) -> None:
-        """Close the environments, which cannot be used any more; the workers end, or are kept for the next set."""
+        """End the set, which cannot be used any more; the workers end with it, or close theirs and are kept."""
         if self._kept is not None and self._finalizer.alive:
-            with suppress(EnvironmentFailedError):  # a worker that died cannot be kept
+            with suppress(Exception):  # who died, or holds an environment that does not close, is not kept
                 self._ask("close")
                 self._kept.give_back(worker.process for worker in self._workers)
                 self._workers.clear()
@@ -157,9 +156,12 @@ class WorkerVectorEnv:
             raise failure
         return [own, *(_unpack(answer) for answer in answers)]
 
-    def _tell(self, worker: _Worker, request: Request | Job) -> None:
+    def _tell(self, worker: _Worker, request: Request | Job, memory: int | None = None) -> None:
+        """Send a worker a request, or a job with the descriptor of the memory it shares."""
         try:
             worker.channel.put(request)
+            if memory is not None:
+                worker.channel.put_file(memory)
         except OSError as error:
             raise EnvironmentFailedError(self._describe_death(worker)) from error
 

@@ -1,9 +1,19 @@
 """Which training methods are installed: found by entry point, checked, and kept apart when broken."""
 
 from townlet_train.registry.catalogue import catalogue
-from townlet_train.registry.discovery import PluginPolicy, contract_violation, discover
+from townlet_train.registry.discovery import discover
+from townlet_train.registry.loading import contract_violation
 from townlet_train.registry.loggers import LoggerSource, RunLoggers
-from townlet_train.registry.offers import COMMAND, ENVIRONMENT, EXPORTER, GATE_CHECK, Offer, OfferRecord
+from townlet_train.registry.offers import (
+    COMMAND,
+    ENVIRONMENT,
+    EXPORTER,
+    GATE_CHECK,
+    Offer,
+    OfferRecord,
+    failed,
+)
+from townlet_train.registry.policy import PluginPolicy
 from townlet_train.registry.records import (
     ExpertRecord,
     Listing,
@@ -32,4 +42,5 @@ __all__ = [
     "catalogue",
     "contract_violation",
     "discover",
+    "failed",
 ]

@@ -15,8 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from townlet_train import __version__
-from townlet_train.registry.discovery import PluginPolicy, discover
+from townlet_train.registry.discovery import discover
 from townlet_train.registry.offers import OfferRecord
+from townlet_train.registry.policy import PluginPolicy
 from townlet_train.registry.records import (
     ExpertRecord,
     Listing,

@@ -18,16 +18,9 @@ from townlet_train.errors import (
     suggestion,
 )
 from townlet_train.policies.experts import EXPERTS, Experts
-from townlet_train.registry.offers import (
-    ENVIRONMENT,
-    EXPORTER,
-    GATE_CHECK,
-    Exporter,
-    Offer,
-    OfferRecord,
-    exporter,
-    told_checks,
-)
+from townlet_train.registry.checks import told_checks
+from townlet_train.registry.exporters import Exporter, exporter
+from townlet_train.registry.offers import ENVIRONMENT, EXPORTER, GATE_CHECK, Offer, OfferRecord
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig

@@ -27,12 +27,7 @@ from townlet_train.services.runs import LOCK, METRICS, MODEL, RUN, locked
 
 READ_BACK = 1 << 16  # bytes of a log read at a time, from its end
 DAMAGED, KILLED, RUNNING = "damaged", "killed", "running"
-UNLIKE = (
-    "duration_sec",
-    "checkpoint",
-    "timestamp",
-    "policy",
-)  # differ between equal runs, or say where they lie
+UNLIKE = ("duration_sec", "checkpoint", "timestamp", "policy")  # of the moment, or of where a run lies
 RATES = ("_sec", "_per_sec", "_seconds")
 
 

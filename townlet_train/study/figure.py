@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from townlet_train.errors import MissingExtraError, UsageError
-from townlet_train.files import make_folder, storing, write_bytes
+from townlet_train.files import check_writable, make_folder, write_bytes
 from townlet_train.results import StudyDTO, StudyRowDTO
 from townlet_train.study.conditions import BC, CONDITIONS
 
@@ -32,8 +31,7 @@ def check_can_draw(path: Path) -> None:
             f"{path} is no name for a figure, expected a file that ends in .svg. Give another --figure."
         )
     make_folder(path.parent)
-    with storing(path), TemporaryFile(dir=path.parent):
-        pass
+    check_writable(path.parent)
 
 
 def draw(study: StudyDTO, path: Path) -> None:

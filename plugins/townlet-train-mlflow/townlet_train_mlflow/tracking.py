@@ -55,11 +55,11 @@ class MlflowLogger:
         )
 
     def finish(self, result: TrainingResultDTO) -> None:
-        """Leave the result and its model with the run."""
+        """The run ended well: leave its result and its model with it."""
+        self._status = "FINISHED"
         self._client.log_dict(self._run_id, result.model_dump(mode="json"), "result.json")
         if result.checkpoint is not None:
             self._client.log_artifact(self._run_id, result.checkpoint)
-        self._status = "FINISHED"
 
     def close(self) -> None:
         """Wait until everything is sent, and end the run."""

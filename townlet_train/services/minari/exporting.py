@@ -83,10 +83,8 @@ class _Written:
         """A life is an episode, unless nothing follows its only action."""
         n_steps = _n_exported(sample.trajectory)
         self._layout = self._layout or sample.layout
-        self.frames, self.left_out = (
-            self.frames + n_steps,
-            self.left_out + sample.trajectory.n_steps - n_steps,
-        )
+        self.frames += n_steps
+        self.left_out += sample.trajectory.n_steps - n_steps
         if n_steps:
             self.episodes += 1
             self._waiting.append(sample)

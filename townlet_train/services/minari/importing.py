@@ -126,9 +126,7 @@ class _Places:
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
         self._of_seed: Counter[int] = Counter()
-        self._lengths: dict[int, dict[int, int]] = defaultdict(
-            dict
-        )  # ticks by environment and number of the episode
+        self._lengths: dict[int, dict[int, int]] = defaultdict(dict)  # ticks, by environment and index
         self._seeds: set[int] = set()
 
     @property

@@ -12,13 +12,12 @@ staged. Killed anywhere, the next command finishes what a line says, or cuts off
 
 from townlet_train.results.promotion import PromotionStatus
 from townlet_train.services.promotion.baselines import load_baselines, save_baselines
-from townlet_train.services.promotion.folder import PROMOTION_DIR, forget_promotion
+from townlet_train.services.promotion.folder import forget_promotion
 from townlet_train.services.promotion.gate_document import GateEvidence, gate_evidence, read_gate_document
 from townlet_train.services.promotion.protocol import PromotionCandidate, PromotionServiceAdapter
 from townlet_train.services.promotion.service import PromotionService
 
 __all__ = [
-    "PROMOTION_DIR",
     "GateEvidence",
     "PromotionCandidate",
     "PromotionService",

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from townlet_train.config.promotion import PROMOTION_DIR
 from townlet_train.errors import CheckpointError, LedgerError, UsageError
 from townlet_train.files import PARTIAL, atomic_path, beside, flush_to_disk, sha256_of, storing, to_json
 from townlet_train.results.promotion import PromotionProblem
@@ -45,7 +46,6 @@ STATE_SCHEMA = "1.0.0"
 PATIENCE = 60.0  # seconds to wait for another command
 LOOKS = 100  # at most, to find the files as they are between two commands
 REMEMBERED = 50  # releases in state.json's history, as in Townlet's
-PROMOTION_DIR = Path("results/promotion")  # where nobody says
 
 
 @dataclass(frozen=True)

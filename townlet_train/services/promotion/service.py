@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from townlet_train.config.promotion import PROMOTION_DIR, REQUIRED_PASSES
 from townlet_train.data.checkpoint import load_checkpoint, seed_ranges
 from townlet_train.errors import LedgerError, UsageError
 from townlet_train.files import sha256_of
@@ -24,7 +25,6 @@ from townlet_train.results.promotion import (
 from townlet_train.services.clock import now
 from townlet_train.services.gate.blocks import block_after
 from townlet_train.services.promotion.folder import (
-    PROMOTION_DIR,
     Examined,
     PromotionFolder,
     check_bytes,
@@ -41,7 +41,6 @@ from townlet_train.services.promotion.rules import (
     check_way_back,
 )
 
-REQUIRED_PASSES = 2  # where nobody says
 logger = logging.getLogger(__name__)
 
 
