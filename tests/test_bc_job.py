@@ -244,7 +244,7 @@ def test_a_stopped_run_ends_with_seven_and_a_checkpoint(
     output, _ = process.communicate(timeout=60)
     error = json.loads(output)["error"]
     assert process.returncode == error["exit_code"] == 7
-    saved = error["message"].split("The best clone so far is ")[1].rstrip(".")
+    saved = error["message"].split("Go on with --resume-from ")[1]
     assert load_checkpoint(Path(saved)).info.algorithm == "bc"
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"
 
