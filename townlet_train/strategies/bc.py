@@ -44,7 +44,7 @@ class BCStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse a run whose demonstrations, environment or device are not there, or that begins with what it cannot."""
+        """Refuse a run whose demonstrations, environment or device are not there, or whose start is none."""
         from townlet_train.learners.devices import checked_device
 
         manifest = context.services.replay.check(self.params.manifest)

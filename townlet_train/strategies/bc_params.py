@@ -37,7 +37,7 @@ class BCParams(StrategyParams):
     patience: int = Field(3, gt=0, description="stop after so many epochs without a lower held-out loss")
     network: Literal["mlp", "conflict_aware"] = Field(
         "mlp",
-        description="of a clone from nothing: mlp reads the features; conflict_aware the map too, as upstream's network",
+        description="of a clone from nothing: mlp reads the features; conflict_aware, as upstream's, the map too",
     )
     hidden_sizes: tuple[int, ...] | None = Field(
         None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"
