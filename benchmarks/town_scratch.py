@@ -25,6 +25,7 @@ from townlet_train.services.statistics import paired_difference
 
 SEEDS = "1 2 3"
 PRESET = "town-ppo"
+N_TOWNS = 64  # held out
 MOST_SECONDS = 120
 
 
@@ -41,7 +42,9 @@ class Run(NamedTuple):
 def main(seeds: list[str] | None = None) -> dict[str, float]:
     """Print one line per training seed; returns the worst of each column."""
     settings = load(preset=PRESET, environ={}, sections=lambda: discover().params())
-    expert = evaluate_as_configured(settings.config, scripted="expert")
+    evaluation = settings.config.evaluation.model_copy(update={"episodes": N_TOWNS})
+    config = settings.config.model_copy(update={"evaluation": evaluation})
+    expert = evaluate_as_configured(config, scripted="expert")
     first, last = expert.seeds[0], expert.seeds[-1]
     print(f"town_scratch: preset {PRESET}, {len(expert.seeds)} held-out towns (seeds {first} to {last})")
     print(
@@ -49,7 +52,7 @@ def main(seeds: list[str] | None = None) -> dict[str, float]:
     )
     chosen = seeds or os.environ.get("TOWNLET_BENCH_SEEDS", SEEDS).split()
     params = settings.section("ppo")
-    runs = [_run(settings.config.model_copy(update={"seed": int(seed)}), params, expert) for seed in chosen]
+    runs = [_run(config.model_copy(update={"seed": int(seed)}), params, expert) for seed in chosen]
     result = {
         "least_paired_low": min(run.low for run in runs),
         "most_faints_per_10k": max(run.faints for run in runs),

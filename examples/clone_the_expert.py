@@ -34,6 +34,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("clone"))
     parser.add_argument("--towns", type=int, default=96)
-    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--episodes", type=int, default=100)
     for name, mean in main(**vars(parser.parse_args())).items():
         print(f"{name:8} {mean:8.2f}")

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
 from townlet_train.orchestrator import run_strategy
+from townlet_train.services.rollout import capture_as_configured
 from townlet_train.services.runs import RUN
 
 
@@ -30,6 +31,8 @@ class Case(NamedTuple):
     env: str
     params: dict[str, Any]
     strategy: str = "ppo"
+    shorter: dict[str, Any] = {"timesteps": 100}  # params of a run that only imports everything
+    towns: int = 0  # whose expert is recorded for it, 100 ticks each
 
 
 MOST_REPORTS = 3  # that a life makes before it is killed; none: it is killed while it starts
@@ -59,13 +62,20 @@ CASES = {
         {"timesteps": 8_000, "checkpoint_interval": 50, "log_interval": 100, "evaluation_episodes": 2},
         strategy="a2c",
     ),
+    "a clone": Case(
+        "town",
+        {"n_epochs": 80, "patience": 80, "batch_size": 50, "evaluate": False},
+        strategy="bc",
+        shorter={"n_epochs": 1},
+        towns=20,
+    ),
 }
 
 
 def main(run_dir: Path, case: Case, kills: int) -> None:
     """Kill so often, then let the run end; print what it was told."""
     with tempfile.TemporaryDirectory() as folder:
-        train(Path(folder) / "run", case, timesteps=100)  # imports everything, which no life then has to
+        train(Path(folder) / "run", case, **case.shorter)  # imports everything, which no life then has to
     moments = random.Random(1)
     done = 0
     while done < kills:
@@ -110,9 +120,13 @@ def train(
     run_dir: Path, case: Case, report: Callable[[Progress], object] = lambda progress: None, **params: Any
 ) -> None:
     """Train to the end: from the newest checkpoint, or from where the run began, once it has begun."""
+    recorded = run_dir.parent / "recorded"
+    if case.towns and not recorded.exists():
+        size = {"towns": case.towns, "ticks": 100}
+        capture_as_configured(RunConfig.model_validate({"rollout": size}), output=recorded)
     run_strategy(
         case.strategy,
-        {**case.params, **params},
+        {**case.params, **params, **({"manifest": recorded} if case.towns else {})},
         config=RunConfig(env=case.env, seed=3),
         run_dir=run_dir,
         resume_from="latest" if (run_dir / RUN).exists() else None,

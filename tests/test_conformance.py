@@ -270,7 +270,7 @@ def test_the_strategies_we_ship_keep_every_rule(name: str) -> None:
     pytest.importorskip("torch")
     rules = outcomes(check_strategy(discover().classes[name]))
     assert {rule for rule in rules if rules[rule] != "passed"} <= {"resume"}
-    assert (rules["resume"] == "passed") is (name in ("ppo", "a2c", "dagger"))
+    assert (rules["resume"] == "passed") is (name in ("bc", "ppo", "a2c", "dagger"))
 
 
 @pytest.mark.slow

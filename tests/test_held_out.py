@@ -20,6 +20,27 @@ QUICK = {
     "a2c": ["--timesteps", "64"],
     "dagger": ["--timesteps", "400", "--n-iterations", "1", "--n-envs", "8", "--n-epochs", "1"],
     "random-search": ["--n-iterations", "1", "--max-ticks", "20"],
+    "sb3-a2c": ["--timesteps", "64"],
+    "anneal": [
+        *(
+            "--timesteps",
+            "256",
+            "--n-cycles",
+            "1",
+            "--bc-threshold",
+            "0",
+            "--stage-episodes",
+            "2",
+            "--no-gate",
+        ),
+        *("--set", "rollout.towns=6", "--set", "rollout.ticks=64"),
+    ],
+}
+HOMES = {
+    "a2c": "townlet_train_a2c",
+    "dagger": "townlet_train_dagger",
+    "random-search": "townlet_train_random_search",
+    "sb3-a2c": "townlet_train_sb3.training",
 }
 
 
@@ -36,8 +57,7 @@ QUICK = {
 def test_a_run_ends_with_as_many_held_out_episodes_as_it_was_told(
     strategy: str, told: list[str], played: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if strategy != "ppo":
-        pytest.importorskip(f"townlet_train_{strategy.replace('-', '_')}")
+    pytest.importorskip(HOMES.get(strategy, "torch"))
     run = ["--env", "CartPole-v1", "--output-dir", str(tmp_path / "run"), "--json"]
     assert main([strategy, *run, *QUICK[strategy], *told]) == 0
     evaluation = json.loads(capsys.readouterr().out)["evaluation"]

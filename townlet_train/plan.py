@@ -95,7 +95,7 @@ def plan_run(
         check_budget(found, together)
     check_same_params(found, build_params(strategy, together).model_dump(mode="json"), may_change)
     start, warnings = _starting_point(found, found.forked), (*found.warnings, *warnings)
-    return Plan(continued, together, path, start, warnings, found.resumed, origin)
+    return Plan(continued, together, path, start, warnings, found.resumed(may_change), origin)
 
 
 def _in_recorded_env(

@@ -56,7 +56,7 @@ class RolloutConfig(ConfigModel):
 class EvaluationConfig(ConfigModel):
     """How a policy is measured."""
 
-    episodes: int = Field(64, gt=0, description="episodes, one seed each")
+    episodes: int = Field(100, gt=0, description="episodes, one seed each")
     seed: int = Field(
         20001, ge=0, le=LARGEST_SEED, description="seed of the first episode; the others count up"
     )

@@ -10,25 +10,17 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from townlet_train.data.checkpoint import (
-    Arrays,
-    Checkpoint,
-    CheckpointInfo,
-    Lineage,
-    save_checkpoint,
-    seed_ranges,
-)
+from townlet_train.data.checkpoint import Arrays, below, under
 from townlet_train.data.dataset import Demonstrations, split_by_episode
 from townlet_train.errors import DataError, TrainingError
-from townlet_train.files import sha256_of
 from townlet_train.learners.devices import checked_device
 from townlet_train.learners.gradients import AutogradGradient, Frames, Gradient, MlpGradient
 from townlet_train.learners.imitation import CHUNK, ImitationMetrics, Index, check_choices, measure_imitation
@@ -41,9 +33,9 @@ from townlet_train.learners.networks import (
 )
 from townlet_train.learners.optimisers import FlatAdam
 from townlet_train.policies.network import NetworkKind, NetworkSpec, normalise
-from townlet_train.services.runs import versions
 
 ADAM_EPS = 1e-8
+BEST = "best"
 SMALLEST_STD = 1e-3  # a feature that varies less is taken as constant
 
 
@@ -70,7 +62,7 @@ class BCStats:
     val_accuracy: float
     val_accuracy_unforced: float
     learning_rate: float  # at the epoch's end
-    samples_per_sec: float  # of the update loop
+    samples_per_sec: float  # of the update loop, since it began or went on
 
 
 @dataclass(frozen=True)
@@ -116,24 +108,26 @@ class BCLearner:
         if fits_normaliser:
             self._fit_normaliser(begun=weights is not None)
         self._frames = self._standardise()
+        self._summed_loss = 0.0  # of the epoch so far, nats
+        self._epoch_rng = rng.bit_generator.state  # from which its order is drawn
 
     @classmethod
     def from_demonstrations(
         cls,
         demonstrations: Demonstrations,
         settings: BCSettings,
+        spec: NetworkSpec,
         *,
-        network: NetworkKind,
-        hidden_sizes: tuple[int, ...] | None,
-        shared_trunk: bool = False,
         val_fraction: float,
         rng: np.random.Generator,
+        weights: Arrays | None = None,
     ) -> BCLearner:
-        """A learner with a network of that kind, and about `val_fraction` of the episodes held out."""
+        """A learner with about `val_fraction` of the episodes held out; `weights` come with their own normaliser."""
         split = split_by_episode(demonstrations, val_fraction, rng)
         check_choices(demonstrations, split)
-        spec = network_for(demonstrations, network, hidden_sizes, shared_trunk=shared_trunk)
-        return cls(spec, settings, demonstrations, split, rng)
+        return cls(
+            spec, settings, demonstrations, split, rng, weights=weights, fits_normaliser=weights is None
+        )
 
     @property
     def epochs_since_best(self) -> int:
@@ -152,17 +146,22 @@ class BCLearner:
         return len(np.unique(self.demonstrations.episode[index]))
 
     def train_epoch(self, on_progress: Callable[[], None] = lambda: None) -> BCStats:
-        """One pass over the training frames; `on_progress` is called every few thousand frames and may raise."""
-        started, loss = time.perf_counter(), 0.0
+        """One pass over the training frames, or what is left of it; `on_progress` is called every few thousand frames.
+
+        It may raise, and the pass can be gone on with then.
+        """
+        started, before = time.perf_counter(), self.timestep
         with self._limited_threads():
-            for chunk in self._shuffled_chunks():
+            for chunk in self._chunks_left():
+                on_progress()
                 for batch in chunk.batches(self.settings.batch_size):
-                    loss += self._gradient(batch)
+                    self._summed_loss += self._gradient(batch)
                     self._adam.step(self._learning_rate())
                     self.timestep += len(batch.actions)
-                on_progress()
         elapsed = time.perf_counter() - started
+        loss, self._summed_loss = self._summed_loss / len(self.train), 0.0
         self.epoch += 1
+        self._epoch_rng = self._rng.bit_generator.state
         now = self.clone()
         if not math.isfinite(now.held_out.loss):
             raise TrainingError(
@@ -174,12 +173,12 @@ class BCLearner:
         return BCStats(
             epoch=self.epoch,
             timestep=self.timestep,
-            loss=loss / len(self.train),
+            loss=loss,
             val_loss=now.held_out.loss,
             val_accuracy=now.held_out.accuracy,
             val_accuracy_unforced=now.held_out.accuracy_unforced,
             learning_rate=self._learning_rate(),
-            samples_per_sec=len(self.train) / elapsed,
+            samples_per_sec=(self.timestep - before) / elapsed,
         )
 
     def clone(self) -> Clone:
@@ -192,47 +191,60 @@ class BCLearner:
         with limited_threads(torch_threads=1, numpy_threads=self.settings.n_threads):
             return measure_imitation(self.spec, weights, self.demonstrations, index)
 
-    def save(
-        self,
-        clone: Clone,
-        path: Path,
-        *,
-        algorithm: str,
-        env_id: str,
-        manifest: Path,
-        config_hash: str,
-        seed: int,
-    ) -> None:
-        """Write a clone as a checkpoint, whole or not at all; `manifest` is where its demonstrations came from."""
-        frames, reads_maps = self.demonstrations, self.spec.kind == "conflict_aware"
-        info = CheckpointInfo(
-            algorithm=algorithm,
-            env_id=env_id,
-            feature_names=frames.feature_names,
-            action_names=frames.action_names,
-            map_channels=frames.map_channels if reads_maps else (),
-            map_size=self.spec.map_shape[-1],
-            network=self.spec.to_document(),
-            lineage=Lineage(
-                demonstrations=str(manifest),
-                demonstrations_sha256=sha256_of(manifest),
-                training_seeds=seed_ranges(frames.seeds),
-            ),
-            config_hash=config_hash,
-            versions=versions(),
-        )
-        state = {"epoch": clone.epoch, "timestep": clone.timestep, "seed": seed}
-        save_checkpoint(path, Checkpoint(info, clone.weights, state))
+    @property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the network's arrays by name."""
+        return export_weights(self._network)
+
+    def counters(self) -> dict[str, Any]:
+        """All that training depends on and is no array."""
+        best = self._best and {
+            "epoch": self._best.epoch,
+            "timestep": self._best.timestep,
+            "held_out": asdict(self._best.held_out),
+        }
+        return {
+            "epoch": self.epoch,
+            "timestep": self.timestep,
+            "recorded": self.epoch * len(self.train),  # a line follows every epoch
+            "summed_loss": self._summed_loss,
+            "rng": self._epoch_rng,
+            BEST: best,
+        }
+
+    def optimiser_state(self) -> Arrays:
+        """Copies of what the optimiser knows, by name."""
+        return self._adam.arrays()
+
+    def best_weights(self) -> Arrays:
+        """The best clone's arrays by name, empty before the first epoch has ended."""
+        return {} if self._best is None else under(BEST, self._best.weights)
+
+    def restore(self, counters: Mapping[str, Any], optimiser: Arrays, best_weights: Arrays) -> None:
+        """Continue from what the three gave, where the weights are those of that moment already."""
+        self.epoch, self.timestep = counters["epoch"], counters["timestep"]
+        self._summed_loss, self._epoch_rng = counters["summed_loss"], counters["rng"]
+        self._rng.bit_generator.state = self._epoch_rng
+        self.adopt(optimiser)
+        best = counters[BEST]
+        if best is not None:
+            held_out = ImitationMetrics(**best["held_out"])
+            self._best = Clone(best["epoch"], best["timestep"], below(BEST, best_weights), held_out)
+
+    def adopt(self, optimiser: Arrays) -> None:
+        """Take over what another run's optimiser knows."""
+        self._adam.restore(optimiser)
 
     def _learning_rate(self) -> float:
         """Falls linearly with the frames done."""
         return self.settings.learning_rate * (1 - self.timestep / (self.settings.n_epochs * len(self.train)))
 
-    def _shuffled_chunks(self) -> Iterator[Frames]:
-        """Every training frame once in random order, some batches' worth at a time."""
+    def _chunks_left(self) -> Iterator[Frames]:
+        """Every training frame of this epoch once in random order, some batches' worth at a time."""
         chunk_size = self.settings.batch_size * math.ceil(CHUNK / self.settings.batch_size)
+        self._rng.bit_generator.state = self._epoch_rng
         order = self._rng.permutation(len(self.train))
-        for start in range(0, len(order), chunk_size):
+        for start in range(self.timestep - self.epoch * len(self.train), len(order), chunk_size):
             yield self._gather(order[start : start + chunk_size])
 
     def _gather(self, rows: Index) -> Frames:

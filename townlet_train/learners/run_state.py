@@ -77,9 +77,7 @@ class RunState(Generic[Stats]):
         found: list[str] = []
         device, restores = self.parts.placement.device, self.parts.learner.restores
         if self._moved_from is not None:
-            found.append(
-                f"The run was on {self._moved_from} and goes on on {device}, where sums may round otherwise."
-            )
+            found.append(moved(self._moved_from, device))
         if restores:
             found.append(
                 f"Returns to the last good weights, each with half the learning rate from then on: {restores}."
@@ -106,7 +104,7 @@ class RunState(Generic[Stats]):
         saved, parts = start.checkpoint, self.parts
         training = training_of(start, parts.info.lineage)
         if saved.optimizer is None:
-            raise _no_training(start)
+            raise no_training(start)
         if saved.info.lineage.reference_sha256 != parts.info.lineage.reference_sha256:
             raise CheckpointError(
                 f"{start.path} stayed near a policy whose file holds another one now. Put that one back, "
@@ -144,7 +142,7 @@ def training_of(start: StartingPoint, lineage: Lineage) -> Arrays:
     """
     training, learned_from = start.checkpoint.training, start.checkpoint.info.lineage
     if training is None:
-        raise _no_training(start)
+        raise no_training(start)
     if learned_from.demonstrations_sha256 != lineage.demonstrations_sha256:
         raise CheckpointError(
             f"{start.path} was learned from {learned_from.demonstrations}, which is another recording now. "
@@ -158,7 +156,13 @@ def cannot_be_resumed(held: str, why: CheckpointError) -> str:
     return f"This run cannot be resumed: its checkpoints hold {held}, from which a new run begins by --fork. {why}"
 
 
-def _no_training(start: StartingPoint) -> CheckpointError:
+def moved(before: str, now: str) -> str:
+    """A warning of a run that goes on on another device."""
+    return f"The run was on {before} and goes on on {now}, where sums may round otherwise."
+
+
+def no_training(start: StartingPoint) -> CheckpointError:
+    """The refusal of a checkpoint that only a fork can begin with."""
     return CheckpointError(
         f"{start.path} holds a policy and no state of its training. Resume from a checkpoint_<step>.zip, "
         f"or begin a new run with its policy by --fork."

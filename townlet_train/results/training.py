@@ -39,7 +39,11 @@ class BCTrainingResultDTO(TrainingResultDTO):
     train_episodes: int = Field(ge=0)
     val_episodes: int = Field(ge=0)
     action_names: tuple[str, ...] = ()
-    samples_per_sec: float = Field(ge=0, description="training frames per second of the update loop")
+    samples_per_sec: float | None = Field(
+        None,
+        ge=0,
+        description="training frames per second of the update loop; null where a resumed run had none left to learn",
+    )
     return_score_sampled: float | None = Field(
         None,
         description="the clone's return, sampled, where random is 0 and the expert 1; null without an expert",

@@ -15,6 +15,7 @@ from townlet_train.services.runs import RUN, Resumed, read_run
 
 LATEST = "latest"
 MAY_CHANGE = ("seed", "evaluation.", "gate.")  # settings of the config; a strategy names those of its params
+LENGTHS = ("timesteps", "n_epochs")  # params that say how long a run is
 UNBEGUN = {"timestep": 0, "recorded": 0}  # how far a run has come that is yet to begin
 
 
@@ -31,11 +32,13 @@ class Found(NamedTuple):
     again: bool = False  # the run was killed before it saved any checkpoint, and begins as it began
     forked: bool = False  # the run that begins again was a fork
 
-    @property
-    def resumed(self) -> Resumed:
-        """How far the run had come that goes on here."""
+    def resumed(self, may_change: frozenset[str]) -> Resumed:
+        """How far the run had come that goes on here, some of its params perhaps changed."""
         path = None if self.checkpoint is None or self.forked else self.path
-        return Resumed(path, self.state["timestep"], self.state["recorded"], self.damaged, self.again)
+        longer_by = next((f"--{name.replace('_', '-')}" for name in LENGTHS if name in may_change), None)
+        return Resumed(
+            path, self.state["timestep"], self.state["recorded"], self.damaged, self.again, longer_by
+        )
 
 
 def find_checkpoint(wanted: str, run_dir: Path) -> Found:

@@ -59,6 +59,7 @@ class Resumed(NamedTuple):
     recorded: int = 0  # timestep of the last line in metrics.jsonl by then
     damaged: tuple[Path, ...] = ()  # later checkpoints that cannot be read
     again: bool = False  # the directory holds this run, stopped before it saved any checkpoint there
+    longer_by: str | None = None  # the option that makes the run longer, where its method has one
 
     def continues(self, run_dir: Path) -> bool:
         """Whether the run goes on where it was."""
@@ -157,9 +158,10 @@ def check_run_dir(
             )
         goes_on = overwrite or resumed.damaged or config_hash is None
         if not goes_on and _finished_with(path) == config_hash:
+            longer = f"Raise {resumed.longer_by} to train on, or pass" if resumed.longer_by else "Pass"
             raise UsageError(
-                f"The run in {path} is finished and nothing is left to do. Raise --timesteps to train on, or pass "
-                f"--overwrite to repeat its last part."
+                f"The run in {path} is finished and nothing is left to do. {longer} --overwrite to repeat its last "
+                f"part."
             )
         return
     if path.exists() and not path.is_dir():

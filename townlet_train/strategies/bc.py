@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, ClassVar
 
 from townlet_train.api import (
     BCTrainingResultDTO,
+    CheckpointError,
     Comparison,
+    DataError,
     Interrupted,
     Progress,
+    StartingPoint,
     StrategyParams,
     TrainingContext,
+    UsageError,
     sha256_of,
 )
 from townlet_train.strategies.bc_params import BCParams
 
 if TYPE_CHECKING:
-    from townlet_train.learners.bc import BCLearner, BCSettings, BCStats, Clone
+    from townlet_train.api import Demonstrations
+    from townlet_train.learners.bc import BCLearner, BCSettings, BCStats
+    from townlet_train.learners.cloning import Cloning
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +44,15 @@ class BCStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse a run whose demonstrations, environment or device are not there."""
+        """Refuse a run whose demonstrations, environment or device are not there, or whose start is none."""
         from townlet_train.learners.devices import checked_device
 
         manifest = context.services.replay.check(self.params.manifest)
         context.services.replay.check_env(manifest, context.config.env)
         context.services.evaluation.check_env(context.config.env)
         checked_device(self.params.device)
+        if context.start is not None:
+            self._check_start(context.start)
         p = self.params
         widths = (
             "its own widths" if p.hidden_sizes is None else f"widths {', '.join(map(str, p.hidden_sizes))}"
@@ -63,39 +69,91 @@ class BCStrategy:
         )
 
     def run(self, context: TrainingContext) -> BCTrainingResultDTO:
-        """Clone the demonstrator; the epoch with the lowest held-out loss becomes the checkpoint."""
-        from townlet_train.learners.bc import BCLearner
+        """Clone the demonstrator; the weights of the epoch with the lowest held-out loss become the model."""
+        from townlet_train.learners.cloning import Cloning
         from townlet_train.learners.imitation import check_teachable
 
         started = time.perf_counter()
         manifest = context.services.replay.resolve_manifest(self.params.manifest)
         recorded = context.services.replay.check_env(manifest, context.config.env)
-        demonstrations = context.services.replay.load(
-            manifest, with_maps=self.params.network == "conflict_aware"
+        demonstrations = self._demonstrations(manifest, context)
+        taught = check_teachable(
+            demonstrations, self.params.majority_threshold, allow_degenerate=self.params.allow_degenerate
         )
-        warnings = [
-            *demonstrations.warnings,
-            *check_teachable(
-                demonstrations, self.params.majority_threshold, allow_degenerate=self.params.allow_degenerate
-            ),
-        ]
-        learner = BCLearner.from_demonstrations(
-            demonstrations,
-            self._settings(),
-            network=self.params.network,
-            hidden_sizes=self.params.hidden_sizes,
-            shared_trunk=self.params.shared_trunk,
-            val_fraction=self.params.val_fraction,
-            rng=context.rng,
+        cloning = Cloning(
+            context,
+            self.params,
+            self._learner(demonstrations, context),
+            algorithm=self.name,
+            env_id=recorded or context.config.env,
+            manifest=manifest,
         )
-        epochs = self._train(learner, partial(self._save, learner, manifest, recorded, context), context)
+        epochs = self._train(cloning, context)
+        model = cloning.save_model()
         comparison = Comparison()
         if self.params.evaluate and recorded is not None:
-            comparison = self._compare(checkpoint_path(context, learner.best), context)
-        result = self._result(learner, epochs, comparison, manifest, context)
-        warnings += [*comparison.warnings, *self.params.shortfalls(result)]
+            comparison = self._compare(model, context)
+        result = self._result(cloning.learner, epochs, comparison, manifest, model)
+        warnings = (*demonstrations.warnings, *taught, *cloning.warnings, *comparison.warnings)
         return result.model_copy(
-            update={"warnings": tuple(warnings), "duration_sec": time.perf_counter() - started}
+            update={
+                "warnings": (*warnings, *self.params.shortfalls(result)),
+                "duration_sec": time.perf_counter() - started,
+            }
+        )
+
+    def _check_start(self, start: StartingPoint) -> None:
+        """Refuse a checkpoint beyond the epochs asked for, and to begin with a policy that chooses no named action."""
+        saved, n_epochs = start.checkpoint, self.params.n_epochs
+        if start.fork and not saved.info.action_names:
+            raise CheckpointError(
+                f"{start.path} acts by vectors of numbers, cloning teaches the choice among named actions. "
+                f"Begin with another policy, or with none."
+            )
+        if (
+            not start.fork
+            and n_epochs < saved.state["params"]["n_epochs"]
+            and n_epochs <= saved.state["epoch"]
+        ):
+            raise UsageError(
+                f"{start.path} has {saved.state['epoch']} epochs behind it, {n_epochs} are asked for. Raise --n-epochs."
+            )
+
+    def _demonstrations(self, manifest: Path, context: TrainingContext) -> Demonstrations:
+        """What there is to learn from, features and actions in the order of the policy to begin with."""
+        if context.start is None:
+            return context.services.replay.load(manifest, with_maps=self.params.network == "conflict_aware")
+        info = context.start.checkpoint.info
+        return context.services.replay.load(
+            manifest,
+            with_maps=bool(info.map_channels),
+            feature_names=info.feature_names,
+            action_names=info.action_names,
+        )
+
+    def _learner(self, demonstrations: Demonstrations, context: TrainingContext) -> BCLearner:
+        """A learner with the network that was asked for, or that of the policy to begin with."""
+        from townlet_train.api import NetworkSpec
+        from townlet_train.learners.bc import BCLearner, network_for
+
+        p, start = self.params, context.start
+        if start is None:
+            spec = network_for(demonstrations, p.network, p.hidden_sizes, shared_trunk=p.shared_trunk)
+        else:
+            spec = NetworkSpec.from_document(start.checkpoint.info.network)
+            shown = None if demonstrations.maps is None else demonstrations.maps.shape[1:]
+            if spec.kind == "conflict_aware" and shown != spec.map_shape:
+                raise DataError(
+                    f"{demonstrations.label} has maps of shape {shown}, {start.path} reads {spec.map_shape}. "
+                    f"Begin with another policy, or with none."
+                )
+        return BCLearner.from_demonstrations(
+            demonstrations,
+            self._settings(),
+            spec,
+            val_fraction=p.val_fraction,
+            rng=context.rng,
+            weights=None if start is None else start.checkpoint.weights,
         )
 
     def _settings(self) -> BCSettings:
@@ -104,10 +162,9 @@ class BCStrategy:
         p = self.params
         return BCSettings(p.learning_rate, p.batch_size, p.n_epochs, p.weight_decay, p.device, p.n_threads)
 
-    def _train(
-        self, learner: BCLearner, save: Callable[[Clone], Path], context: TrainingContext
-    ) -> list[BCStats]:
-        """Epoch after epoch until there are enough or none helps any more; every best one is saved at once."""
+    def _train(self, cloning: Cloning, context: TrainingContext) -> list[BCStats]:
+        """Epoch after epoch until there are enough or none helps any more; the run is saved after every best one."""
+        learner = cloning.learner
         total = len(learner.train) * self.params.n_epochs
         epochs: list[BCStats] = []
         try:
@@ -116,38 +173,14 @@ class BCStrategy:
                     lambda: context.report(Progress("bc", learner.timestep, total, {}))
                 )
                 epochs.append(stats)
-                if learner.epochs_since_best == 0:
-                    save(learner.best)
                 context.record(asdict(stats))
+                if learner.epochs_since_best == 0:
+                    cloning.save()
                 shown = {"loss": stats.loss, "val_loss": stats.val_loss, "val_accuracy": stats.val_accuracy}
                 context.report(Progress("bc", stats.timestep, total, shown))
         except Interrupted as stop:
-            saved = save(learner.best if epochs else learner.clone())
-            what = "best clone so far" if epochs else "network, in the middle of its first epoch,"
-            raise Interrupted(f"{stop} The {what} is {saved}.") from stop
+            raise Interrupted(f"{stop} Go on with --resume-from {cloning.save()}") from stop
         return epochs
-
-    def _save(
-        self,
-        learner: BCLearner,
-        manifest: Path,
-        recorded: str | None,
-        context: TrainingContext,
-        clone: Clone,
-    ) -> Path:
-        """Write a clone as checkpoint_<frames learned from>.zip, of the environment it saw."""
-        path = checkpoint_path(context, clone)
-        learner.save(
-            clone,
-            path,
-            algorithm=self.name,
-            env_id=recorded or context.config.env,
-            manifest=manifest,
-            config_hash=context.config_hash,
-            seed=context.seed,
-        )
-        logger.debug("saved %s after epoch %d", path, clone.epoch)
-        return path
 
     def _compare(self, checkpoint: Path, context: TrainingContext) -> Comparison:
         """The clone's return beside the expert's and a random policy's."""
@@ -158,7 +191,7 @@ class BCStrategy:
                 report=lambda done, total: context.report(Progress("evaluate", done, total, {})),
             )
         except Interrupted as stop:
-            raise Interrupted(f"{stop} Training had ended; the clone is {checkpoint}.") from stop
+            raise Interrupted(f"{stop} Training had ended; the clone is {checkpoint}") from stop
 
     def _result(
         self,
@@ -166,18 +199,17 @@ class BCStrategy:
         epochs: list[BCStats],
         comparison: Comparison,
         manifest: Path,
-        context: TrainingContext,
+        model: Path,
     ) -> BCTrainingResultDTO:
         returns = comparison.returns
         best, training = learner.best, learner.measure(learner.best.weights, learner.train)
-        checkpoint = checkpoint_path(context, best)
         return BCTrainingResultDTO(
             manifest=str(manifest),
             accuracy=training.accuracy,
             loss=training.loss,
             learning_rate=self.params.learning_rate,
             batch_size=self.params.batch_size,
-            epochs=len(epochs),
+            epochs=learner.epoch,
             val_accuracy=best.held_out.accuracy,
             val_loss=best.held_out.loss,
             weight_decay=self.params.weight_decay,
@@ -192,18 +224,13 @@ class BCStrategy:
             train_episodes=learner.n_episodes(learner.train),
             val_episodes=learner.n_episodes(learner.val),
             action_names=learner.demonstrations.action_names,
-            samples_per_sec=fmean(stats.samples_per_sec for stats in epochs),
+            samples_per_sec=fmean(stats.samples_per_sec for stats in epochs) if epochs else None,
             return_score_sampled=comparison.score("clone, sampled"),
             return_score_greedy=comparison.score("clone, greedy"),
             final_reward_mean=fmean(returns) if returns else None,
             final_reward_std=pstdev(returns) if returns else None,
             total_episodes=len(returns) or None,
             policies=comparison.policies,
-            checkpoint=str(checkpoint),
-            checkpoint_sha256=sha256_of(checkpoint),
+            checkpoint=str(model),
+            checkpoint_sha256=sha256_of(model),
         )
-
-
-def checkpoint_path(context: TrainingContext, clone: Clone) -> Path:
-    """Where a clone is saved: named by the frames it had learned from."""
-    return context.run_dir / f"checkpoint_{clone.timestep}.zip"

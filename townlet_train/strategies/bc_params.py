@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,18 @@ from townlet_train.api import BCTrainingResultDTO, StrategyParams
 
 class BCParams(StrategyParams):
     """What behaviour cloning can be told."""
+
+    may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset(
+        {
+            "n_epochs",
+            "patience",
+            "device",
+            "evaluate",
+            "min_accuracy",
+            "min_score_sampled",
+            "min_score_greedy",
+        }
+    )
 
     manifest: Path | None = Field(
         None, description="demonstrations: a manifest, a capture directory or a sample"
@@ -24,7 +36,8 @@ class BCParams(StrategyParams):
     val_fraction: float = Field(0.2, gt=0, lt=1, description="share of the episodes held out")
     patience: int = Field(3, gt=0, description="stop after so many epochs without a lower held-out loss")
     network: Literal["mlp", "conflict_aware"] = Field(
-        "mlp", description="mlp reads the features; conflict_aware the map too, as upstream's network"
+        "mlp",
+        description="of a clone from nothing: mlp reads the features; conflict_aware, as upstream's, the map too",
     )
     hidden_sizes: tuple[int, ...] | None = Field(
         None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"

@@ -173,10 +173,16 @@ def n_cycles(env: str, said: Said) -> int:
     return what_suits(env, AnnealParams(**said)).n_cycles
 
 
+def episodes_at_the_end(config: RunConfig, said: Said) -> int:
+    """Held-out episodes that a cell's last policy plays."""
+    told = AnnealParams(**said).evaluation_episodes
+    return config.evaluation.episodes if told is None else told
+
+
 def _cell(job: Job, steps: int, curve: tuple[StudyPointDTO, ...], last: Path, released: Path) -> StudyCellDTO:
     """A cell with what its last policy and the released one earn on held-out seeds."""
     service = EvaluationService(job.config)
-    episodes = AnnealParams(**job.said).evaluation_episodes
+    episodes = episodes_at_the_end(job.config, job.said)
     final = service.evaluate(checkpoint=last, episodes=episodes)
     best = (
         final

@@ -21,7 +21,7 @@ from townlet_train.registry import PluginPolicy
 from townlet_train.results import StudyCellDTO, StudyDTO
 from townlet_train.strategies.anneal.params import AnnealParams
 from townlet_train.strategies.anneal.schedule import what_suits
-from townlet_train.study.cells import Job, n_cycles
+from townlet_train.study.cells import Job, episodes_at_the_end, n_cycles
 from townlet_train.study.conditions import CONDITIONS, SCRATCH, TRUNKS
 from townlet_train.study.pool import log_path, result_path, run_jobs
 from townlet_train.study.summary import Scale, rows_of
@@ -191,7 +191,7 @@ def summary(study: Study, cells: tuple[StudyCellDTO, ...]) -> StudyDTO:
         seeds=tuple(study.seeds),
         random_return=scale.random,
         expert_return=scale.expert,
-        episodes=params.evaluation_episodes,
+        episodes=episodes_at_the_end(study.config, study.said),
         stage_episodes=what_suits(study.config.env, params).stage_episodes,
         output=str(study.root),
         cells=cells,

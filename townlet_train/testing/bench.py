@@ -33,7 +33,7 @@ SMALL: Mapping[str, Any] = {  # params of these names, where they are not given
     "n_envs": 2,
     "n_steps": 32,
     "batch_size": 32,
-    "n_epochs": 1,
+    "n_epochs": 2,
     "n_iterations": 4,
     "evaluation_episodes": 2,
 }

@@ -49,7 +49,9 @@ class SB3Params(StrategyParams):
     log_interval: int | None = Field(
         None, gt=0, description="steps between lines of metrics.jsonl; unset: 100 ticks"
     )
-    evaluation_episodes: int = Field(100, ge=0, description="held-out episodes at the end; 0: none")
+    evaluation_episodes: int | None = Field(
+        None, ge=0, description="held-out episodes at the end; 0: none; unset: evaluation.episodes"
+    )
 
     @model_validator(mode="after")
     def _widths_a_network_can_have(self) -> SB3Params:

@@ -110,9 +110,9 @@ def train(
     return Trained(facts, watch.update.numbers)
 
 
-def evaluate(context: TrainingContext, model: Path, episodes: int) -> EvaluationDTO | None:
-    """The returns on held-out seeds; None when no episodes are asked for."""
-    if not episodes:
+def evaluate(context: TrainingContext, model: Path, episodes: int | None) -> EvaluationDTO | None:
+    """The returns on held-out seeds, without `episodes` as many as the config says; None where they are 0."""
+    if episodes == 0:
         return None
 
     def report(done: int, total: int) -> None:

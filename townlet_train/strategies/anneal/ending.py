@@ -29,11 +29,8 @@ def summary(setting: Setting, journey: Journey, started: float) -> AnnealSummary
     ending, reasons = _ending(setting, journey, verdict)
     best = journey.best or journey.current
     path = None if best is None else setting.path(best)
-    n, threshold = (
-        setting.params.evaluation_episodes,
-        spec_of(setting.context.config).reward_threshold,
-    )
-    evaluation = setting.evaluate(n, None, checkpoint=path) if n and path is not None else None
+    threshold, n = spec_of(setting.context.config).reward_threshold, setting.params.evaluation_episodes
+    evaluation = setting.evaluate(n, None, checkpoint=path) if n != 0 and path is not None else None
     baselines, status = baselines_of(journey), journey.status or ending
     if setting.params.promotion_dir is not None and status != "FAIL":
         save_baselines(setting.params.promotion_dir, setting.label, baselines)

@@ -86,8 +86,10 @@ class AnnealParams(StrategyParams):
     stage_episodes: int | None = Field(
         None, gt=1, description="episodes after every stage, on seeds of their own"
     )
-    evaluation_episodes: int = Field(
-        100, ge=0, description="held-out episodes of the best policy at the end; 0: none"
+    evaluation_episodes: int | None = Field(
+        None,
+        ge=0,
+        description="held-out episodes of the best policy at the end; 0: none; unset: evaluation.episodes",
     )
 
     @model_validator(mode="after")

@@ -36,8 +36,8 @@ class Setting:
         """A checkpoint of this run, from its place below the run's directory."""
         return self.context.run_dir / str(below)
 
-    def evaluate(self, episodes: int, seed: int | None, **whom: Any) -> EvaluationDTO:
-        """What somebody earns, sampled; `seed` None: on the held-out seeds of every evaluation."""
+    def evaluate(self, episodes: int | None, seed: int | None, **whom: Any) -> EvaluationDTO:
+        """What somebody earns, sampled; None: as many episodes, from the held-out seed, as every evaluation."""
 
         def report(done: int, total: int) -> None:
             self.context.report(Progress("evaluate", done, total, {}, live=True))
