@@ -230,7 +230,7 @@ def check_fits(model: Model, network: NetworkSpec, spec: EnvSpec) -> None:
     ):
         if ours != theirs:
             raise model.refused(
-                f"has {ours} {what}, {spec.env_id} has {theirs}. Name its environment by --env."
+                f"has {ours} {what}, {spec.env_id} has {theirs}. Name the environment it was trained in by --env."
             )
 
 
