@@ -360,6 +360,8 @@ def contract_violation(strategy: object) -> str:
         "prepare": ("a method", callable),
         "run": ("a method", callable),
     }
+    optional = {"requires": ("what pip calls each module, by the module's own name", _is_requirement)}
+    rules |= {name: rule for name, rule in optional.items() if hasattr(strategy, name)}
     for attribute, (expected, fits) in rules.items():
         if not hasattr(strategy, attribute):
             return f"{strategy.__qualname__} has no {attribute}, expected {expected}"
@@ -369,11 +371,20 @@ def contract_violation(strategy: object) -> str:
     return ""
 
 
+def _is_requirement(value: object) -> bool:
+    """Whether a value names modules that are in no other, each with what pip calls it."""
+    return isinstance(value, Mapping) and all(
+        isinstance(module, str) and module.isidentifier() and isinstance(installed_as, str)
+        for module, installed_as in value.items()
+    )
+
+
 def _record(brought: _Brought, everything: Sequence[_Brought], *, torch: bool) -> StrategyRecord:
     plugin, strategy = brought
     reason = _clash(brought, everything)
     if not reason and strategy.requires_torch and not torch:
         reason = f"torch is not installed. Run: {TORCH_INSTALL}"
+    reason = reason or _missing(strategy)
     return StrategyRecord(
         name=strategy.name,
         summary=strategy.summary,
@@ -383,6 +394,16 @@ def _record(brought: _Brought, everything: Sequence[_Brought], *, torch: bool) -
         distribution=plugin.distribution,
         version=plugin.version,
     )
+
+
+def _missing(strategy: type[TrainingStrategy]) -> str:
+    """Why a strategy cannot run for want of a module that it names, found without importing any; or an empty string."""
+    from importlib.util import find_spec
+
+    for module, installed_as in getattr(strategy, "requires", {}).items():
+        if find_spec(module) is None:
+            return f"{module} is not installed. Run: pip install {installed_as!r}"
+    return ""
 
 
 def _clash(brought: _Brought, everything: Sequence[_Brought]) -> str:
