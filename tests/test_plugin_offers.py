@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import gymnasium
 import pytest
 from plugin_distributions import COIN, install
 
-from townlet_train.cli import main
+from townlet_train.cli import main, session
 from townlet_train.config import RunConfig
 from townlet_train.errors import ConfigError, ExitCode, PluginError, UsageError
 from townlet_train.orchestrator import TrainingOrchestrator, run_strategy
@@ -47,7 +48,10 @@ PLUGIN = """
     app = typer.Typer(help="Say hello.")
 
     @app.command()
-    def hello(name: str = "you", fail: bool = False):
+    def hello(name: str = "you", fail: bool = False, env: str = typer.Option("town", "--env")):
+        if env != "town":
+            print(f"hello {env}")
+            return
         print(f"hello {name}", 1 / (not fail))
 
     def write_names(checkpoint, output):
@@ -75,6 +79,34 @@ def offering(site: Path) -> Path:
     (site / "corridor_envs.py").write_text(CORRIDOR.replace("\n    ", "\n"))
     yield site
     gymnasium.registry.pop("Corridor-v0", None)
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ("corridor", "hello corridor_envs:Corridor-v0\n"),
+        ("CartPole-v1", "hello CartPole-v1\n"),
+    ],
+)
+def test_a_plugins_command_takes_the_names_that_plugins_give_environments(
+    env: str, told: str, offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["hello", "--env", env]) == 0
+    assert told in "".join(capsys.readouterr())
+    assert main(["hello", "--env", "corridr"]) == 5
+    assert "Did you mean 'corridor'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "asked", [["import-sb3", "m.zip"], ["export", "m.zip", "--format", "sb3", "--output", "o"]]
+)
+def test_a_command_or_format_of_a_distribution_of_ours_that_is_missing_is_named_with_it(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session, "discover", partial(discover, entry_points=[]))
+    assert main(asked) == 3
+    hint = "It is in townlet-train-sb3, which is not installed. Run: pip install townlet-train-sb3"
+    assert hint in capsys.readouterr().err
 
 
 def test_what_a_plugin_offers_is_found_by_kind_and_name(offering: Path) -> None:

@@ -280,6 +280,33 @@ def test_without_torch_a_torch_strategy_is_listed_and_refused(
         registry.select("coin")
 
 
+NEEDY = COIN.replace(
+    "requires_torch = False", 'requires_torch = False; requires = {"no_such_thing": "no-such"}'
+)
+
+
+def test_a_strategy_whose_module_is_missing_is_listed_and_refused_with_what_installs_it(site: Path) -> None:
+    install(site, "needy-coin", NEEDY)
+    registry = discover()
+    record = next(record for record in registry.strategies if record.name == "coin")
+    assert not record.available
+    assert record.reason == "no_such_thing is not installed. Run: pip install 'no-such'"
+    sentence = r"Strategy 'coin' of needy-coin 1\.2: no_such_thing is not installed"
+    with pytest.raises(PluginError, match=sentence) as refusal:
+        registry.select("coin")
+    assert refusal.value.exit_code == 2
+
+
+def test_a_strategy_whose_modules_are_there_is_available(site: Path) -> None:
+    install(site, "needy-coin", NEEDY.replace("no_such_thing", "pluggy"))
+    assert discover().select("coin").name == "coin"
+
+
+def test_what_a_strategy_requires_is_named_by_whole_modules(site: Path) -> None:
+    install(site, "needy-coin", NEEDY.replace("no_such_thing", "os.path"))
+    assert "Coin.requires is {'os.path': 'no-such'}, expected" in plugin(discover(), "needy-coin").reason
+
+
 def test_an_unknown_strategy_is_refused_with_the_likely_name(site: Path) -> None:
     install(site, "coin-dist", COIN)
     with pytest.raises(UnknownNameError, match="Did you mean 'coin'"):

@@ -153,7 +153,11 @@ class GateCheck(Protocol):
 
 @runtime_checkable
 class TrainingStrategy(Protocol):
-    """A training method, ours or a plugin's."""
+    """A training method, ours or a plugin's.
+
+    One that also has `requires`, what pip calls each module it cannot do without by the module's name, is listed as
+    unavailable where one is missing.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]

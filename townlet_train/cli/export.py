@@ -10,6 +10,7 @@ import typer
 from townlet_train.cli.options import JsonOutput, Overwrite
 from townlet_train.cli.output import emit
 from townlet_train.cli.session import session_registry
+from townlet_train.errors import UnknownNameError
 
 
 def command(
@@ -34,9 +35,9 @@ def command(
 
     formats = dict(FORMATS)
     if format_name not in formats:
-        formats |= {
-            name: Format(*exporter, gives=())
-            for name, exporter in session_registry(context).exporters().items()
-        }
+        registry = session_registry(context)
+        formats |= {name: Format(*exporter, gives=()) for name, exporter in registry.exporters().items()}
+        if format_name not in formats:
+            raise UnknownNameError("format", format_name, formats, registry.hint(format_name))
     result = export_checkpoint(checkpoint, format_name, output, overwrite=overwrite, formats=formats)
     return emit(result, json_output=json_output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -89,10 +91,8 @@ class LazyGroup(QuickGroup):
         try:
             strategy = registry.find(name)
         except UnknownNameError:
-            left_out = " ".join(str(plugin) for plugin in registry.plugins if plugin.reason)
-            raise UnknownNameError(
-                "command", name, [*COMMANDS, *registry.classes, *offered], hint=left_out
-            ) from None
+            known = [*COMMANDS, *registry.classes, *offered]
+            raise UnknownNameError("command", name, known, registry.hint(name)) from None
         from townlet_train.cli.generated import strategy_command
 
         return strategy_command(strategy, name)
@@ -133,6 +133,7 @@ def _load_offered(offered: Offer) -> Any:
     app.pretty_exceptions_enable = False
     command = typer.main.get_command(app)
     command.name = offered.record.name
+    _teach_environments(command)
     invoke = command.invoke
 
     def named(ctx: Any) -> Any:
@@ -145,3 +146,21 @@ def _load_offered(offered: Offer) -> Any:
 
     command.invoke = named  # type: ignore[method-assign]  # one object of one invocation
     return command
+
+
+def _teach_environments(command: Any) -> None:
+    """Let the options `--env` of a command, and of those below it, take the names that plugins give environments."""
+    for param in command.params:
+        if "--env" in param.opts:
+            param.callback = partial(_named_env, then=param.callback)
+    for below in getattr(command, "commands", {}).values():
+        _teach_environments(below)
+
+
+def _named_env(context: Any, param: Any, value: Any, *, then: Callable[..., Any] | None) -> Any:
+    """The id that an environment's name stands for, as the command's own callback would have it."""
+    from townlet_train.config import RunConfig
+
+    if isinstance(value, str) and not context.resilient_parsing:
+        value = session_listing(context).with_env(RunConfig.model_validate({"env": value})).env
+    return value if then is None else then(context, param, value)

@@ -126,6 +126,7 @@ def _record(brought: _Brought, everything: Sequence[_Brought], *, torch: bool) -
     reason = _clash(brought, everything)
     if not reason and strategy.requires_torch and not torch:
         reason = f"torch is not installed. Run: {TORCH_INSTALL}"
+    reason = reason or _missing(strategy)
     return StrategyRecord(
         name=strategy.name,
         summary=strategy.summary,
@@ -135,6 +136,16 @@ def _record(brought: _Brought, everything: Sequence[_Brought], *, torch: bool) -
         distribution=plugin.distribution,
         version=plugin.version,
     )
+
+
+def _missing(strategy: type[TrainingStrategy]) -> str:
+    """Why a strategy cannot run for want of a module that it names, found without importing any; or an empty string."""
+    from importlib.util import find_spec
+
+    for module, installed_as in getattr(strategy, "requires", {}).items():
+        if find_spec(module) is None:
+            return f"{module} is not installed. Run: pip install {installed_as!r}"
+    return ""
 
 
 def _clash(brought: _Brought, everything: Sequence[_Brought]) -> str:

@@ -210,6 +210,8 @@ def contract_violation(strategy: object) -> str:
         "prepare": ("a method", callable),
         "run": ("a method", callable),
     }
+    optional = {"requires": ("what pip calls each module, by the module's own name", _is_requirement)}
+    rules |= {name: rule for name, rule in optional.items() if hasattr(strategy, name)}
     for attribute, (expected, fits) in rules.items():
         if not hasattr(strategy, attribute):
             return f"{strategy.__qualname__} has no {attribute}, expected {expected}"
@@ -217,6 +219,14 @@ def contract_violation(strategy: object) -> str:
             value = getattr(strategy, attribute)
             return f"{strategy.__qualname__}.{attribute} is {value!r}, expected {expected}"
     return ""
+
+
+def _is_requirement(value: object) -> bool:
+    """Whether a value names modules that are in no other, each with what pip calls it."""
+    return isinstance(value, Mapping) and all(
+        isinstance(module, str) and module.isidentifier() and isinstance(installed_as, str)
+        for module, installed_as in value.items()
+    )
 
 
 def origin_of(entry_point: EntryPoint) -> tuple[str, str]:

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from townlet_train.registry.loggers import LoggerSource
     from townlet_train.services.gate.integrity import GateChecks
 
-SHIPPED_APART = {  # strategies that are distributions of their own
+SHIPPED_APART = {  # strategies, commands and formats of distributions of their own
     "a2c": "townlet-train-a2c",
     "dagger": "townlet-train-dagger",
+    "import-sb3": "townlet-train-sb3",
     "random-search": "townlet-train-random-search",
+    "sb3": "townlet-train-sb3",
     "sb3-a2c": "townlet-train-sb3",
     "sb3-ppo": "townlet-train-sb3",
 }
@@ -47,6 +49,12 @@ class PluginStatus(StrEnum):
     DISABLED = "disabled"
     FAILED = "failed"
     INCOMPATIBLE = "incompatible"
+
+
+def how_to_get(name: str) -> str:
+    """What brings a name that nobody here registered, as a sentence; empty where that is not known."""
+    home = SHIPPED_APART.get(name)
+    return f"It is in {home}, which is not installed. Run: pip install {home}" if home else ""
 
 
 @dataclass(frozen=True)
@@ -223,6 +231,10 @@ class Registry:
             "Only what is installed is known. Run: pip install DISTRIBUTION, or pip install -e FOLDER",
         )
 
+    def hint(self, name: str) -> str:
+        """Which plugins were left out and why, or else what brings a name that nobody registered; may be empty."""
+        return " ".join(str(plugin) for plugin in self.plugins if plugin.reason) or how_to_get(name)
+
     def params(self) -> dict[str, type[StrategyParams]]:
         """The params model of each strategy by name."""
         return {name: strategy.Params for name, strategy in self.classes.items()}
@@ -244,10 +256,8 @@ class Registry:
         for plugin in self.plugins:
             if plugin.name == name and plugin.status is not PluginStatus.OK:
                 raise PluginError(str(plugin))
-        home = SHIPPED_APART.get(name)
-        hint = f"It is in {home}, which is not installed. Run: pip install {home}" if home else ""
         known = self.addresses if ":" in name else self.classes
-        raise UnknownNameError("strategy", name, known, hint)
+        raise UnknownNameError("strategy", name, known, how_to_get(name))
 
     def record(self, name: str) -> StrategyRecord:
         """What is known of the strategy that `find` gives.
@@ -263,11 +273,12 @@ class Registry:
 
         Raises:
             TorchNotAvailableError: it trains with torch, which is not installed.
-            PluginError: as `find`.
+            PluginError: as `find`; or another module that it needs is not installed.
             UnknownNameError: as `find`.
         """
         strategy, record = self.find(name), self.record(name)
-        called_by_name = record not in self.listing.clashes
-        if (called_by_name and not record.available) or (strategy.requires_torch and not self.torch):
+        if strategy.requires_torch and not self.torch:
             raise TorchNotAvailableError(name)
+        if record not in self.listing.clashes and not record.available:
+            raise PluginError(str(record))
         return strategy

@@ -74,10 +74,23 @@ def test_without_stable_baselines3_it_is_refused_before_anything_is_written(
     code += f"sys.exit(main({[command, *arguments[command]]!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert (
-        "needs stable_baselines3, which is not installed. Run: pip install 'stable-baselines3'" in done.stderr
-    )
+    assert "stable_baselines3" in done.stderr
+    assert "is not installed. Run: pip install 'stable-baselines3'" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not here")
+def test_without_stable_baselines3_its_strategies_are_listed_as_unavailable() -> None:
+    code = (
+        "import sys; sys.modules['stable_baselines3'] = None\nfrom townlet_train.registry import discover\n"
+    )
+    code += "print([(each.available, each.reason) for each in discover().strategies if 'sb3' in each.name])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    reason = "stable_baselines3 is not installed. Run: pip install 'stable-baselines3'"
+    assert ast.literal_eval(done.stdout) == [(False, reason)] * 2
 
 
 def test_importing_it_brings_neither_torch_nor_numpy_nor_stable_baselines3() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from townlet_train.api import OnPolicyResultDTO, StrategyParams, TrainingContext, UsageError, build_env
-from townlet_train_sb3.needed import check_installed
+from townlet_train_sb3.needed import INSTALLED_BY, check_installed
 
 OURS = frozenset(
     {
@@ -17,6 +18,8 @@ OURS = frozenset(
     }
 )
 """Params that are no arguments of Stable-Baselines3's algorithms."""
+
+REQUIRES = {"stable_baselines3": INSTALLED_BY["stable_baselines3"]}
 
 
 class SB3Params(StrategyParams):
@@ -119,6 +122,7 @@ class SB3PPO:
     name: ClassVar[str] = "sb3-ppo"
     summary: ClassVar[str] = "Stable-Baselines3's own PPO, into a run directory and checkpoints of ours."
     requires_torch: ClassVar[bool] = True
+    requires: ClassVar[Mapping[str, str]] = REQUIRES
     Params: ClassVar[type[StrategyParams]] = SB3PPOParams
 
     def __init__(self, params: SB3PPOParams) -> None:
@@ -149,6 +153,7 @@ class SB3A2C:
     name: ClassVar[str] = "sb3-a2c"
     summary: ClassVar[str] = "Stable-Baselines3's own A2C, into a run directory and checkpoints of ours."
     requires_torch: ClassVar[bool] = True
+    requires: ClassVar[Mapping[str, str]] = REQUIRES
     Params: ClassVar[type[StrategyParams]] = SB3A2CParams
 
     def __init__(self, params: SB3A2CParams) -> None:
