@@ -124,7 +124,7 @@ def shown(returned: object) -> object:
 
     if not isinstance(returned, ResultDTO):
         return returned
-    return emit(returned, json_output=_stdout.get() is not None)
+    return emit(returned, json_output=_stdout.get() not in (None, sys.stdout))  # --json alone redirects apart
 
 
 def say(line: str) -> None:
