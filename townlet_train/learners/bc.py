@@ -98,7 +98,8 @@ class BCLearner:
         self.demonstrations = demonstrations
         self.train, self.val = split
         self._rng = rng
-        self._network = build_network(spec, rng).to(checked_device(settings.device))
+        with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on it
+            self._network = build_network(spec, rng).to(checked_device(settings.device))
         if weights is not None:
             import_weights(self._network, weights)
         self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
