@@ -64,10 +64,10 @@ CASES = {
     ),
     "a clone": Case(
         "town",
-        {"n_epochs": 80, "patience": 80, "batch_size": 50, "evaluate": False},
+        {"n_epochs": 60, "patience": 60, "batch_size": 64, "evaluate": False},
         strategy="bc",
         shorter={"n_epochs": 1},
-        towns=20,
+        towns=8,
     ),
 }
 

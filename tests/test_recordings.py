@@ -227,14 +227,60 @@ def test_a_manifest_that_is_wrong_about_what_was_seen_last_is_refused(
         open_replay(path)
 
 
-def test_values_that_are_not_finite_are_told_by_feature(tmp_path: Path) -> None:
-    recordings.capture(tmp_path / "capture", store="memmap")
-    array = np.lib.format.open_memmap(tmp_path / "capture/features.npy", "r+")
-    array[3, 1, 0, 2] = np.nan
-    array.flush()
-    found = recording_stats(tmp_path / "capture")
-    names = open_replay(tmp_path / "capture").metadata["feature_names"]
-    assert found.non_finite == {names[2]: 1}
+def spoilt(directory: Path, store: str, *, not_finite: bool) -> Path:
+    """A recording of 2 environments, 6 ticks: two illegal actions, a repeated frame, two values that are not finite."""
+    layout = Layout(("hunger", "energy"), ("wait", "north"), (), 0, "made-up")
+    plan = CapturePlan(layout, (7, 8), 1, 6, "spoilt", with_maps=False, compress=False)
+    features = np.random.default_rng(1).random((6, 2, 1, 2), np.float32)
+    actions = np.zeros((6, 2, 1), np.int64)
+    mask = np.ones((6, 2, 1, 2), np.bool_)
+    if not_finite:
+        features[2, 1, 0, 1], features[5, 0, 0, 1] = np.nan, -np.inf
+    actions[3], mask[3, ..., 1] = 1, False
+    features[4, 0] = features[1, 1]
+    original = directory.with_name("original")
+    original.mkdir(parents=True)
+    writer = StoreWriter(original, plan)
+    for tick in range(6):
+        writer.append_decision(
+            features=features[tick], maps=np.zeros(0), action_mask=mask[tick], actions=actions[tick]
+        )
+        cut = np.full((2, 1), tick == 5)
+        rewards = np.ones((2, 1), np.float32)
+        writer.append_outcome(
+            rewards=rewards, terminated=np.zeros_like(cut), truncated=cut, final_features={}
+        )
+    about = {
+        "env_id": "made-up", "policy": "dice", "ticks": 6, "n_envs": 2, "n_agents": 1,
+        "feature_names": ["hunger", "energy"], "action_names": ["wait", "north"], "map_channels": [], "map_size": 0,
+    }  # fmt: skip
+    writer.finish(about)
+    if store == "memmap":
+        return original
+    convert_recording(original, directory, "npz")
+    return directory
+
+
+@pytest.mark.parametrize(("store", "not_finite"), [("npz", False), ("memmap", False), ("memmap", True)])
+def test_what_is_wrong_with_frames_is_counted(tmp_path: Path, store: str, *, not_finite: bool) -> None:
+    path = spoilt(tmp_path / "spoilt", store, not_finite=not_finite)
+    stats, seen = recording_stats(path), ReplayDatasetService().inspect(path)
+    assert (stats.frames, stats.non_finite) == (12, {"energy": 2} if not_finite else {})
+    assert (stats.mask_violations, stats.repeated_frames) == (2, 1)
+    assert stats.repeated_share == pytest.approx(1 / 12)
+    assert (seen.frames, seen.mask_violations, seen.non_finite) == (12, 2, 2 * not_finite)
+    assert stats.action_counts == seen.action_counts == {"wait": 10, "north": 2}
+
+
+def test_a_sample_with_values_that_are_not_finite_is_refused_by_its_name(tmp_path: Path) -> None:
+    features = np.ones((4, 3), np.float32)
+    features[2, 1] = np.nan
+    sample = recordings.townlet_sample(tmp_path / "sample.npz", arrays={"features": features})
+    for count in (recording_stats, ReplayDatasetService().inspect):
+        with pytest.raises(DataError, match=r"sample\.npz: array 'features' has 1 values that are NaN"):
+            count(sample)
+    [problem] = ReplayDatasetService().validate(sample).problems
+    assert "1 values that are NaN" in problem.problem
 
 
 def test_a_held_out_part_of_a_split_shares_no_episode_and_the_recording_itself_does(

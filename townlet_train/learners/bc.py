@@ -98,7 +98,8 @@ class BCLearner:
         self.demonstrations = demonstrations
         self.train, self.val = split
         self._rng = rng
-        self._network = build_network(spec, rng).to(checked_device(settings.device))
+        with limited_threads(torch_threads=1, numpy_threads=1):  # first weights depend on it
+            self._network = build_network(spec, rng).to(checked_device(settings.device))
         if weights is not None:
             import_weights(self._network, weights)
         self._parameters = FlatParameters(self._network, list(spec.actor_shapes()))
@@ -217,8 +218,9 @@ class BCLearner:
         return self._adam.arrays()
 
     def best_weights(self) -> Arrays:
-        """The best clone's arrays by name, empty before the first epoch has ended."""
-        return {} if self._best is None else under(BEST, self._best.weights)
+        """The best clone's arrays by name; empty where there is none yet, or the network is it."""
+        best = self._best
+        return {} if best is None or best.timestep == self.timestep else under(BEST, best.weights)
 
     def restore(self, counters: Mapping[str, Any], optimiser: Arrays, best_weights: Arrays) -> None:
         """Continue from what the three gave, where the weights are those of that moment already."""
@@ -229,7 +231,8 @@ class BCLearner:
         best = counters[BEST]
         if best is not None:
             held_out = ImitationMetrics(**best["held_out"])
-            self._best = Clone(best["epoch"], best["timestep"], below(BEST, best_weights), held_out)
+            weights = below(BEST, best_weights) or self.weights
+            self._best = Clone(best["epoch"], best["timestep"], weights, held_out)
 
     def adopt(self, optimiser: Arrays) -> None:
         """Take over what another run's optimiser knows."""
