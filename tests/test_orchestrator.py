@@ -95,7 +95,7 @@ def registry() -> Registry:
         StrategyRecord(name, c.summary, c.requires_torch, not c.requires_torch, "no torch", "tests", "0")
         for name, c in classes.items()
     )
-    return Registry(Listing(records, ()), classes)
+    return Registry(Listing(records, ()), classes, torch=False)
 
 
 def run_fake(

@@ -547,8 +547,8 @@ def test_a_run_that_was_told_its_device_moves_only_when_it_is_told_another(tmp_p
 
 
 def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Runs of bc cannot be resumed\."):
-        run_strategy("bc", {}, config=RunConfig(), run_dir=tmp_path, resume_from="latest")
+    with pytest.raises(UsageError, match=r"Runs of random-search cannot be resumed\."):
+        run_strategy("random-search", {}, config=RunConfig(), run_dir=tmp_path, resume_from="latest")
     with pytest.raises(UsageError, match="Name it with --resume-from"):
         run_strategy("ppo", {}, config=RunConfig(), run_dir=tmp_path, fork=True)
 
