@@ -196,6 +196,7 @@ def test_a_small_study_pairs_its_runs_and_runs_nothing_twice(
     assert "is of other settings" in capsys.readouterr().err
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("figure", "code", "sentence"),
     [
