@@ -418,7 +418,7 @@ def test_an_anneal_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path) -> N
         [*program, "--resume-from", "latest"], check=False, capture_output=True, text=True
     )
     if finished.returncode == 3:  # the last life had reached the end before it was killed
-        assert "Raise --timesteps" in finished.stderr
+        assert "nothing is left to do. Pass --overwrite" in finished.stderr
     assert left_by(run_dir) == left_by(straight)
 
 
