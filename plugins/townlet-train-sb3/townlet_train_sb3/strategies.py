@@ -116,22 +116,28 @@ class SB3PPOResultDTO(OnPolicyResultDTO):
     kl_divergence: float = Field(description="k3 estimate of KL(old, new), nats, mean of the last epoch")
 
 
-class SB3PPO:
-    """Improve a policy by what its own actions bring, as Stable-Baselines3's PPO does."""
+class SB3Strategy:
+    """What both algorithms have in common."""
 
-    name: ClassVar[str] = "sb3-ppo"
-    summary: ClassVar[str] = "Stable-Baselines3's own PPO, into a run directory and checkpoints of ours."
+    name: ClassVar[str]
     requires_torch: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = REQUIRES
-    Params: ClassVar[type[StrategyParams]] = SB3PPOParams
 
-    def __init__(self, params: SB3PPOParams) -> None:
+    def __init__(self, params: SB3Params) -> None:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
         """Refuse what Stable-Baselines3 cannot learn in, and to go on without it."""
         check_env(context, self.name)
         check_device(self.params)
+
+
+class SB3PPO(SB3Strategy):
+    """Improve a policy by what its own actions bring, as Stable-Baselines3's PPO does."""
+
+    name: ClassVar[str] = "sb3-ppo"
+    summary: ClassVar[str] = "Stable-Baselines3's own PPO, into a run directory and checkpoints of ours."
+    Params: ClassVar[type[StrategyParams]] = SB3PPOParams
 
     def run(self, context: TrainingContext) -> SB3PPOResultDTO:
         """Learn for `timesteps`; the final weights become the model."""
@@ -147,22 +153,12 @@ class SB3PPO:
         )
 
 
-class SB3A2C:
+class SB3A2C(SB3Strategy):
     """Improve a policy by what its own actions bring, as Stable-Baselines3's A2C does."""
 
     name: ClassVar[str] = "sb3-a2c"
     summary: ClassVar[str] = "Stable-Baselines3's own A2C, into a run directory and checkpoints of ours."
-    requires_torch: ClassVar[bool] = True
-    requires: ClassVar[Mapping[str, str]] = REQUIRES
     Params: ClassVar[type[StrategyParams]] = SB3A2CParams
-
-    def __init__(self, params: SB3A2CParams) -> None:
-        self.params = params
-
-    def prepare(self, context: TrainingContext) -> None:
-        """Refuse what Stable-Baselines3 cannot learn in, and to go on without it."""
-        check_env(context, self.name)
-        check_device(self.params)
 
     def run(self, context: TrainingContext) -> SB3A2CResultDTO:
         """Learn for `timesteps`; the final weights become the model."""
@@ -185,7 +181,7 @@ def check_env(context: TrainingContext, strategy: str) -> None:
         if env.n_agents != 1 or env.spec.map_channels:
             raise UsageError(
                 f"{strategy} learns where one agent acts and all of its actions are legal, {env.spec.env_id} has "
-                f"{env.n_agents} agents and masks. Use ppo there, or another --env."
+                f"masks, and agents: {env.n_agents}. Use ppo there, or another --env."
             )
 
 

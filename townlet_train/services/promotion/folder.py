@@ -145,8 +145,9 @@ class PromotionFolder:
             before = self._stamps()
             examined = self.examine()
             if self._stamps() == before:
-                break
-        return examined
+                return examined
+        with self.locked():  # somebody never stops writing
+            return self.examine()
 
     def examine(self) -> Examined:
         """The directory as it is, with everything that no kill explains."""
