@@ -168,6 +168,15 @@ class Unbuildable(Counter):
         super().__init__()
 
 
+class Slowpoke(Counter):
+    """Takes its time over an episode of ten steps, and a worker longer."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+        time.sleep(0.3 if in_a_worker() else 0.01)
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, self.count == 10, info
+
+
 class Hanging(Counter):
     """A worker never returns from its third step."""
 

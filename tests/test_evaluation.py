@@ -20,11 +20,12 @@ from tests.policies import small_checkpoint
 from townlet_train.cli import main
 from townlet_train.config import RunConfig, TownConfig
 from townlet_train.data.checkpoint import save_checkpoint
+from townlet_train.envs.episodes import Episodes
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.errors import UsageError
 from townlet_train.policies.network import NetworkPolicy, NetworkSpec
-from townlet_train.services.evaluation import Episodes, evaluate, event_bounds, warn_of_other_rules
+from townlet_train.services.evaluation import evaluate, event_bounds, warn_of_other_rules
 from townlet_train.services.statistics import bootstrap_interval, iqm, paired_difference
 
 TOWN = RunConfig().town

@@ -17,12 +17,12 @@ from tests.fakes import SPEC
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.envs.build import build_env
+from townlet_train.envs.episodes import run_episodes
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 from townlet_train.envs.protocol import EnvSpec, Observation
 from townlet_train.errors import UsageError
 from townlet_train.policies.experts import EXPERTS, build_expert
 from townlet_train.policies.protocol import Policy
-from townlet_train.services.evaluation import run_episodes
 
 SIZES = {"CartPole-v1": 4, "LunarLander-v3": 8, "LunarLanderContinuous-v3": 8}
 
@@ -89,13 +89,13 @@ def test_an_expert_is_a_function_of_the_observation_and_of_nothing_else(env_id: 
 
 def test_the_cart_poles_expert_never_lets_it_fall() -> None:
     env = GymnasiumVectorEnv(partial(make_gymnasium, "CartPole-v1"), 100)
-    episodes = run_episodes(build_expert(env.spec, EXPERTS), env, range(100))
+    episodes = run_episodes(build_expert(env.spec, EXPERTS).act, env, range(100))
     assert (episodes.lengths == 500).all()
 
 
 def test_the_landers_expert_lands() -> None:
     env = GymnasiumVectorEnv(partial(make_gymnasium, "LunarLander-v3"), 30)
-    assert run_episodes(build_expert(env.spec, EXPERTS), env, range(30)).returns.mean() > 200
+    assert run_episodes(build_expert(env.spec, EXPERTS).act, env, range(30)).returns.mean() > 200
 
 
 def test_an_expert_plays_its_environment_on_another_engine_too() -> None:

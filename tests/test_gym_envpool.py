@@ -21,11 +21,12 @@ from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint
 from townlet_train.envs.autoreset import AdaptedVectorEnv
 from townlet_train.envs.build import build_env
 from townlet_train.envs.envpool import PoolVectorEnv
+from townlet_train.envs.episodes import run_episodes
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 from townlet_train.envs.protocol import Observation, VectorEnv, episodes_over
 from townlet_train.errors import EnvironmentCreationError, InexactStateError, MissingExtraError, UsageError
 from townlet_train.policies.network import NetworkSpec
-from townlet_train.services.evaluation import evaluate_as_configured, run_episodes
+from townlet_train.services.evaluation import evaluate_as_configured
 from townlet_train.services.statistics import bootstrap_interval
 
 
@@ -243,7 +244,7 @@ class Heuristic:
 def test_a_fixed_policy_earns_the_same_on_average_in_a_pool() -> None:
     n = 400
     both = [
-        run_episodes(Heuristic(), build_env(RunConfig(env=env_id), 50), range(1000, 1000 + n))
+        run_episodes(Heuristic().act, build_env(RunConfig(env=env_id), 50), range(1000, 1000 + n))
         for env_id in ("LunarLander-v3", "envpool:LunarLander-v3")
     ]
     interval = bootstrap_interval(both[0].returns[:, 0] - both[1].returns[:, 0], np.random.default_rng(0))

@@ -19,16 +19,19 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from townlet_train.envs.channel import Channel
+from townlet_train.envs.episodes import Report, run_episodes
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.shared import Shared
 from townlet_train.errors import EnvironmentFailedError, TownletTrainError
 
 GRACE = 1.0  # seconds to finish in when the line is cut
+BEAT = 1.0  # seconds between two words of who is still playing
 
 Request = tuple[str, Any] | None  # a method and its argument; None: step for the actions in shared memory
 Answer = tuple[bool, Any] | None  # whether it succeeded, and what came of it; None: it did, and nothing did
 
+AT_WORK: Answer = (True, "at work")  # comes before the answer to what takes long
 BUILD: Request = ("build", None)  # nothing but what comes before every request
 CLOSE: Request = ("close", None)  # the last of a job
 
@@ -56,7 +59,7 @@ def main(connection: str) -> None:
 def _work(channel: Channel) -> None:
     """One job, from what to build to its close."""
     job, memory = channel.get(), channel.get_file()
-    worker = _Worker(job, memory)
+    worker = _Worker(job, memory, _heartbeat(channel))
     os.close(memory)
     request = BUILD
     channel.put(worker.answer(request))
@@ -68,16 +71,16 @@ def _work(channel: Channel) -> None:
 class _Worker:
     """The environments of one worker, once it was asked to build them."""
 
-    def __init__(self, job: Job, memory: int) -> None:
+    def __init__(self, job: Job, memory: int, beat: Report) -> None:
         shared = Shared.map(memory, job.spec, job.n_envs)
         self._job, self._buffers = job, shared.buffers.rows(*job.share)
-        self._actions = shared.actions[slice(*job.share)]
+        self._actions, self._beat = shared.actions[slice(*job.share)], beat
         self._env: GymnasiumVectorEnv | None = None
 
     def answer(self, request: Request) -> Answer:
         """Do what is asked; an error is answered as its type and its sentence."""
         try:
-            came = call(self._built(), request, self._actions)
+            came = call(self._built(), request, self._actions, self._beat)
         except TownletTrainError as error:
             return False, (type(error), str(error))
         except Exception as error:
@@ -96,7 +99,9 @@ class _Worker:
         return self._env
 
 
-def call(env: GymnasiumVectorEnv, request: Request, actions: NDArray[Any]) -> Any:
+def call(
+    env: GymnasiumVectorEnv, request: Request, actions: NDArray[Any], beat: Report = lambda done, total: None
+) -> Any:
     """Do one thing to environments that are built; what lies in shared memory afterwards is no answer."""
     match request:
         case None:
@@ -105,6 +110,8 @@ def call(env: GymnasiumVectorEnv, request: Request, actions: NDArray[Any]) -> An
             env.reset(seeds)
         case ("pause", paused):
             env.pause(paused)
+        case ("play", (act, seeds)):
+            return run_episodes(pickle.loads(act), env, seeds, beat)
         case ("set_state", state):
             env.set_state(state)
         case ("get_state", _):
@@ -112,6 +119,20 @@ def call(env: GymnasiumVectorEnv, request: Request, actions: NDArray[Any]) -> An
         case ("close", _):
             env.close()
     return None
+
+
+def _heartbeat(channel: Channel) -> Report:
+    """Hears at every tick of episodes, and lets who waits for their end know so now and then."""
+    last = time.monotonic()
+
+    def beat(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > BEAT:
+            channel.put(AT_WORK)
+            last = now
+
+    return beat
 
 
 def _end_with(channel: Channel) -> None:

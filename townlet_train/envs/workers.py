@@ -1,7 +1,8 @@
 """Gymnasium environments in several processes, for where one step is dear.
 
 The process that collects steps the first environments itself, each worker some of the others at the same time. All
-write into one shared piece of memory; a step sends each worker a word and waits for a word back.
+write into one shared piece of memory; a step sends each worker a word and waits for a word back. Whole episodes of a
+policy that can travel are shared out instead: each process plays some of the seeds, and nobody waits before the end.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ import subprocess
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.envs.buffers import check_actions, check_seeds, check_size
 from townlet_train.envs.channel import Channel
+from townlet_train.envs.episodes import Act, Episodes, InBatch, Report, join, run_episodes
 from townlet_train.envs.gymnasium import GymnasiumEnv, GymnasiumVectorEnv
 from townlet_train.envs.journal import State, join_states, split_state
 from townlet_train.envs.processes import TO_END, Process, Processes, end
 from townlet_train.envs.protocol import Actions, Observation, Step
 from townlet_train.envs.shared import Shared, open_memory
-from townlet_train.envs.worker import Answer, Job, Request, call
+from townlet_train.envs.worker import AT_WORK, Answer, Job, Request, call
 from townlet_train.errors import EnvironmentFailedError, UsageError
 
 Make = Callable[[], GymnasiumEnv]
@@ -103,6 +106,32 @@ class WorkerVectorEnv:
         """Do not step these (n_envs,) before the next reset; they go on showing what they showed, without reward."""
         self._ask("pause", [envs[slice(*share)] for share in self._shares])
 
+    def share_episodes(self, act: Act, seeds: Sequence[int], report: Report) -> Episodes | None:
+        """Each process plays its part of `seeds`; None where `act` cannot travel, or some process would have no seed.
+
+        `report` hears of the episodes of this process as if all went on like them.
+        """
+        acts = [InBatch(act, self.n_envs, first) for first, _ in self._shares]
+        rows = np.arange(len(seeds)) % self.n_envs
+        parts = [np.flatnonzero((first <= rows) & (rows < end)) for first, end in self._shares]
+        if not all(len(part) for part in parts):
+            return None
+        try:
+            travelling = [pickled(theirs) for theirs in acts[1:]]
+        except UsageError:
+            return None
+        own, *others = ([seeds[index] for index in part.tolist()] for part in parts)
+
+        def play() -> Episodes:
+            return run_episodes(acts[0], self._own, own, tell)
+
+        def tell(done: int, total: int) -> None:
+            report(done * len(seeds) // total, len(seeds))
+
+        requests: list[Request] = [("play", job) for job in zip(travelling, others, strict=True)]
+        played = self._together("play", requests, play, waiting=partial(tell, 1, 1))
+        return join(played, np.argsort(np.concatenate(parts)))
+
     def get_state(self) -> State:
         """As `GymnasiumVectorEnv.get_state`, and interchangeable with it."""
         return join_states(self._ask("get_state"))
@@ -134,21 +163,36 @@ class WorkerVectorEnv:
 
     def _ask(self, method: str, arguments: Sequence[Any] = ()) -> list[Any]:
         """What all environments answer, process by process, the own ones first; they work at the same time."""
-        if not self._finalizer.alive:
-            raise EnvironmentFailedError(f"The workers of {self.spec.env_id} have ended. Build it anew.")
         requests: list[Request] = [None] * len(self._shares)
         if method != "step":
             requests = [(method, argument) for argument in arguments or requests]
+        return self._together(method, requests[1:], partial(call, self._own, requests[0], self._own_actions))
+
+    def _together(
+        self,
+        method: str,
+        requests: Sequence[Request],
+        do_own: Callable[[], Any],
+        waiting: Callable[[], None] | None = None,
+    ) -> list[Any]:
+        """What `do_own` returns, then what each worker answers to its request.
+
+        Where the answers may take long, `waiting` is called now and then and may raise to stop waiting.
+        """
+        if not self._finalizer.alive:
+            raise EnvironmentFailedError(f"The workers of {self.spec.env_id} have ended. Build it anew.")
         failure: Exception | None = None
         own: Any = None
         try:
-            for worker, request in zip(self._workers, requests[1:], strict=True):
+            for worker, request in zip(self._workers, requests, strict=True):
                 self._tell(worker, request)
             try:
-                own = call(self._own, requests[0], self._own_actions)
+                own = do_own()
             except Exception as error:
+                if waiting:
+                    raise
                 failure = error  # raised when the others have answered, so that nothing is left on the line
-            answers = [self._hear(worker, method) for worker in self._workers]
+            answers = [self._hear(worker, method, waiting) for worker in self._workers]
         except BaseException:
             self._finalizer()  # interrupted between question and answer, nobody knows any more who answers what
             raise
@@ -165,11 +209,13 @@ class WorkerVectorEnv:
         except OSError as error:
             raise EnvironmentFailedError(self._describe_death(worker)) from error
 
-    def _hear(self, worker: _Worker, method: str) -> Answer:
+    def _hear(self, worker: _Worker, method: str, waiting: Callable[[], None] | None = None) -> Answer:
         """A worker's answer; `EnvironmentFailedError` when it died, or is killed for taking too long."""
         patience = self._patience * SLOWER.get(method, 1)
         try:
-            answer: Answer = worker.channel.get(patience)
+            while (answer := worker.channel.get(patience)) == AT_WORK:
+                if waiting:
+                    waiting()
         except TimeoutError as error:
             worker.popen.kill()
             raise EnvironmentFailedError(
@@ -178,7 +224,7 @@ class WorkerVectorEnv:
             ) from error
         except (EOFError, OSError) as error:
             raise EnvironmentFailedError(self._describe_death(worker)) from error
-        return answer
+        return cast("Answer", answer)
 
     def _describe_death(self, worker: _Worker) -> str:
         with suppress(subprocess.TimeoutExpired):
@@ -193,10 +239,10 @@ class WorkerVectorEnv:
         return f"environments {first} to {last - 1} of {self.spec.env_id}"
 
 
-def pickled(make: Make) -> bytes:
-    """`make` for a process that does not import the running script; `UsageError` when it only exists there."""
+def pickled(function: Callable[..., Any]) -> bytes:
+    """What a process calls that does not import the running script; `UsageError` when it only exists there."""
     try:
-        found = pickle.dumps(make)
+        found = pickle.dumps(function)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UsageError(f"What makes the environment cannot be handed to a worker: {error}.") from error
     if b"__main__" in found:

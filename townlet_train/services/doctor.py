@@ -7,20 +7,19 @@ were dead and one of them gave the label away. Each of these is a check here, wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.config.town import TownConfig
+from townlet_train.envs.episodes import Episodes, Report, run_episodes
 from townlet_train.envs.protocol import Observation
 from townlet_train.envs.streams import stream
 from townlet_train.envs.town import TownVectorEnv
 from townlet_train.policies.protocol import Policy
 from townlet_train.policies.scripted import scripted_policy
 from townlet_train.results import DoctorCheckDTO, Measurement, TownDoctorDTO
-from townlet_train.services.evaluation import Episodes, run_episodes
 from townlet_train.services.leaks import LeakProbe, probe_leaks
 from townlet_train.services.statistics import bootstrap_interval, paired_difference
 from townlet_train.sim.layout import DORMANT_FEATURES, EXPERT_FEATURES, FEATURES, MAP_CHANNELS
@@ -32,8 +31,6 @@ LEAK_TOWNS = 24  # the probe holds every frame of this many towns in memory
 MAX_FAINTS_PER_10K = 1.0
 MAX_CLIPPED_SHARE = 0.05
 CONFLICT_RATIO = 5.0  # "well over": the expert's rate against random's
-
-Report = Callable[[int, int], None]
 
 
 class Frames(NamedTuple):
@@ -54,7 +51,7 @@ def examine_town(
     n_parts = len(POLICIES) + 3
     runs: dict[str, Episodes] = {}
     for done, (name, watch) in enumerate(watches.items(), start=1):
-        runs[name] = run_episodes(watch, env, seeds)
+        runs[name] = run_episodes(watch.act, env, seeds)
         report(done, n_parts)
     lone = _measure(_lone_fasting(env, seeds))
     report(n_parts - 2, n_parts)
@@ -268,7 +265,7 @@ def _measure_rate(counts: NDArray[np.float64], ticks: int, *, per: int) -> Measu
 def _lone_fasting(env: TownVectorEnv, seeds: list[int]) -> NDArray[np.float64]:
     """Per town: the fasting agent's return less that of the worst other agent. (n_towns,)"""
     policy = _LoneFasting(env)
-    returns = run_episodes(policy, env, seeds).returns
+    returns = run_episodes(policy.act, env, seeds).returns
     rows = np.arange(len(returns))
     fasting = returns[rows, policy.slot]
     others = returns.copy()
@@ -283,7 +280,8 @@ def _stage_effects(config: TownConfig, seeds: list[int]) -> dict[str, Measuremen
     for stage in SOCIAL_STAGES:
         reward = config.reward.model_copy(update={"social_stage": stage})
         env = TownVectorEnv(config.model_copy(update={"reward": reward}), len(seeds))
-        returns.append(run_episodes(scripted_policy("expert", env.spec), env, seeds).returns.mean(axis=1))
+        expert = scripted_policy("expert", env.spec)
+        returns.append(run_episodes(expert.act, env, seeds).returns.mean(axis=1))
     effects = {}
     for stage, before, after in zip(SOCIAL_STAGES[1:], returns, returns[1:], strict=False):
         difference = paired_difference(after, before, stream(FIRST_SEED, "bootstrap"))
@@ -305,7 +303,7 @@ def _record(config: TownConfig, seeds: list[int]) -> Frames:
     """An episode of the expert in each town."""
     env = TownVectorEnv(config, len(seeds))
     recorder = _Recorder(scripted_policy("expert", env.spec))
-    run_episodes(recorder, env, seeds)
+    run_episodes(recorder.act, env, seeds)
     return recorder.frames
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from townlet_train.config import RunConfig, flatten
 from townlet_train.data.checkpoint import Checkpoint, Lineage, load_checkpoint
 from townlet_train.envs.build import build_env
+from townlet_train.envs.episodes import Episodes, Report, run_episodes
 from townlet_train.envs.processes import Processes
-from townlet_train.envs.protocol import Pausable, VectorEnv, episodes_over
-from townlet_train.envs.streams import policy_uniforms, stream
+from townlet_train.envs.protocol import VectorEnv
+from townlet_train.envs.streams import stream
 from townlet_train.errors import UsageError
 from townlet_train.policies.experts import EXPERTS, Experts
 from townlet_train.policies.network import NetworkPolicy
@@ -42,7 +38,7 @@ def evaluate(
     seeds: Sequence[int],
     *,
     deterministic: bool,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = lambda done, total: None,
     warnings: Sequence[str] = (),
 ) -> EvaluationDTO:
     """Episode returns of `policy` on `seeds`, one episode each, as many at a time as `env` holds.
@@ -50,7 +46,7 @@ def evaluate(
     The return of an episode is the mean over agent slots of the summed reward, across respawns. `report` hears, at
     every tick, what is done and to do, and may raise to stop.
     """
-    episodes = run_episodes(policy, env, seeds, report)
+    episodes = run_episodes(policy.act, env, seeds, report)
     returns = episodes.returns.mean(axis=1)
     interval = bootstrap_interval(returns, stream(INTERVAL_SEED, "bootstrap"))
     thousands = float(episodes.lengths.sum()) * env.n_agents / 1000
@@ -76,7 +72,7 @@ def evaluate_as_configured(
     *,
     checkpoint: Path | None = None,
     scripted: str | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = lambda done, total: None,
     experts: Experts = EXPERTS,
     processes: Processes | None = None,
 ) -> EvaluationDTO:
@@ -136,42 +132,6 @@ def warn_of_other_rules(checkpoint: Checkpoint, config: RunConfig) -> tuple[str,
     return (f"This town has other rules than the one the policy was trained in: {first}{more}.",)
 
 
-class Episodes(NamedTuple):
-    """What one episode per seed brought."""
-
-    returns: NDArray[np.float64]  # (n_seeds, n_agents): summed reward of each slot, across respawns
-    lengths: NDArray[np.int64]  # (n_seeds,): ticks
-    events: dict[str, NDArray[np.float64]]  # (n_seeds,) each
-
-
-def run_episodes(
-    policy: Policy,
-    env: VectorEnv,
-    seeds: Sequence[int],
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> Episodes:
-    """One episode of `policy` for each seed, as many at a time as `env` holds.
-
-    `report` hears ticks where all episodes have one length, episodes where they have not.
-    """
-    if not seeds:
-        raise UsageError("An evaluation needs at least one episode, 0 were asked for.")
-    blocks = [seeds[start : start + env.n_envs] for start in range(0, len(seeds), env.n_envs)]
-    per_block = env.spec.episode_ticks or env.n_envs
-    total = len(blocks) * env.spec.episode_ticks or len(seeds)
-    # Products this small only wait for each other on a busy machine.
-    with threadpool_limits(1, user_api="blas"):
-        runs = [
-            _run_block(policy, env, block, _from(index * per_block, total, report))
-            for index, block in enumerate(blocks)
-        ]
-    return Episodes(
-        np.concatenate([run.returns for run in runs]),
-        np.concatenate([run.lengths for run in runs]),
-        {name: np.concatenate([run.events[name] for run in runs]) for name in runs[0].events},
-    )
-
-
 def event_bounds(episodes: Episodes, n_agents: int) -> dict[str, tuple[float, float]]:
     """What each event's rate per 1 000 agent-ticks is above and below, bounded as the gate bounds it."""
     n = len(episodes.lengths)
@@ -184,39 +144,3 @@ def event_bounds(episodes: Episodes, n_agents: int) -> dict[str, tuple[float, fl
         for name, counts in episodes.events.items()
     }
     return {name: (max(0.0, rate.low(ONE_SIDED)), rate.high(ONE_SIDED)) for name, rate in found.items()}
-
-
-def _from(first: int, total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
-    """A report of what one block has done as a part of the whole."""
-    return lambda done: report(first + done, total)
-
-
-def _run_block(
-    policy: Policy, env: VectorEnv, seeds: Sequence[int], report: Callable[[int], None]
-) -> Episodes:
-    """The first episode of each of at most `env.n_envs` seeds; idle environments repeat the last and are dropped."""
-    n_seeds, by_ticks = len(seeds), env.spec.episode_ticks > 0
-    padded = np.array([*seeds, *[seeds[-1]] * (env.n_envs - n_seeds)], np.int64)
-    draws = policy_uniforms(padded.tolist(), (env.n_agents, *env.spec.action_shape))
-    observation = env.reset(padded)
-    returns, lengths = np.zeros((env.n_envs, env.n_agents)), np.zeros(env.n_envs, np.int64)
-    running = np.arange(env.n_envs) < n_seeds
-    _pause(env, ~running)
-    while running.any():
-        step = env.step(policy.act(observation, next(draws)))
-        observation = step.observation
-        returns[running] += step.rewards[running]
-        lengths[running] += 1
-        over = running & episodes_over(env.spec, step)
-        if over.any():
-            running &= ~over
-            _pause(env, ~running)
-        report(int(lengths[0]) if by_ticks else n_seeds - int(running.sum()))
-    events = {name: counts[:n_seeds] for name, counts in env.event_counts().items()}
-    return Episodes(returns[:n_seeds], lengths[:n_seeds], events)
-
-
-def _pause(env: VectorEnv, envs: NDArray[np.bool_]) -> None:
-    """Spare the work of episodes that count for nothing, where the environment can."""
-    if isinstance(env, Pausable):
-        env.pause(envs)

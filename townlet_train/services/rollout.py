@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from townlet_train.data.plan import CapturePlan
 from townlet_train.data.sample_writer import SampleWriter
 from townlet_train.data.store_writer import StoreWriter, store_bytes
 from townlet_train.envs.build import build_env
+from townlet_train.envs.episodes import Report
 from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv, episodes_over
 from townlet_train.envs.streams import policy_uniforms
 from townlet_train.errors import DataError, UsageError
@@ -31,7 +32,6 @@ from townlet_train.policies.protocol import Policy
 from townlet_train.results import RolloutCaptureDTO
 
 StoreName = Literal["npz", "memmap"]
-Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interrupted` to stop
 
 STUB_POLICIES = ("idle",)
 REPORTS = 1000

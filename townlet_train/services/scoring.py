@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.build import spec_of
+from townlet_train.envs.episodes import Report
 from townlet_train.envs.processes import Processes
 from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERTS, Experts, find_expert
 from townlet_train.results import Comparison, EvaluationDTO, PolicyScoreDTO
 from townlet_train.services.evaluation import evaluate_as_configured
-
-Report = Callable[[int, int], None]  # ticks done, ticks in all; raises `Interrupted` to stop
 
 
 class EvaluationService:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 from townlet_train.config import GateSettings, RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
 from townlet_train.envs.build import build_env
+from townlet_train.envs.episodes import Report, run_episodes
 from townlet_train.envs.processes import Processes
 from townlet_train.envs.protocol import VectorEnv
 from townlet_train.errors import CheckpointError, UsageError
@@ -21,13 +22,12 @@ from townlet_train.policies.network import NetworkPolicy
 from townlet_train.policies.protocol import Policy
 from townlet_train.policies.scripted import scripted_policy
 from townlet_train.results import GateDTO
-from townlet_train.services.evaluation import MOST_ENVS, run_episodes
+from townlet_train.services.evaluation import MOST_ENVS
 from townlet_train.services.gate.blocks import block_name, block_seeds, check_block_unseen
 from townlet_train.services.gate.integrity import NO_CHECKS, GateChecks, inspect_candidate, integrity_problems
 from townlet_train.services.gate.judge import FIRST_LOOK, best_of, judge_all, judge_sequentially
 from townlet_train.services.gate.measured import Measured
 
-Report = Callable[[int, int], None]  # episodes or ticks done, and in all; raises `Interrupted` to stop
 LOOK_EVERY = 16  # pairs that a sequential gate plays between looks
 
 
@@ -108,7 +108,7 @@ def measure(
     """One policy's episodes, with events per 10 000 agent-ticks of each."""
     if player.policy is None:
         raise UsageError(f"{player.name} cannot be played: {' '.join(player.problems)}")
-    episodes = run_episodes(player.policy, env, seeds, report)
+    episodes = run_episodes(player.policy.act, env, seeds, report)
     per_10k = 10_000 / (episodes.lengths * env.n_agents)
     return Measured(
         name=player.name,
