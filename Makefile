@@ -14,6 +14,7 @@ help:  ## list the targets
 setup: $(VENV)/.ready  ## .venv with everything, pinned by constraints.txt, kernels compiled
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
+	@echo "$(VENV): torch, the package, its plugins, compiled kernels; a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,pettingzoo,dev]' stable-baselines3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -168,9 +169,26 @@ def with_a_fifth_action(data: Path) -> None:
         file["episode_1/actions"][0] = 4
 
 
+def without_a_step(data: Path) -> None:
+    import h5py
+
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        episode = file["episode_1"]
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            del episode[name]
+            episode[name] = np.zeros(0, np.int64)
+
+
+def with_names_of_another(data: Path) -> None:
+    metadata = json.loads((data / "metadata.json").read_text())
+    (data / "metadata.json").write_text(json.dumps(metadata | {"townlet_train": "made by hand"}))
+
+
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
+        (without_a_step, "made/up-v0, episode 1: it has no step"),
+        (with_names_of_another, "made/up-v0: its metadata `townlet_train` is not what an export writes"),
         (torn, r"made/up-v0 cannot be read to its end: .*Get or make it again"),
         (with_nan, "made/up-v0, episode 1: it has observations or rewards that are NaN"),
         (with_a_fifth_action, "made/up-v0, episode 1: it has actions outside the 4 of its space"),

@@ -20,9 +20,6 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry(
         "townlet_train.cli.demo", "From nothing to a released policy: capture, clone, anneal, gate, promote."
     ),
-    "anneal study": Entry(
-        "townlet_train.cli.study", "Measure what each term of the warm start earns, seed by seed."
-    ),
     "rollout": Entry("townlet_train.cli.rollout", "Capture demonstrations."),
     "replay": Entry(
         "townlet_train.cli.replay", "Look at demonstrations, check, split, convert and merge them."
@@ -34,6 +31,9 @@ COMMANDS: dict[str, Entry] = {
         "townlet_train.cli.gate", "Judge candidates beside the released policy: PASS, HOLD or FAIL."
     ),
     "compare": Entry("townlet_train.cli.compare", "Compare training methods by their runs, not by episodes."),
+    "anneal study": Entry(
+        "townlet_train.cli.study", "Measure what each term of the warm start earns, seed by seed."
+    ),
     "runs": Entry(
         "townlet_train.cli.runs", "List runs, look at them, compare them, free what they do without."
     ),

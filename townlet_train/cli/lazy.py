@@ -58,7 +58,7 @@ class LazyGroup(QuickGroup):
     """Commands of the table and of the registry. Help and completion see stand-ins; a call loads the real one."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # as above
-        """Names of all commands, strategies first."""
+        """Names of all commands: strategies, our own, those of plugins."""
         return list(self._help_lines(ctx))
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # as above
@@ -107,7 +107,8 @@ class LazyGroup(QuickGroup):
                 line = f"{line} (not available here)"
             strategies.setdefault(record.address if record in clashes else record.name, line)
         offered = {name: record.about for name, record in listing.offered(COMMAND).items()}
-        return offered | strategies | {name: entry.help for name, entry in COMMANDS.items()}
+        ours = strategies | {name: entry.help for name, entry in COMMANDS.items()}
+        return ours | offered | ours
 
 
 def _load_entry(name: str) -> Any:

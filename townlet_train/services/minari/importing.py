@@ -43,7 +43,7 @@ def import_minari(
         DataError: its observations or actions are of a kind that is not recorded.
     """
     dataset = load_dataset(dataset_id)
-    told = json.loads(dataset.storage.metadata.get(NAMES, "{}"))
+    told = _told(dataset, dataset_id)
     env_id = env or told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else None)
     if env_id is None:
         raise UsageError(f"{dataset_id} does not say of which environment it is. Name one with --env.")
@@ -78,6 +78,21 @@ def import_minari(
         dataset=dataset_id, recording=str(output / manifest.name), episodes=len(rows), frames=frames,
         left_out=0, env=env_id,
     )  # fmt: skip
+
+
+def _told(dataset: Any, dataset_id: str) -> dict[str, Any]:
+    """What an export of ours says of a whole dataset; nothing where another library made it."""
+    try:
+        told = json.loads(dataset.storage.metadata.get(NAMES, "{}"))
+    except (TypeError, ValueError) as error:
+        raise _not_ours(dataset_id) from error
+    if not isinstance(told, dict):
+        raise _not_ours(dataset_id)
+    return told
+
+
+def _not_ours(where: str) -> DataError:
+    return DataError(f"{where}: its metadata `{NAMES}` is not what an export writes. Export it again.")
 
 
 def _episodes(dataset: Any, dataset_id: str) -> Iterator[Any]:
@@ -154,9 +169,7 @@ class _Places:
                 key = EpisodeKey(env=int(told["env"]), index=int(told["index"]), seed=seed)
                 return _Place(key, str(told["agent_id"]), int(told["start_tick"]), left_out)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{where}: its metadata `{NAMES}` is not what an export writes. Export it again."
-            ) from error
+            raise _not_ours(where) from error
         # An episode of a seed that was there before is taken as a later one of the environment reset with it.
         earlier = 0 if seed is None else self._of_seed[seed]
         self._of_seed.update(() if seed is None else (seed,))
@@ -175,6 +188,10 @@ def _trajectory(
 ) -> Trajectory:
     """An episode as one life: what was seen before each action, and after the last."""
     n_steps = len(episode.rewards)
+    if n_steps == 0:
+        raise DataError(
+            f"{where}: it has no step, and so no action to learn from. Leave it out of the dataset."
+        )
     seen = [_features(code, _step(episode.observations, index)) for index in range(n_steps + 1)]
     mask = episode.infos.get("action_mask") if isinstance(episode.infos, dict) else None
     ended = np.asarray(episode.terminations, np.bool_)
