@@ -22,7 +22,7 @@ from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
 from townlet_train.orchestrator import run_strategy
 from townlet_train.services.rollout import capture_as_configured
-from townlet_train.services.runs import RUN
+from townlet_train.services.run_files import RUN
 
 
 class Case(NamedTuple):

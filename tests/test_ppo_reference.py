@@ -16,7 +16,7 @@ from townlet_train.errors import ConfigError
 from townlet_train.files import sha256_of
 from townlet_train.orchestrator import run_strategy
 from townlet_train.results import PPOTrainingResultDTO
-from townlet_train.services.runs import METRICS
+from townlet_train.services.run_files import METRICS
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch

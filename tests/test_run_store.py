@@ -20,8 +20,11 @@ from townlet_train.errors import ExitCode, Interrupted, UsageError
 from townlet_train.services import leftovers
 from townlet_train.services.card import write_card
 from townlet_train.services.leftovers import collect_leftovers
-from townlet_train.services.recorded import diff_runs, follow_run, list_runs, show_run, tail_run
-from townlet_train.services.runs import RUN, locked, open_run
+from townlet_train.services.recorded import list_runs, show_run
+from townlet_train.services.run_diff import diff_runs
+from townlet_train.services.run_files import RUN
+from townlet_train.services.run_tail import follow_run, tail_run
+from townlet_train.services.runs import locked, open_run
 
 
 def run_at(path: Path, *, seed: int = 1, lines: int = 3, mean: float | None = 12.5, **params: Any) -> Path:

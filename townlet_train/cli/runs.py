@@ -54,7 +54,7 @@ def diff(
     json_output: JsonOutput = False,
 ) -> int:
     """Tell in what two runs differ: settings, versions, and what they reached."""
-    from townlet_train.services.recorded import diff_runs
+    from townlet_train.services.run_diff import diff_runs
 
     return emit(diff_runs(first, second), json_output=json_output)
 
@@ -71,7 +71,7 @@ def tail(
     """Show the last lines that a run recorded."""
     if follow and json_output:
         raise UsageError("--follow prints JSON lines as they come, --json one document. Choose one of them.")
-    from townlet_train.services.recorded import follow_run, tail_run
+    from townlet_train.services.run_tail import follow_run, tail_run
 
     if not follow:
         return emit(tail_run(run, lines), json_output=json_output)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,17 @@ from townlet_train.data.checkpoint import sorted_checkpoints
 from townlet_train.errors import UsageError
 from townlet_train.files import to_json
 from townlet_train.results import (
-    RunDiffDTO,
-    RunDifferenceDTO,
     RunFileDTO,
     RunRowDTO,
     RunShowDTO,
     RunsListDTO,
-    RunTailDTO,
 )
 from townlet_train.results.runs import Value
-from townlet_train.services.runs import LOCK, METRICS, MODEL, RUN, locked
+from townlet_train.services.run_files import METRICS, RUN
+from townlet_train.services.runs import LOCK, MODEL, locked
 
 READ_BACK = 1 << 16  # bytes of a log read at a time, from its end
 DAMAGED, KILLED, RUNNING = "damaged", "killed", "running"
-UNLIKE = ("duration_sec", "checkpoint", "timestamp", "policy")  # of the moment, or of where a run lies
-RATES = ("_sec", "_per_sec", "_seconds")
 
 
 @dataclass(frozen=True)
@@ -157,10 +152,11 @@ def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
 def list_runs(roots: Sequence[Path], *, status: str | None = None, env: str | None = None) -> RunsListDTO:
     """Every run below some directories, those of one status or environment where that is asked for."""
     found = [run for run in find_runs(roots) if status in (None, run.status) and env in (None, run.env)]
+    damages = [run.damage for run in found]
     return RunsListDTO(
         roots=tuple(map(str, roots)),
-        runs=tuple(map(_row, found)),
-        warnings=tuple(sentence for run in found for sentence in run.damage.values()),
+        runs=tuple(_row(run, damage) for run, damage in zip(found, damages, strict=True)),
+        warnings=tuple(sentence for damage in damages for sentence in damage.values()),
     )
 
 
@@ -201,88 +197,6 @@ def chosen_settings(run: RecordedRun) -> dict[str, Value]:
     return {name: settings[name] for name in run.part("origin") if name in settings}
 
 
-def diff_runs(first: Path, second: Path) -> RunDiffDTO:
-    """In what two runs differ: settings, what they began with, versions, what was reached."""
-    runs = [read_recorded(path) for path in (first, second)]
-    told = [name for name in ("chosen", "lineage") if all(run.part(name) for run in runs)]
-    settings = [
-        {name: run.document.get(name) for name in ("strategy", "seed")}
-        | flatten(run.part("config"))
-        | flatten({"params": run.part("params")})
-        | _causes(flatten({name: run.part(name) for name in told}))
-        | {"lineage.parent_sha256": _parent(run)}
-        for run in runs
-    ]
-    reached = [
-        {
-            name: value
-            for name, value in flatten(run.reached).items()
-            if not _of_the_moment(name) and not str(value).startswith("[")
-        }
-        for run in runs
-    ]
-    changed = differences(*settings)
-    versions = differences(*(flatten(run.part("versions")) for run in runs))
-    return RunDiffDTO(
-        first=str(first),
-        second=str(second),
-        settings=changed,
-        versions=versions,
-        reached=differences(*reached),
-        same_settings=not changed and not versions,
-        warnings=tuple(sentence for run in runs for sentence in _doubts(run)),
-    )
-
-
-def _doubts(run: RecordedRun) -> Iterator[str]:
-    """Why what a run is compared by may not be all of it."""
-    yield from run.damage.values()
-    if not run.reached:
-        yield f"{run.path} has no whole results document, so what it reached is not known."
-
-
-def tail_run(path: Path, n: int) -> RunTailDTO:
-    """The last `n` lines a run recorded."""
-    run = read_recorded(path)
-    lines = tuple(flatten(line) for line in run.last_lines(n))
-    damaged = run.damaged_lines(n)
-    warnings = [sentence for name, sentence in run.damage.items() if name == RUN]
-    if damaged:
-        warnings.append(
-            f"{path / METRICS} has {damaged} damaged lines among its last {n}, which were left out."
-        )
-    return RunTailDTO(run=str(path), status=run.status, lines=lines, warnings=tuple(warnings))
-
-
-def follow_run(path: Path, n: int, wait: Callable[[], None] = lambda: time.sleep(0.5)) -> Iterator[str]:
-    """The last `n` lines a run recorded, then each as it is recorded, until the run is no longer at work.
-
-    `wait` is called where there is nothing new.
-    """
-    log = path / METRICS
-    read_recorded(path)
-    recorded, offset = _new_lines(log, 0)
-    yield from recorded[-n:]
-    while True:
-        going = read_recorded(path).status == RUNNING
-        lines, offset = _new_lines(log, offset)
-        yield from lines
-        if not going:
-            return
-        if not lines:
-            wait()
-
-
-def differences(first: Mapping[str, Value], second: Mapping[str, Value]) -> tuple[RunDifferenceDTO, ...]:
-    """Every name whose values differ, or that only one has, in the order of first sight."""
-    absent = object()
-    return tuple(
-        RunDifferenceDTO(name=name, first=first.get(name), second=second.get(name))
-        for name in dict.fromkeys((*first, *second))
-        if first.get(name, absent) != second.get(name, absent)
-    )
-
-
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
     """A document by dotted names; objects in a list by their number, any other list as JSON.
 
@@ -300,20 +214,6 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
     return flat
 
 
-def _new_lines(path: Path, offset: int) -> tuple[list[str], int]:
-    """The whole lines of a log beyond `offset` bytes, and where they end; from its start where it became shorter."""
-    if not path.is_file():
-        return [], offset
-    with path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(offset if size >= offset else 0)
-        begin = stream.tell()
-        content = stream.read()
-    whole, _, _ = content.rpartition(b"\n")
-    lines = whole.decode("utf-8", "replace").split("\n") if whole else []
-    return lines, begin + (len(whole) + 1 if whole else 0)
-
-
 def _identity(run: RecordedRun) -> dict[str, Any]:
     lines = run.last_lines(1)
     return {
@@ -327,13 +227,13 @@ def _identity(run: RecordedRun) -> dict[str, Any]:
     }
 
 
-def _row(run: RecordedRun) -> RunRowDTO:
+def _row(run: RecordedRun, damage: Mapping[str, str]) -> RunRowDTO:
     return RunRowDTO(
         run=str(run.path),
         **_identity(run),
         checkpoints=len(sorted_checkpoints(run.path)),
         bytes=sum(file.stat().st_size for file in _files(run.path)),
-        damaged=", ".join(run.damage) or None,
+        damaged=", ".join(damage) or None,
     )
 
 
@@ -350,26 +250,6 @@ def _at_work(path: Path) -> bool:
             return False
     except (UsageError, OSError):
         return True
-
-
-def _causes(told: Mapping[str, Value]) -> dict[str, Value]:
-    """Of what runs tell at their end, what made them what they are: choices left open, hashes of what they read."""
-    return {
-        name: value for name, value in told.items() if name.startswith("chosen.") or name.endswith("_sha256")
-    }
-
-
-def _parent(run: RecordedRun) -> str | None:
-    """The hash of the checkpoint a run was forked from; its lineage knows of it even when the run was resumed."""
-    start, lineage = run.part("start"), run.part("lineage")
-    forked_from = start.get("sha256") if start.get("fork") else None
-    return lineage.get("parent_sha256") or forked_from
-
-
-def _of_the_moment(name: str) -> bool:
-    """Whether a value says when, where or how fast, which equal runs need not share."""
-    last = name.rpartition(".")[2]
-    return last in UNLIKE or last.endswith(RATES) or "warnings" in name
 
 
 def _says_who(document: Mapping[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from townlet_train.config import RunConfig, flatten, nest
 from townlet_train.data.checkpoint import Checkpoint, load_checkpoint, sorted_checkpoints
 from townlet_train.errors import CheckpointError, UsageError
 from townlet_train.files import sha256_of
-from townlet_train.services.runs import RUN, Resumed, read_run
+from townlet_train.services.run_files import RUN
+from townlet_train.services.runs import Resumed, read_run
 
 LATEST = "latest"
 MAY_CHANGE = ("seed", "evaluation.", "gate.")  # settings of the config; a strategy names those of its params

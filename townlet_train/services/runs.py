@@ -33,9 +33,7 @@ from townlet_train.errors import EnvironmentCreationError, Interrupted, UsageErr
 from townlet_train.files import PARTIAL, atomic_path, make_folder, storing, to_json, write_json
 from townlet_train.services.clock import now
 from townlet_train.services.rolling import read_log, rewind
-from townlet_train.services.run_files import METRICS as METRICS
-from townlet_train.services.run_files import PREVIOUS, left_by_a_run, put_back, set_aside
-from townlet_train.services.run_files import RUN as RUN
+from townlet_train.services.run_files import METRICS, PREVIOUS, RUN, left_by_a_run, put_back, set_aside
 from townlet_train.services.run_log import logged_to
 
 RUN_SCHEMA = "1.0.0"
