@@ -239,6 +239,15 @@ def test_the_processes_of_one_set_step_the_next_and_its_numbers_are_its_own() ->
             np.testing.assert_array_equal(played(kept), played(own))
 
 
+def test_a_process_started_ahead_is_the_first_to_step() -> None:
+    with closing(Processes()) as processes:
+        processes.start_ahead(1)
+        processes.start_ahead(1)  # there is one
+        (idle,) = processes._idle
+        with closing(WorkerVectorEnv(KnownValues, 2, 2, processes=processes)) as env:
+            assert env._workers[0].popen is idle.popen
+
+
 def test_processes_that_are_kept_end_when_nobody_wants_them_any_more() -> None:
     processes = Processes()
     with closing(WorkerVectorEnv(KnownValues, 2, 2, processes=processes)) as env:

@@ -64,6 +64,19 @@ def build_env(
     return WorkerVectorEnv(elsewhere, n_envs, n_processes, processes=processes)
 
 
+def start_ahead(config: RunConfig, n_envs: int, processes: Processes) -> None:
+    """Start the processes that will step `n_envs` environments, where several will, while something else is done.
+
+    Raises:
+        EnvironmentCreationError: as `build_env`.
+    """
+    if config.env == TOWN or config.env.startswith(ENVPOOL) or n_envs == 1:
+        return
+    from townlet_train.envs.gymnasium import make_gymnasium
+
+    processes.start_ahead(_choose(partial(make_gymnasium, config.env), n_envs, processes.step_sec) - 1)
+
+
 def spec_of(config: RunConfig) -> EnvSpec:
     """What the configured environment shows and takes.
 

@@ -42,6 +42,10 @@ class Processes:
             process.channel.close()
         return _start()
 
+    def start_ahead(self, n: int) -> None:
+        """Have `n` idle, or on their way to be, while something else is done."""
+        self._idle.extend(_start() for _ in range(n - len(self._idle)))
+
     def give_back(self, processes: Iterable[Process]) -> None:
         """Keep some that have ended their job for the next."""
         self._idle.extend(processes)

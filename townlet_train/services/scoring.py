@@ -7,13 +7,13 @@ from pathlib import Path
 
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint
-from townlet_train.envs.build import spec_of
+from townlet_train.envs.build import spec_of, start_ahead
 from townlet_train.envs.episodes import Report
 from townlet_train.envs.processes import Processes
 from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERTS, Experts, find_expert
 from townlet_train.results import Comparison, EvaluationDTO, PolicyScoreDTO
-from townlet_train.services.evaluation import evaluate_as_configured
+from townlet_train.services.evaluation import MOST_ENVS, evaluate_as_configured
 
 
 class EvaluationService:
@@ -27,6 +27,11 @@ class EvaluationService:
     def check_env(self, env_id: str) -> None:
         """Raise `UnknownNameError` or `EnvironmentCreationError` when that environment cannot be built."""
         spec_of(self._config.model_copy(update={"env": env_id}))
+
+    def get_ready(self) -> None:
+        """Start what evaluations will want and what takes a second, while something else is done."""
+        if self._processes is not None:
+            start_ahead(self._config, min(self._config.evaluation.episodes, MOST_ENVS), self._processes)
 
     def evaluate(
         self,
