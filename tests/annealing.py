@@ -111,6 +111,9 @@ class FakeEvaluation:
     def __init__(self, plan: Sequence[Reached]) -> None:
         self._plan = plan
 
+    def get_ready(self) -> None:
+        """Nothing takes a second here."""
+
     def evaluate(
         self, *, checkpoint: Path | None = None, scripted: str | None = None, **options: Any
     ) -> EvaluationDTO:
