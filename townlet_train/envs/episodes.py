@@ -57,6 +57,10 @@ def run_episodes(
     """One episode for each seed of a policy's `act`, as many at a time as `env` holds.
 
     `report` hears ticks where all episodes have one length, episodes where they have not.
+
+    Raises:
+        UsageError: there is no seed.
+        EnvironmentFailedError: an environment raised, or a process that plays some of the seeds died or hung.
     """
     if not seeds:
         raise UsageError("An evaluation needs at least one episode, 0 were asked for.")

@@ -109,7 +109,11 @@ class WorkerVectorEnv:
     def share_episodes(self, act: Act, seeds: Sequence[int], report: Report) -> Episodes | None:
         """Each process plays its part of `seeds`; None where `act` cannot travel, or some process would have no seed.
 
-        `report` hears of the episodes of this process as if all went on like them.
+        `report` hears of the episodes of this process as if all went on like them. What it raises, or `act` here, ends
+        the workers.
+
+        Raises:
+            EnvironmentFailedError: an environment raised, `act` did in a worker, or a worker died or hung.
         """
         acts = [InBatch(act, self.n_envs, first) for first, _ in self._shares]
         rows = np.arange(len(seeds)) % self.n_envs

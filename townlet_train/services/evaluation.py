@@ -80,8 +80,12 @@ def evaluate_as_configured(
 
     The scripted policy "expert" is the environment's own among `experts`. Seeds the checkpoint was trained on give a
     warning. More than one process steps the environments only where `processes` keeps them, since starting one costs as
-    much as short episodes. Raises `CheckpointError` when it was trained on other features or actions than the
-    environment has.
+    much as short episodes.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or was trained on other features or actions than the environment has.
+        EnvironmentCreationError: the environment cannot be built.
+        UsageError: neither is named.
     """
     wanted = config.evaluation
     seeds = range(wanted.seed, wanted.seed + wanted.episodes)

@@ -29,7 +29,11 @@ class EvaluationService:
         spec_of(self._config.model_copy(update={"env": env_id}))
 
     def get_ready(self) -> None:
-        """Start what evaluations will want and what takes a second, while something else is done."""
+        """Start what evaluations will want and what takes a second, while something else is done.
+
+        Raises:
+            EnvironmentCreationError: the run's environment cannot be built.
+        """
         if self._processes is not None:
             start_ahead(self._config, min(self._config.evaluation.episodes, MOST_ENVS), self._processes)
 

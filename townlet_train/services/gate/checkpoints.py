@@ -105,7 +105,11 @@ def evaluate_pair(
 def measure(
     player: Player, env: VectorEnv, seeds: Sequence[int], report: Report = lambda done, total: None
 ) -> Measured:
-    """One policy's episodes, with events per 10 000 agent-ticks of each."""
+    """One policy's episodes, with events per 10 000 agent-ticks of each.
+
+    Raises:
+        UsageError: it has problems, and so may not be played.
+    """
     if player.policy is None:
         raise UsageError(f"{player.name} cannot be played: {' '.join(player.problems)}")
     episodes = run_episodes(player.policy.act, env, seeds, report)
