@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from townlet_train.data.checkpoint import sorted_checkpoints
+from townlet_train.data.checkpoint import sorted_checkpoints, step_of
 from townlet_train.errors import UsageError
 from townlet_train.files import to_json
 from townlet_train.results import (
@@ -23,7 +23,7 @@ from townlet_train.services.run_files import METRICS, RUN
 from townlet_train.services.runs import LOCK, MODEL, locked
 
 READ_BACK = 1 << 16  # bytes of a log read at a time, from its end
-DAMAGED, KILLED, RUNNING = "damaged", "killed", "running"
+DAMAGED, FINISHED, KILLED, RUNNING = "damaged", "finished", "killed", "running"
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,33 @@ class RecordedRun:
         held_out = _number(evaluation.get("mean")) if isinstance(evaluation, dict) else None
         return held_out if held_out is not None else _number(self.reached.get("final_reward_mean"))
 
+    @property
+    def steps(self) -> int | None:
+        """How far it came: as its result says where it is finished, else by its last line or its newest checkpoint."""
+        told = self.results.get("metadata") if self.status == FINISHED else None
+        in_all = told.get("total_timesteps") if isinstance(told, dict) else None
+        if isinstance(in_all, int):
+            return in_all
+        lines, checkpoints = self.last_lines(1), sorted_checkpoints(self.path)[-1:]
+        return max([*(line["timestep"] for line in lines), *map(step_of, checkpoints)], default=None)
+
     def part(self, name: str) -> Mapping[str, Any]:
         """An object within run.json; empty where it is null, missing or none."""
         part = self.document.get(name)
         return part if isinstance(part, dict) else {}
 
     def last_lines(self, n: int) -> list[dict[str, Any]]:
-        """Those of the last `n` whole lines of metrics.jsonl that can be read; none where there is no such file."""
+        """Those of the last `n` lines of metrics.jsonl that can be read; none where there is no such file."""
         return self._tail(n)[0]
 
     def damaged_lines(self, n: int) -> int:
-        """How many of the last `n` whole lines of metrics.jsonl cannot be read."""
+        """How many of the last `n` lines of metrics.jsonl cannot be read; half a line is one where the run finished."""
         return self._tail(n)[1]
 
     def _tail(self, n: int) -> tuple[list[dict[str, Any]], int]:
         path = self.path / METRICS
-        lines = [_line(line) for line in (_last_lines(path, n) if path.is_file() else [])]
+        whole = self.status != FINISHED  # a kill in mid-line leaves half of one, which is no damage
+        lines = [_line(line) for line in (_last_lines(path, n, whole=whole) if path.is_file() else [])]
         readable = [line for line in lines if line is not None]
         return readable, len(lines) - len(readable)
 
@@ -215,14 +226,13 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
 
 
 def _identity(run: RecordedRun) -> dict[str, Any]:
-    lines = run.last_lines(1)
     return {
         "strategy": run.document.get("strategy"),
         "env": run.env,
         "seed": run.document.get("seed"),
         "status": run.status,
         "started_at": run.document.get("started_at"),
-        "steps": lines[0].get("timestep") if lines else None,
+        "steps": run.steps,
         "return_mean": run.return_mean,
     }
 
@@ -292,8 +302,8 @@ def _object(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _last_lines(path: Path, n: int) -> list[bytes]:
-    """The last `n` whole lines of a file, read from its end."""
+def _last_lines(path: Path, n: int, *, whole: bool) -> list[bytes]:
+    """The last `n` lines of a file, read from its end; what follows its last line break is one unless `whole`."""
     with path.open("rb") as stream:
         start, content = stream.seek(0, os.SEEK_END), b""
         while start > 0 and content.count(b"\n") <= n:
@@ -301,4 +311,5 @@ def _last_lines(path: Path, n: int) -> list[bytes]:
             start -= step
             stream.seek(start)
             content = stream.read(step) + content
-    return content.split(b"\n")[:-1][-n:]
+    *lines, rest = content.split(b"\n")
+    return [*lines, *([rest] if rest and not whole else [])][-n:]
