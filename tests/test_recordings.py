@@ -297,6 +297,17 @@ def test_a_held_out_part_of_a_split_shares_no_episode_and_the_recording_itself_d
     assert "is not held out" in document["warnings"][0]
 
 
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_recordings_of_different_environments_have_nothing_to_share(tmp_path: Path, store: str) -> None:
+    """`wide_store` is of environment made-up and has seed 5, as the other capture has."""
+    recordings.capture(tmp_path / "counted", store=store)
+    wide_store(tmp_path / "wide", 5_000)
+    with pytest.raises(
+        DataError, match=r"wide differ in environment \(counting and made-up\); expected the same"
+    ):
+        recording_stats(tmp_path / "counted", held_out=tmp_path / "wide")
+
+
 def test_a_store_that_went_to_samples_and_back_is_the_same_to_the_byte(tmp_path: Path) -> None:
     captured = recordings.capture(tmp_path / "store", store="memmap")
     samples = convert_recording(tmp_path / "store", tmp_path / "samples", "npz")
