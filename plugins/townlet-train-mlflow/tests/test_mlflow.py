@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 import townlet_train_mlflow
 from townlet_train.config import RunConfig
@@ -182,6 +184,23 @@ def test_a_line_that_mlflow_refuses_is_raised_to_whoever_records_or_closes_next(
     logger.record(line(100, loss=1.0))
     with pytest.raises(Exception, match="active"):
         logger.close()
+
+
+def test_a_server_that_was_away_for_a_moment_is_told_once_and_the_run_is_ended(folder: Path) -> None:
+    logger, run_id = MlflowLogger(run_directory(folder)), the_run().info.run_id
+    MlflowClient().delete_run(run_id)
+    with pytest.raises(MlflowException, match="active"):
+        record_for_a_while(logger)
+    MlflowClient().restore_run(run_id)
+    logger.close()
+    assert the_run().info.status == "FAILED"
+
+
+def record_for_a_while(logger: MlflowLogger) -> None:
+    """Up to ten seconds, until the thread that sends has heard what MLflow says."""
+    for number in range(1000):
+        logger.record(line(number, loss=1.0))
+        time.sleep(0.01)
 
 
 @pytest.mark.torch

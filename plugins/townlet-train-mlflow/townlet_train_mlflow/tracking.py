@@ -41,8 +41,7 @@ class MlflowLogger:
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Queue the numbers of a line that MLflow does not have; its step is its timestep, or else its number."""
-        if self._error is not None:
-            raise self._error
+        self._tell()
         self._n_lines += 1
         step = line.get("timestep", self._n_lines)
         moment = int(1000 * datetime.fromisoformat(line["timestamp"]).timestamp())
@@ -66,8 +65,13 @@ class MlflowLogger:
         self._lines.put(None)
         self._thread.join()
         self._client.set_terminated(self._run_id, self._status)
-        if self._error is not None:
-            raise self._error
+        self._tell()
+
+    def _tell(self) -> None:
+        """Raise what went wrong in the thread, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def _send(self) -> None:
         """Send what is queued, as much at once as MLflow takes, until None comes or something goes wrong."""
