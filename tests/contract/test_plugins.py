@@ -1,7 +1,8 @@
-"""Every plugin in plugins/ is installed, listed, typed and tested, and comes in through the doors that are open to all."""
+"""Every plugin in plugins/ is installed, listed, typed and tested, and comes in through the doors open to all."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from tests.contract.markdown import ROOT
 from townlet_train.cli import main
 
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.is_dir())
+DOORS = {"api", "learners", "testing"}
+HEAVY = {"gymnasium", "numpy", "torch"}
 NEED_TORCH = {"torch", "stable_baselines3"}
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
 
@@ -49,4 +52,31 @@ def test_no_test_of_theirs_is_skipped_in_ci_for_want_of_a_library() -> None:
     sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("plugins/*/tests/*.py")]
     wanted = set(re.findall(r"""importorskip\(["'](\w+)""", "".join(sources)))
     assert len(wanted) >= 5, "they are asked for in another way now"
-    assert {name for name in wanted if find_spec(name) is None} <= (set() if find_spec("torch") else NEED_TORCH)
+    assert {name for name in wanted if find_spec(name) is None} <= (
+        set() if find_spec("torch") else NEED_TORCH
+    )
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The whole names of what a statement imports."""
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_it_imports_nothing_of_townlet_train_but_the_three_doors(name: str) -> None:
+    sources = [*(ROOT / "plugins" / name / name.replace("-", "_")).rglob("*.py")]
+    nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    parts = [found.split(".") for node in nodes for found in imported(node)]
+    used = {(*part, "")[1] for part in parts if part[0] == "townlet_train"}
+    assert "api" in used
+    assert used <= DOORS
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_importing_it_brings_nothing_that_takes_long(name: str) -> None:
+    code = f"import sys, {name.replace('-', '_')}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & set(done.stdout.split())
