@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -94,6 +96,7 @@ class Bench:
     folder: Path
     registry: Registry | None = None
     report: Report = lambda progress: None
+    silent: list[str] = field(default_factory=list, init=False)  # long work that ran without a report
     _whole: Trial | Unchecked | BrokenRule | None = field(default=None, init=False)
     _params: Mapping[str, Any] | None = field(default=None, init=False)
 
@@ -175,7 +178,8 @@ class Bench:
 
         self.prepare(name, noise=noise, **options)
         try:
-            result = self.attempt(name, report=hear, noise=noise, **options)
+            watched = watching_services(self.strategy, self.silent)
+            result = self.attempt(name, report=hear, noise=noise, strategy=watched, **options)
         except Interrupted:
             raise
         except (TownletTrainError, OSError) as error:
@@ -271,6 +275,38 @@ def watching_prepare(
 
     watched: type[TrainingStrategy] = type(strategy.__name__, (strategy,), {"prepare": prepare})
     return watched
+
+
+def watching_services(strategy: type[TrainingStrategy], silent: list[str]) -> type[TrainingStrategy]:
+    """The same strategy; `silent` is told by name what it has its services do without a report."""
+
+    def run(self: Any, context: TrainingContext) -> TrainingResultDTO:
+        long: dict[str, Any] = {
+            name: _Watched(name, getattr(context.services, name), silent)
+            for name in ("rollout", "evaluation")
+        }
+        return strategy.run(self, replace(context, services=replace(context.services, **long)))
+
+    watched: type[TrainingStrategy] = type(strategy.__name__, (strategy,), {"run": run})
+    return watched
+
+
+class _Watched:
+    """A service that notes what was called without the report that it takes."""
+
+    def __init__(self, name: str, service: object, silent: list[str]) -> None:
+        self._name, self._service, self._silent = name, service, silent
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._service, name)
+        if "report" in inspect.signature(method).parameters:
+            return partial(self._call, name, method)
+        return method
+
+    def _call(self, name: str, method: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
+        if named.get("report") is None:
+            self._silent.append(f"services.{self._name}.{name}")
+        return method(*given, **named)
 
 
 @contextmanager
