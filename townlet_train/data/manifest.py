@@ -24,10 +24,7 @@ SUFFIX = "_manifest.json"
 METRICS_SUFFIX = "_metrics.json"  # what lies beside the samples of a capture
 FORMAT = "townlet-train/capture"
 FORMAT_VERSION = 1
-FORMAT_KEYS = (
-    "format",
-    "format_version",
-)  # which every manifest of ours has, before what it says of the capture
+FORMAT_KEYS = ("format", "format_version")  # stand first in every manifest of ours
 RECAPTURE = "Capture it again or remove the entry."
 
 
