@@ -178,6 +178,22 @@ def test_a_wrong_command_line_is_told_in_a_sentence_and_ends_with_3(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("gate --returns a.json", "'--returns' requires 2 arguments. See: townlet-train gate --help"),
+        ("ppo --gamma", "'--gamma' requires an argument. See: townlet-train ppo --help"),
+        ("replay split --seed", "'--seed' requires an argument. See: townlet-train replay split --help"),
+    ],
+)
+def test_a_value_that_is_missing_is_told_with_the_help_of_its_command(
+    capsys: pytest.CaptureFixture[str], line: str, sentence: str
+) -> None:
+    code, out, err = call(capsys, *line.split())
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert sentence in err
+
+
 @pytest.mark.parametrize("kind", WRONG)
 def test_with_json_a_wrong_command_line_is_one_document_too(
     capsys: pytest.CaptureFixture[str], kind: str

@@ -64,6 +64,15 @@ def test_a_difference_that_is_shown_is_told_and_one_that_is_not_is_not(
     assert "neither ppo nor same is shown to be better" in compare_runs([*runs[:5], *close]).answer[0]
 
 
+def test_a_table_says_that_an_improvement_is_a_chance(
+    runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["compare", *map(str, runs)])
+    shown = capsys.readouterr().out
+    assert "chance_first_wins  chance_low  chance_high" in " ".join(shown.split()).replace(" ", "  ")
+    assert "improvement" not in shown
+
+
 def test_one_run_is_no_sample_of_a_method(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(runs[0]), *map(str, runs[5:])]) == 3
     assert "its episodes are no sample of the method" in capsys.readouterr().err

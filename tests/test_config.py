@@ -102,6 +102,15 @@ BAD = {
         "social:\n  schedule: [{cycle: 1, stage: C1}, {cycle: 1, stage: C2}]",
         "social: cycle 1 has more than one stage.",
     ),
+    "an alias of itself": (
+        "town: &town\n  n_agents: 2\n  money: *town",
+        "{file}, line 1 has a value that holds an alias of itself; write it out.",
+    ),
+    "a list in itself": (
+        "seed: 1\nbc:\n  hidden_sizes: &sizes [64, *sizes]",
+        "{file}, line 3 has a value that holds an alias of itself; write it out.",
+    ),
+    "nested too deeply": ("[" * 5000, "{file} is not valid YAML: it is nested too deeply."),
     "a python tag": ("seed: !!python/object/apply:os.getpid []", "{file}, line 1 is not valid YAML"),
 }
 

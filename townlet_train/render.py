@@ -50,6 +50,11 @@ def render(result: Any, stream: TextIO) -> None:
     single, tables = _split(as_document(result))
     for field, columns in getattr(result, "columns", {}).items():
         tables[field] = [{name: row[name] for name in columns} for row in tables.get(field, ())]
+    headings = getattr(result, "headings", {})
+    tables = {
+        field: [{headings.get(name, name): value for name, value in row.items()} for row in rows]
+        for field, rows in tables.items()
+    }
     last = {name: single.pop(name) for name in getattr(result, "shown_last", ()) if name in single}
     console = _console(stream)
     shown: list[Table | str] = [_pairs(single)] if single else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from townlet_train.cli.lazy import QuickCommand
 from townlet_train.cli.options import (
     ConfigFiles,
     Env,
@@ -83,7 +84,7 @@ def strategy_command(strategy: type[TrainingStrategy], called: str) -> Any:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take the attribute
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     single = typer.Typer(rich_markup_mode=None, add_completion=False)
-    single.command(called, help=strategy.summary)(run)
+    single.command(called, cls=QuickCommand, help=strategy.summary)(run)
     return typer.main.get_command(single)
 
 

@@ -31,6 +31,15 @@ def _without_adapters(params: list[Any]) -> list[Any]:
 class QuickCommand(TyperCommand):
     """A command that starts without pydantic as long as none of its options needs it."""
 
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # as below
+        """What is left of the arguments; an error says of which command it is, which Typer's parser forgets."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            if getattr(error, "ctx", ctx) is None:
+                vars(error)["ctx"] = ctx
+            raise
+
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]  # Typer hands over its public Context
         """The options, Typer's own included."""
         return _without_adapters(super().get_params(ctx))

@@ -109,12 +109,14 @@ def _read_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
         root = loader.get_single_node()
         if root is None:
             return None, {}
+        _check_no_circle(root, str(path))
         lines = dict(_lines(root, "", str(path)))
         return loader.construct_document(root), lines
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        deep = "it is nested too deeply" if isinstance(error, RecursionError) else None
+        problem = deep or getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{path}{where} is not valid YAML: {problem}.") from error
     finally:
         loader.dispose()
@@ -140,6 +142,28 @@ def _without_duplicates(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, A
         if keys.count(key) > 1:
             raise ConfigError(f"{path} has the key {key!r} twice in one place; remove one of them.")
     return dict(pairs)
+
+
+def _check_no_circle(root: yaml.Node, label: str) -> None:
+    """Refuse a YAML value that holds an alias of itself; each is looked into once, however many aliases it has."""
+    above: set[int] = set()
+    done: set[int] = set()
+
+    def look_into(node: yaml.Node) -> None:
+        if id(node) in above:
+            line = node.start_mark.line + 1
+            raise ConfigError(
+                f"{label}, line {line} has a value that holds an alias of itself; write it out."
+            )
+        if isinstance(node, yaml.CollectionNode) and id(node) not in done:
+            above.add(id(node))
+            mapping = isinstance(node, yaml.MappingNode)
+            for below in (part for pair in node.value for part in pair) if mapping else node.value:
+                look_into(below)
+            above.remove(id(node))
+            done.add(id(node))
+
+    look_into(root)
 
 
 def _lines(node: yaml.Node, prefix: str, label: str) -> Iterator[tuple[str, int]]:

@@ -16,6 +16,9 @@ class ResultDTO(BaseModel):
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """What a person is shown of each record in a field that lists some; of other fields, everything."""
 
+    headings: ClassVar[Mapping[str, str]] = {}
+    """What a person reads above a column instead of the field's name, where that alone does not say what it is."""
+
     shown_last: ClassVar[tuple[str, ...]] = ()
     """What a person looks for, by dotted name: shown below everything else, in this order."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -126,6 +127,12 @@ class MethodPairDTO(BaseModel):
 
 class CompareDTO(ResultDTO):
     """How training methods compare; the unit is the training run."""
+
+    headings: ClassVar[Mapping[str, str]] = {
+        "improvement": "chance_first_wins",
+        "improvement_low": "chance_low",
+        "improvement_high": "chance_high",
+    }
 
     metric: str = Field(description="what a run's value is")
     by: str = Field(description="what runs are grouped by")

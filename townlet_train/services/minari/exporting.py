@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from importlib import import_module
 from importlib.metadata import version
@@ -45,7 +46,8 @@ def export_minari(path: Path, dataset_id: str) -> MinariDTO:
     replay = open_replay(ReplayDatasetService().resolve_manifest(path))
     if isinstance(replay, Store):
         raise DataError(
-            f"{path} is a store of ticks; expected samples. Convert it: townlet-train replay convert"
+            f"{path} is a store of ticks; expected samples. Convert it: "
+            f"townlet-train replay convert {shlex.quote(str(path))} --store npz --output DIR"
         )
     target = path_of(minari, dataset_id)
     with sole_writer(target):
