@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class RecordedRun:
 
     def _tail(self, n: int) -> tuple[list[dict[str, Any]], int]:
         path = self.path / METRICS
-        lines = [_line(line) for line in (_last_lines(path, n) if path.is_file() else [])]
+        lines = [_line(line) for line in last_lines(path, n)[0]]
         readable = [line for line in lines if line is not None]
         return readable, len(lines) - len(readable)
 
@@ -129,18 +129,24 @@ def read_recorded(path: Path) -> RecordedRun:
     return RecordedRun(path, document, KILLED if status == RUNNING and not _at_work(path) else status)
 
 
-def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
+def find_runs(roots: Sequence[Path], warn: Callable[[str], None]) -> Iterator[RecordedRun]:
     """Every run below some directories, by path; a run's own directory is not searched for others.
+
+    `warn` hears of every folder that cannot be read, and is therefore left out.
 
     Raises:
         UsageError: one of them is no directory.
     """
+
+    def left_out(error: OSError) -> None:
+        warn(f"{error.filename} cannot be read, and runs in it were left out: {error.strerror}.")
+
     for root in roots:
         if not root.is_dir():
             raise UsageError(
                 f"{root} is not a directory; expected one that holds runs. Name it: townlet-train runs list DIR"
             )
-        for folder, inner, files in os.walk(root):
+        for folder, inner, files in os.walk(root, onerror=left_out):
             inner.sort()
             if RUN in files:
                 inner.clear()
@@ -151,12 +157,14 @@ def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
 
 def list_runs(roots: Sequence[Path], *, status: str | None = None, env: str | None = None) -> RunsListDTO:
     """Every run below some directories, those of one status or environment where that is asked for."""
-    found = [run for run in find_runs(roots) if status in (None, run.status) and env in (None, run.env)]
+    left_out: list[str] = []
+    runs = find_runs(roots, left_out.append)
+    found = [run for run in runs if status in (None, run.status) and env in (None, run.env)]
     damages = [run.damage for run in found]
     return RunsListDTO(
         roots=tuple(map(str, roots)),
         runs=tuple(_row(run, damage) for run, damage in zip(found, damages, strict=True)),
-        warnings=tuple(sentence for damage in damages for sentence in damage.values()),
+        warnings=(*left_out, *(sentence for damage in damages for sentence in damage.values())),
     )
 
 
@@ -292,13 +300,17 @@ def _object(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _last_lines(path: Path, n: int) -> list[bytes]:
-    """The last `n` whole lines of a file, read from its end."""
+def last_lines(path: Path, n: int) -> tuple[list[bytes], int]:
+    """The last `n` whole lines of a file, read from its end, and where they end; none where there is no such file."""
+    if not path.is_file():
+        return [], 0
     with path.open("rb") as stream:
-        start, content = stream.seek(0, os.SEEK_END), b""
+        start = end = stream.seek(0, os.SEEK_END)
+        content = b""
         while start > 0 and content.count(b"\n") <= n:
             step = min(READ_BACK, start)
             start -= step
             stream.seek(start)
             content = stream.read(step) + content
-    return content.split(b"\n")[:-1][-n:]
+    *lines, torn = content.split(b"\n")
+    return lines[-n:], end - len(torn)
