@@ -76,6 +76,28 @@ def test_runs_are_found_below_a_directory_with_what_became_of_them(tmp_path: Pat
     assert list_runs([tmp_path], env="CartPole-v1").runs == ()
 
 
+def killed(run: Path) -> Path:
+    """The run as a killed process leaves it: it goes on saying that it is running."""
+    (run / RUN).write_text(json.dumps(json.loads((run / RUN).read_text()) | {"status": "running"}))
+    return run
+
+
+def test_the_steps_of_a_finished_run_are_those_of_its_result_else_of_what_came_furthest(
+    tmp_path: Path,
+) -> None:
+    """Lines come every `log_interval`, so the last is often short of the end."""
+    run = run_at(tmp_path / "one", lines=3)
+    results = run / "made_up_seed1_results.json"
+    results.write_text(results.read_text().replace('"total_timesteps": 300', '"total_timesteps": 345'))
+    assert show_run(run).steps == 345
+    assert show_run(killed(run)).steps == 300
+    (run / "checkpoint_340.zip").touch()
+    assert [row.steps for row in list_runs([tmp_path]).runs] == [340]
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('{"timestep": 400}\n')
+    assert show_run(run).steps == 400
+
+
 def test_a_run_is_running_while_somebody_holds_its_lock_and_killed_when_nobody_does(tmp_path: Path) -> None:
     with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False):
         assert show_run(tmp_path).status == "running"
@@ -142,6 +164,10 @@ def torn_results(run: Path) -> str:
     return "made_up_seed1_results.json"
 
 
+def half_a_line(run: Path) -> str:
+    return torn_line(run, '{"timestep": 40')
+
+
 def foreign_seed(run: Path) -> str:
     begun_with(run, seed="x")
     return "run.json"
@@ -152,7 +178,7 @@ def foreign_resumption(run: Path) -> str:
     return "run.json"
 
 
-HARM = (torn_line, line_of_no_step, torn_results, foreign_seed, foreign_resumption)
+HARM = (torn_line, half_a_line, line_of_no_step, torn_results, foreign_seed, foreign_resumption)
 
 
 @pytest.mark.parametrize("harm", HARM)
@@ -259,10 +285,10 @@ def test_runs_that_began_with_something_else_are_not_the_same(tmp_path: Path, wh
     assert found.same_settings == (not names)
 
 
-def test_tail_leaves_out_a_line_that_is_not_whole(tmp_path: Path) -> None:
-    run = run_at(tmp_path / "run", lines=5)
-    with (run / "metrics.jsonl").open("a") as stream:
-        stream.write('{"timestep": 60')
+def test_half_a_last_line_is_what_a_kill_leaves_and_no_damage(tmp_path: Path) -> None:
+    run = killed(run_at(tmp_path / "run", lines=5))
+    torn_line(run, '{"timestep": 60')
+    assert show_run(run).warnings == tail_run(run, 2).warnings == ()
     assert [line["timestep"] for line in tail_run(run, 2).lines] == [400, 500]
     assert [line["timestep"] for line in tail_run(run, 99).lines] == [100, 200, 300, 400, 500]
 

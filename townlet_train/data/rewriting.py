@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from townlet_train.data.episodes import EpisodeSpan, episodes_ended
 from townlet_train.data.layout import Layout
-from townlet_train.data.manifest import SUFFIX, encode_manifest
+from townlet_train.data.manifest import FORMAT_KEYS, SUFFIX, encode_manifest
 from townlet_train.data.memmap import Store, stored_arrays
 from townlet_train.data.plan import CapturePlan
 from townlet_train.data.replay import SampleReplay
@@ -50,7 +50,8 @@ def write_samples(
         raise DataError(
             f"Seed {repeated[0]} is there more than once, and samples are named by their seeds. Leave one out."
         )
-    return _written(stores, SampleWriter(directory, plan), metadata)
+    about = {key: value for key, value in metadata.items() if key not in FORMAT_KEYS}
+    return _written(stores, SampleWriter(directory, plan), about)
 
 
 def join_stores(stores: Sequence[Store], directory: Path, metadata: Mapping[str, Any], prefix: str) -> Path:

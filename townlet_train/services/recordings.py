@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from townlet_train.data.checkpoint import task_of
 from townlet_train.data.dataset import doubts
 from townlet_train.data.features import FeatureRanges
 from townlet_train.data.fingerprints import count_repeats
@@ -32,11 +33,13 @@ def recording_stats(path: Path, *, held_out: Path | None = None, per_episode: bo
 
     Raises:
         UsageError: there is no recording.
-        DataError: it cannot be read.
+        DataError: it cannot be read, or the two were made in different environments.
     """
     service = ReplayDatasetService()
     replay = open_replay(service.resolve_manifest(path))
     other = None if held_out is None else open_replay(service.resolve_manifest(held_out))
+    if held_out is not None:
+        _check_same_env(service, path, held_out)
     survey, features = Survey(), FeatureRanges()
     for block in replay.blocks(with_maps=False):
         survey.feed(block)
@@ -152,6 +155,15 @@ def merge_recordings(paths: Sequence[Path], output: Path, *, overwrite: bool = F
                 written.write_bytes(_one_manifest(samples, output))
             size = _size(directory)
     return _told(sources, output, written.name, "memmap" if stores else "npz", size, _shared_seeds(replays))
+
+
+def _check_same_env(service: ReplayDatasetService, path: Path, held_out: Path) -> None:
+    """Raise `DataError` where two recordings say different environments, whatever is before a colon."""
+    mine, theirs = service.env_id(path), service.env_id(held_out)
+    if mine is not None and theirs is not None and task_of(mine) != task_of(theirs):
+        raise DataError(
+            f"{path} and {held_out} differ in environment ({mine} and {theirs}); expected the same."
+        )
 
 
 def _check_apart(replay: SampleReplay, output: Path) -> None:
