@@ -142,13 +142,16 @@ class Listing:
     def with_env(self, config: RunConfig) -> RunConfig:
         """The config in the environment that a plugin offers under the name in it, or whose id that is.
 
+        What Gymnasium brings itself stays Gymnasium's.
+
         Raises:
             EnvironmentCreationError: it is not quite such a name, and nothing that Gymnasium knows.
         """
         environments = self.offered(ENVIRONMENT)
         for offered in environments.values():
             if config.env in (offered.name, offered.about.partition(":")[2]):
-                return config.model_copy(update={"env": offered.about})
+                theirs = not _gymnasium_knows(config.env, itself=True)
+                return config.model_copy(update={"env": offered.about}) if theirs else config
         close = "" if config.env == "town" or ":" in config.env else suggestion(config.env, environments)
         if close and not _gymnasium_knows(config.env):
             raise EnvironmentCreationError(f"No environment named {config.env!r}.{close}")
@@ -163,15 +166,15 @@ class Listing:
         )
 
 
-def _gymnasium_knows(env_id: str) -> bool:
-    """Whether an id is one of Gymnasium's."""
+def _gymnasium_knows(env_id: str, *, itself: bool = False) -> bool:
+    """Whether an id is registered with Gymnasium; with `itself`, by Gymnasium and by nobody else."""
     import gymnasium
 
     try:
-        gymnasium.spec(env_id)
+        spec = gymnasium.spec(env_id)
     except gymnasium.error.Error:
         return False
-    return True
+    return not itself or str(spec.entry_point).startswith("gymnasium.")
 
 
 @dataclass(frozen=True)
