@@ -18,6 +18,7 @@ from townlet_train.config import RunConfig
 from townlet_train.errors import ConfigError, ExitCode, PluginError, UsageError
 from townlet_train.orchestrator import TrainingOrchestrator, run_strategy
 from townlet_train.registry import COMMAND, ENVIRONMENT, EXPORTER, PluginPolicy, PluginStatus, discover
+from townlet_train.services.export import FORMATS
 from townlet_train.services.gate import evaluate_pair, judge
 from townlet_train.services.replay import ReplayDatasetService
 
@@ -288,6 +289,24 @@ def test_an_id_of_gymnasiums_own_stays_its_own_whoever_offers_it_under_another_n
         for env in ("corridor", "CartPole-v1")
     }
     assert played == {"corridor": "corridor_envs:CartPole-v1", "CartPole-v1": "CartPole-v1"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_of_ours_stays_ours_and_it_is_told_in_whose_plugin_another_is(
+    name: str, offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (offering / "offer_dist.py").read_text()
+    (offering / "offer_dist.py").write_text(source.replace('{"names"', f'{{"{name}"'))
+    told = f"The exporter '{name}' of offer-dist 1.2: there is one of that name of townlet-train itself, which is used"
+    registry = discover()
+    assert name not in registry.offered(EXPORTER)
+    assert told in registry.listing.problems
+    assert main(["plugins", "show", "offer-dist", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["status"], shown["reason"]) == ("ok", told)
+    assert {offer["kind"] for offer in shown["offers"]} == {"environment", "command"}
+    assert main(["--strict-plugins", "config", "show"]) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.fixture

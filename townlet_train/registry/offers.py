@@ -18,6 +18,7 @@ LOGGER = "logger"  # is asked for by every run, not by its name
 ENVIRONMENT, EXPORTER, GATE_CHECK, COMMAND = "environment", "exporter", "gate check", "command"
 A_WORD = "a lower-case word"
 
+OUR_FORMATS = ("npz", "onnx", "safetensors", "torchscript")
 _GYMNASIUMS = re.compile(r".*-v\d+")  # how ids of Gymnasium's end
 _ENV_ID = re.compile(r"[\w.]+:[\w./-]+")
 _WORD = re.compile(r"[a-z][a-z0-9_-]*")
@@ -126,7 +127,7 @@ def offer(
 ) -> Offer:
     """An offer of a plugin; the first of a name is used, and no name of ours."""
     holder = taken.get((kind, name))
-    reason = _not_to_have(name, str(value)) if kind == ENVIRONMENT else ""
+    reason = _not_to_have(kind, name, str(value))
     if holder and not reason:
         whose = f"{holder.record.distribution} {holder.record.version}"
         reason = f"there is one of that name of {whose} already, which is used"
@@ -134,8 +135,12 @@ def offer(
     return Offer(OfferRecord(kind, name, about, plugin.distribution, plugin.version, reason), value)
 
 
-def _not_to_have(name: str, value: str) -> str:
-    """Why an environment cannot have a name, or stand for an id, that already means another; or an empty string."""
+def _not_to_have(kind: str, name: str, value: str) -> str:
+    """Why an offer cannot have a name, or stand for an id, that means something already; or an empty string."""
+    if kind == EXPORTER and name in OUR_FORMATS:
+        return f"there is one of that name of {OURS} itself, which is used"
+    if kind != ENVIRONMENT:
+        return ""
     if TOWN in (name, value.partition(":")[2]):
         return f"{TOWN!r} is the town of {OURS}, which is used"
     if ":" in name:

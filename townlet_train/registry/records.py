@@ -130,10 +130,19 @@ class Listing:
     @property
     def problems(self) -> tuple[str, ...]:
         """A sentence for each broken plugin, each name claimed twice and each expert or offer that is not used."""
-        broken = [str(plugin) for plugin in self.plugins if plugin.broken]
-        unused = [str(expert) for expert in self.experts if expert.reason]
-        unused += [str(offer) for offer in self.offers if offer.reason]
-        return (*broken, *(str(strategy) for strategy in self.clashes), *unused)
+        broken = (str(plugin) for plugin in self.plugins if plugin.broken)
+        return (*broken, *(str(each) for each in self._held_back))
+
+    @property
+    def _held_back(self) -> tuple[StrategyRecord | ExpertRecord | OfferRecord, ...]:
+        """What plugins that work bring and that has not its name for itself, or is not used."""
+        experts = (expert for expert in self.experts if expert.reason)
+        return (*self.clashes, *experts, *(offer for offer in self.offers if offer.reason))
+
+    def reason(self, plugin: PluginRecord) -> str:
+        """Why a plugin did not load, or what its distribution brings without having its name for itself, and why."""
+        mine = (str(each) for each in self._held_back if each.distribution == plugin.distribution)
+        return plugin.reason or "; ".join(mine)
 
     def offered(self, kind: str) -> dict[str, OfferRecord]:
         """The offers of a kind that are used, by name."""
