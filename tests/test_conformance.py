@@ -186,6 +186,19 @@ FAKES: dict[str, tuple[str, str, str, str]] = {
         "cancel",
         "`run` calls context.services.evaluation.evaluate without `report`",
     ),
+    "a long silent loop after a stop": (
+        'context.report(Progress("coin", flip, flips, {}))',
+        'try: context.report(Progress("coin", flip, flips, {}))\n'
+        "                except Exception:\n"
+        "                    from townlet_train.api import build_env\n"
+        "                    import numpy\n"
+        "                    env = build_env(context.config, 1)\n"
+        "                    env.reset(numpy.arange(1))\n"
+        "                    for _ in range(3000): env.step(numpy.zeros((1, 1), int))\n"
+        "                    raise",
+        "cancel",
+        "`run` steps its environments 3000 ticks without a report",
+    ),
     "a stop becomes something else": (
         'context.report(Progress("coin", flip, flips, {}))',
         'try: context.report(Progress("coin", flip, flips, {}))\n'

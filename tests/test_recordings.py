@@ -111,7 +111,7 @@ def test_what_is_held_of_every_sample_is_small(tmp_path: Path) -> None:
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert n_lives == 500
-    assert held < 4_000 * n_lives
+    assert held < 500 * n_lives
 
 
 def test_passes_over_the_digests_find_what_one_pass_finds(tmp_path: Path) -> None:

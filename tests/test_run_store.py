@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -317,6 +320,36 @@ def test_following_gives_each_line_as_it_is_recorded_until_the_run_ends(tmp_path
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.parametrize("read", [lambda run: list(follow_run(run, 2)), lambda run: tail_run(run, 2).lines])
+def test_the_last_lines_of_a_long_log_take_no_memory_for_the_others(
+    tmp_path: Path, read: Callable[[Path], Sequence[object]]
+) -> None:
+    run = run_at(tmp_path / "run", lines=1)
+    line = json.dumps({"timestep": 1, "pad": "x" * 1000}) + "\n"
+    (run / "metrics.jsonl").write_text(line * 4000)
+    tracemalloc.start()
+    try:
+        assert len(read(run)) == 2
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_following_a_log_whose_last_line_is_not_whole_gives_it_once_it_is(tmp_path: Path) -> None:
+    with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
+        run.record({"timestep": 1})
+        log = tmp_path / "metrics.jsonl"
+        with log.open("a") as stream:
+            stream.write('{"timestep": ')
+
+        def wait() -> None:
+            with log.open("a") as stream:
+                stream.write("2}\n")
+            run.update(status="finished")
+
+        assert [json.loads(line)["timestep"] for line in follow_run(tmp_path, 9, wait)] == [1, 2]
+
+
 def test_a_line_separator_within_a_text_does_not_tear_a_line(tmp_path: Path) -> None:
     told = "one\u2028two\x85three"
     with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
@@ -336,6 +369,26 @@ def test_gc_lists_first_and_deletes_only_when_told(tmp_path: Path) -> None:
     collect_leftovers([tmp_path], keep=1, delete=True)
     left = sorted(file.name for file in run.iterdir() if file.suffix in (".zip", ".partial"))
     assert left == ["checkpoint_300.zip", "made_up_seed1_model.zip"]
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_at(tmp_path / "hidden/run")
+    run_at(tmp_path / "open/run")
+    hidden, scandir = str(tmp_path / "hidden"), os.scandir
+
+    def refusing(path: Any) -> Any:  # which no mode of a folder does to the superuser
+        if os.fspath(path) == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", hidden)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    sentence = f"{hidden} cannot be read, and runs in it were left out: Permission denied."
+    found = list_runs([tmp_path])
+    assert [run.run for run in found.runs] == [str(tmp_path / "open/run")]
+    assert found.warnings == (sentence,)
+    assert collect_leftovers([tmp_path], keep=2, delete=False).warnings == (sentence,)
 
 
 @pytest.mark.parametrize("by", ["path", "sha256", "path from here", "path from there"])

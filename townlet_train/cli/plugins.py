@@ -83,7 +83,7 @@ def show(context: typer.Context, name: Name, json_output: JsonOutput = False) ->
             OfferDTO(kind=offer.kind, name=offer.name, about=offer.about)
             for offer in _offers(registry.listing, plugin)
         ),
-        reason=plugin.reason,
+        reason=registry.listing.reason(plugin),
         traceback=plugin.traceback,
     )
     return emit(result, json_output=json_output)

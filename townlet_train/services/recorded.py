@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ class RecordedRun:
     def _tail(self, n: int) -> tuple[list[dict[str, Any]], int]:
         path = self.path / METRICS
         whole = self.status != FINISHED  # a kill in mid-line leaves half of one, which is no damage
-        lines = [_line(line) for line in (_last_lines(path, n, whole=whole) if path.is_file() else [])]
+        lines = [_line(line) for line in last_lines(path, n, whole=whole)[0]]
         readable = [line for line in lines if line is not None]
         return readable, len(lines) - len(readable)
 
@@ -140,18 +140,24 @@ def read_recorded(path: Path) -> RecordedRun:
     return RecordedRun(path, document, KILLED if status == RUNNING and not _at_work(path) else status)
 
 
-def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
+def find_runs(roots: Sequence[Path], warn: Callable[[str], None]) -> Iterator[RecordedRun]:
     """Every run below some directories, by path; a run's own directory is not searched for others.
+
+    `warn` hears of every folder that cannot be read, and is therefore left out.
 
     Raises:
         UsageError: one of them is no directory.
     """
+
+    def left_out(error: OSError) -> None:
+        warn(f"{error.filename} cannot be read, and runs in it were left out: {error.strerror}.")
+
     for root in roots:
         if not root.is_dir():
             raise UsageError(
                 f"{root} is not a directory; expected one that holds runs. Name it: townlet-train runs list DIR"
             )
-        for folder, inner, files in os.walk(root):
+        for folder, inner, files in os.walk(root, onerror=left_out):
             inner.sort()
             if RUN in files:
                 inner.clear()
@@ -162,12 +168,14 @@ def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
 
 def list_runs(roots: Sequence[Path], *, status: str | None = None, env: str | None = None) -> RunsListDTO:
     """Every run below some directories, those of one status or environment where that is asked for."""
-    found = [run for run in find_runs(roots) if status in (None, run.status) and env in (None, run.env)]
+    left_out: list[str] = []
+    runs = find_runs(roots, left_out.append)
+    found = [run for run in runs if status in (None, run.status) and env in (None, run.env)]
     damages = [run.damage for run in found]
     return RunsListDTO(
         roots=tuple(map(str, roots)),
         runs=tuple(_row(run, damage) for run, damage in zip(found, damages, strict=True)),
-        warnings=tuple(sentence for damage in damages for sentence in damage.values()),
+        warnings=(*left_out, *(sentence for damage in damages for sentence in damage.values())),
     )
 
 
@@ -302,14 +310,23 @@ def _object(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _last_lines(path: Path, n: int, *, whole: bool) -> list[bytes]:
-    """The last `n` lines of a file, read from its end; what follows its last line break is one unless `whole`."""
+def last_lines(path: Path, n: int, *, whole: bool = True) -> tuple[list[bytes], int]:
+    """The last `n` lines of a file, read from its end, and where they end; none where there is no such file.
+
+    What follows its last line break is no line, unless it need not be `whole`.
+    """
+    if not path.is_file():
+        return [], 0
     with path.open("rb") as stream:
-        start, content = stream.seek(0, os.SEEK_END), b""
+        start = end = stream.seek(0, os.SEEK_END)
+        content = b""
         while start > 0 and content.count(b"\n") <= n:
             step = min(READ_BACK, start)
             start -= step
             stream.seek(start)
             content = stream.read(step) + content
-    *lines, rest = content.split(b"\n")
-    return [*lines, *([rest] if rest and not whole else [])][-n:]
+    *lines, torn = content.split(b"
+")
+    if torn and not whole:
+        return [*lines, torn][-n:], end
+    return lines[-n:], end - len(torn)

@@ -229,7 +229,7 @@ def _episodes(replay: Store | SampleReplay) -> set[tuple[int, int]]:
     """Seed and number of every episode that says them."""
     if isinstance(replay, Store):
         return {(span.seed, span.index) for span in replay.selected_episodes}
-    keys = [header.facts.episode for header in replay.headers]
+    keys = [header.episode for header in replay.headers]
     return {(key.seed, key.index) for key in keys if key is not None and key.seed is not None}
 
 

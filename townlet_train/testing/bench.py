@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress, TrainingContext, TrainingStrategy
 from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.envs.gymnasium import GymnasiumVectorEnv
+from townlet_train.envs.protocol import Step, VectorEnv
+from townlet_train.envs.town import TownVectorEnv
 from townlet_train.errors import Interrupted, PluginError, TorchNotAvailableError, TownletTrainError
 from townlet_train.orchestrator import TrainingOrchestrator
 from townlet_train.plan import build_params
@@ -97,6 +101,7 @@ class Bench:
     registry: Registry | None = None
     report: Report = lambda progress: None
     silent: list[str] = field(default_factory=list, init=False)  # long work that ran without a report
+    silent_ticks: int = field(default=0, init=False)  # most ticks of environments between two reports
     _whole: Trial | Unchecked | BrokenRule | None = field(default=None, init=False)
     _params: Mapping[str, Any] | None = field(default=None, init=False)
 
@@ -169,8 +174,16 @@ class Bench:
             BrokenRule: something else was raised.
         """
         reports: list[Progress] = []
+        ticks = 0
+
+        def count() -> None:
+            nonlocal ticks
+            ticks += 1
+            self.silent_ticks = max(self.silent_ticks, ticks)
 
         def hear(progress: Progress) -> None:
+            nonlocal ticks
+            ticks = 0
             reports.append(progress)
             self.report(progress)
             if report is not None:
@@ -179,7 +192,8 @@ class Bench:
         self.prepare(name, noise=noise, **options)
         try:
             watched = watching_services(self.strategy, self.silent)
-            result = self.attempt(name, report=hear, noise=noise, strategy=watched, **options)
+            with counting_ticks(count):
+                result = self.attempt(name, report=hear, noise=noise, strategy=watched, **options)
         except Interrupted:
             raise
         except (TownletTrainError, OSError) as error:
@@ -307,6 +321,27 @@ class _Watched:
         if named.get("report") is None:
             self._silent.append(f"services.{self._name}.{name}")
         return method(*given, **named)
+
+
+@contextmanager
+def counting_ticks(count: Callable[[], None]) -> Iterator[None]:
+    """Call `count` whenever a set of environments is stepped in this process, whoever built it."""
+    whole = {kind: kind.step for kind in (GymnasiumVectorEnv, TownVectorEnv)}
+
+    def counted(step: Callable[..., Step]) -> Callable[..., Step]:
+        def counting(self: VectorEnv, actions: NDArray[Any]) -> Step:
+            count()
+            return step(self, actions)
+
+        return counting
+
+    for kind, step in whole.items():
+        setattr(kind, "step", counted(step))  # noqa: B010 - a method may not be assigned to, says mypy
+    try:
+        yield
+    finally:
+        for kind, step in whole.items():
+            setattr(kind, "step", step)  # noqa: B010 - likewise
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from townlet_train.testing.bench import Bench, BrokenRule, Trial, Unchecked, tol
 HEAVY = ("gymnasium", "numba", "numpy", "torch")
 IMPORT_TIMEOUT = 120.0  # seconds
 LATE_STEPS = 1  # that a run may still go after a report that raised Interrupted, to end what it is in
+MOST_SILENT_TICKS = 2048  # of its environments between two reports, or after the last
 NOWHERE = "NoEnvironmentHasThisName-v0"
 
 
@@ -193,6 +194,11 @@ def check_cancel(bench: Bench) -> None:
         raise BrokenRule(
             f"`run` calls context.{bench.silent[0]} without `report`, so Ctrl-C is not heard while that lasts. "
             f"Hand it a function that calls context.report."
+        )
+    if bench.silent_ticks > MOST_SILENT_TICKS:
+        raise BrokenRule(
+            f"`run` steps its environments {bench.silent_ticks} ticks without a report, where Ctrl-C is not heard; "
+            f"expected at most {MOST_SILENT_TICKS}. Report in every loop, and after a stop save and let it pass."
         )
 
 
