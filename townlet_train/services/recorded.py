@@ -325,8 +325,7 @@ def last_lines(path: Path, n: int, *, whole: bool = True) -> tuple[list[bytes], 
             start -= step
             stream.seek(start)
             content = stream.read(step) + content
-    *lines, torn = content.split(b"
-")
+    *lines, torn = content.split(b"\n")
     if torn and not whole:
         return [*lines, torn][-n:], end
     return lines[-n:], end - len(torn)
