@@ -64,7 +64,9 @@ HOSTILE = {
         coin_with("").replace("townlet_train_strategies", "townlet_train_stratgies"), "failed", "unknown hook"
     ),
     "talks without end": Hostile(
-        coin_with("print('x' * 5_000_000)"), "ok", "hostile-dist 6.6 prints more than"
+        coin_with("print('x' * 5_000_000)"),
+        "ok",
+        f"Plugin 'hostile_dist' of hostile-dist 6.6 printed while it was loaded: {'x' * 200}, 4999801 characters more",
     ),
     "patches a built-in": Hostile(
         coin_with(
@@ -272,3 +274,8 @@ def test_standard_output_is_the_results_or_that_of_a_plugins_own_command(
     where = "in run" if "run" in arguments else "at import"
     assert f"descriptor {where}" in done.stderr
     assert f"print {where}" in done.stderr
+    if where == "at import":
+        assert (
+            "Plugin 'loud_dist' of loud-dist 1.2 printed while it was loaded: print at import\n"
+            in done.stderr
+        )
