@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
 import textwrap
@@ -160,6 +161,24 @@ def test_a_name_that_two_claim_is_an_error_that_names_both_and_either_has_an_add
     assert registry.select("zz-coin:coin").__module__ == "zz_coin"
     with pytest.raises(UnknownNameError, match="Did you mean 'zz-coin:coin'"):
         registry.select("zz-coins:coin")
+
+
+def test_a_name_that_two_claim_is_told_by_whatever_lists_plugins(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    install(site, "aa-coin", COIN)
+    install(site, "zz-coin", COIN)
+    told = {name: f"Strategy 'coin' of {name} 1.2: {TWICE}" for name in ("aa-coin", "zz-coin")}
+    assert main(["plugins", "list", "--json"]) == 0
+    rows = {row["distribution"]: row["reason"] for row in json.loads(capsys.readouterr().out)["plugins"]}
+    assert {name: rows[name] for name in told} == told
+    assert main(["plugins", "show", "coin", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == told["aa-coin"]
+    assert main(["doctor", "--json"]) == 1
+    examined = json.loads(capsys.readouterr().out)
+    assert f"Plugin 'aa_coin' of aa-coin 1.2: {told['aa-coin']}" in examined["warnings"]
+    assert {row["distribution"]: row["reason"] for row in examined["plugins"]}["zz-coin"] == told["zz-coin"]
 
 
 def test_a_strategy_with_a_clashing_name_runs_by_its_address(
