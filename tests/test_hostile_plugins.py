@@ -163,6 +163,11 @@ RUNS = {
     ),
     "params": ("self.params = params", "KeyError: 'lost'", "{}['lost']"),
     "result": ('TrainingResultDTO(strategy="coin")', "returned int, expected a TrainingResultDTO", "7"),
+    "another's result": (
+        'TrainingResultDTO(strategy="coin")',
+        "returned a result of 'bc', expected a TrainingResultDTO of 'coin'",
+        'TrainingResultDTO(strategy="bc")',
+    ),
     "context": (
         "run(self, context): return",
         "FrozenInstanceError",

@@ -86,7 +86,8 @@ class Nested(FakeStrategy):
     name = "nested"
 
     def run(self, context: TrainingContext) -> TrainingResultDTO:
-        return context.build_strategy("fake", {"n_epochs": 3}).run(context)
+        result = context.build_strategy("fake", {"n_epochs": 3}).run(context)
+        return result.model_copy(update={"strategy": self.name})
 
 
 def registry() -> Registry:

@@ -463,11 +463,11 @@ def test_a_run_is_handed_the_experts_of_plugins(site: Path, tmp_path: Path) -> N
     install(site, "player-dist", PLAYER)
     teller = COIN.replace(
         'TrainingResultDTO(strategy="coin")',
-        'TrainingResultDTO(strategy=context.services.experts["Acrobot-v1"](None).name)',
+        'TrainingResultDTO(strategy="coin", warnings=(context.services.experts["Acrobot-v1"](None).name,))',
     )
     install(site, "teller-dist", teller)
     result = run_strategy("coin", {}, config=RunConfig(), run_dir=tmp_path / "run")
-    assert result.strategy == "fair"
+    assert result.warnings == ("fair",)
 
 
 def test_an_environment_keeps_its_first_expert_and_the_reason_names_both(site: Path) -> None:
