@@ -65,7 +65,10 @@ class FakeStrategy:
         path = context.run_dir / "checkpoint_200.zip"
         digest = save_checkpoint(path, small_checkpoint(MLP, SPEC, training_seeds=((1, 9),)))
         return TrainingResultDTO(
-            strategy="fake", checkpoint=str(path), checkpoint_sha256=digest, warnings=("It was all made up.",)
+            strategy=self.name,
+            checkpoint=str(path),
+            checkpoint_sha256=digest,
+            warnings=("It was all made up.",),
         )
 
 
