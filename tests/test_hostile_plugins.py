@@ -64,7 +64,9 @@ HOSTILE = {
         coin_with("").replace("townlet_train_strategies", "townlet_train_stratgies"), "failed", "unknown hook"
     ),
     "talks without end": Hostile(
-        coin_with("print('x' * 5_000_000)"), "ok", "hostile-dist 6.6 prints more than"
+        coin_with("print('x' * 5_000_000)"),
+        "ok",
+        f"Plugin 'hostile_dist' of hostile-dist 6.6 printed while it was loaded: {'x' * 200}, 4999801 characters more",
     ),
     "patches a built-in": Hostile(
         coin_with(
@@ -161,6 +163,11 @@ RUNS = {
     ),
     "params": ("self.params = params", "KeyError: 'lost'", "{}['lost']"),
     "result": ('TrainingResultDTO(strategy="coin")', "returned int, expected a TrainingResultDTO", "7"),
+    "another's result": (
+        'TrainingResultDTO(strategy="coin")',
+        "returned a result of 'bc', expected a TrainingResultDTO of 'coin'",
+        'TrainingResultDTO(strategy="bc")',
+    ),
     "context": (
         "run(self, context): return",
         "FrozenInstanceError",
@@ -220,9 +227,9 @@ def test_a_plugin_that_hangs_in_prepare_is_named_and_ended_by_ctrl_c(site: Path,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline() == "hanging\n"
+    while "hanging" not in process.stderr.readline():
+        assert process.poll() is None
     beside = json.loads(run_code(CODE, tmp_path, json.dumps(COMMANDS)).stdout)
     assert {name: code for name, (code, _, _) in beside.items()} == dict.fromkeys(COMMANDS, 0)
     process.send_signal(signal.SIGINT)
@@ -234,3 +241,64 @@ def test_a_plugin_that_hangs_in_prepare_is_named_and_ended_by_ctrl_c(site: Path,
     assert "Interrupted; what was being written is as it was before." in told
     assert "Strategy 'coin' of hostile-dist 6.6 was at work." in told
     assert not (tmp_path / "hung").exists()
+
+
+SHOUTING = """
+    import os, sys
+    import typer
+    from townlet_train.api import StrategyParams, TrainingResultDTO, hookimpl
+
+    def shout(where):
+        os.write(1, f"descriptor {where}\\n".encode())
+        sys.__stdout__.write(f"stream {where}\\n")
+        print(f"print {where}")
+
+    shout("at import")
+    app = typer.Typer()
+
+    class Loud:
+        name = "loud"
+        summary = "Be loud."
+        requires_torch = False
+        Params = StrategyParams
+
+        def __init__(self, params): shout("at first")
+        def prepare(self, context): shout("in prepare")
+        def run(self, context):
+            shout("in run")
+            return TrainingResultDTO(strategy="loud")
+
+    @app.command()
+    def loudly(): shout("in a command")
+
+    @hookimpl
+    def townlet_train_strategies():
+        return [Loud]
+
+    @hookimpl
+    def townlet_train_commands():
+        return {"loudly": app}
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", ["plugins freeze", "loud --output-dir run", "strategies list", "loudly"]
+)
+def test_standard_output_is_the_results_or_that_of_a_plugins_own_command(
+    arguments: str, site: Path, tmp_path: Path
+) -> None:
+    install(site, "loud-dist", SHOUTING)
+    code = f"import sys; from townlet_train.cli import main; sys.exit(main({arguments.split()!r}))"
+    done = run_code(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith(("descriptor", "stream", "print"))]
+    own = {"descriptor in a command", "stream in a command", "print in a command"}
+    assert set(said) == (own if arguments == "loudly" else set())
+    where = "in run" if "run" in arguments else "at import"
+    assert f"descriptor {where}" in done.stderr
+    assert f"print {where}" in done.stderr
+    if where == "at import":
+        assert (
+            "Plugin 'loud_dist' of loud-dist 1.2 printed while it was loaded: print at import\n"
+            in done.stderr
+        )

@@ -65,7 +65,10 @@ class FakeStrategy:
         path = context.run_dir / "checkpoint_200.zip"
         digest = save_checkpoint(path, small_checkpoint(MLP, SPEC, training_seeds=((1, 9),)))
         return TrainingResultDTO(
-            strategy="fake", checkpoint=str(path), checkpoint_sha256=digest, warnings=("It was all made up.",)
+            strategy=self.name,
+            checkpoint=str(path),
+            checkpoint_sha256=digest,
+            warnings=("It was all made up.",),
         )
 
 
@@ -86,7 +89,8 @@ class Nested(FakeStrategy):
     name = "nested"
 
     def run(self, context: TrainingContext) -> TrainingResultDTO:
-        return context.build_strategy("fake", {"n_epochs": 3}).run(context)
+        result = context.build_strategy("fake", {"n_epochs": 3}).run(context)
+        return result.model_copy(update={"strategy": self.name})
 
 
 def registry() -> Registry:

@@ -278,6 +278,20 @@ def test_an_environment_that_takes_a_name_of_ours_or_of_gymnasium_is_not_used_an
     assert reason in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("module", ["no_such_module", "no_such_package.envs", "corridor_envs.more"])
+def test_an_environment_whose_module_is_missing_is_told_with_its_name_and_its_plugin(
+    module: str, offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (offering / "offer_dist.py").read_text()
+    (offering / "offer_dist.py").write_text(source.replace("corridor_envs:", f"{module}:"))
+    assert main(["evaluate", "--env", "corridor", "--policy", "random", "--episodes", "1"]) == 5
+    assert (
+        f"The environment 'corridor' of offer-dist 1.2 cannot be built: there is no module '{module}', which is to "
+        f"register '{module}:Corridor-v0'. Install what offer-dist needs, or tell its author."
+    ) in capsys.readouterr().err
+    assert main(["plugins", "show", "offer-dist"]) == 0
+
+
 def test_an_id_of_gymnasiums_own_stays_its_own_whoever_offers_it_under_another_name(offering: Path) -> None:
     source = (offering / "offer_dist.py").read_text()
     (offering / "offer_dist.py").write_text(

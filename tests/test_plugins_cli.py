@@ -156,3 +156,26 @@ def test_a_plugin_that_is_not_installed_is_told_with_the_way_to_install_it(
     error = asked(capsys, "plugins", "check", "my-strategy", code=3)["error"]
     assert error["message"].startswith("No plugin named 'my-strategy'.")
     assert error["message"].endswith("Run: pip install DISTRIBUTION, or pip install -e FOLDER")
+
+
+@pytest.mark.parametrize(("value", "code"), [("1", 2), ("TRUE", 2), ("0", 0), ("false", 0), ("maybe", 3)])
+def test_a_strict_variable_stops_all_but_what_tells_what_is_wrong(
+    value: str, code: int, site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "broken-dist", "1 / 0")
+    install(site, "torn-dist", "{}['lost']")
+    monkeypatch.setenv("TOWNLET_TRAIN_STRICT_PLUGINS", value)
+    for arguments, ends in ((["--help"], 0), (["plugins", "list"], 0), (["doctor"], 1)):
+        assert main(arguments) == ends
+    capsys.readouterr()
+    assert main(["config", "show"]) == code
+    told = capsys.readouterr().err.splitlines()
+    expected = {
+        0: [],
+        2: [
+            "Error: Plugin 'broken_dist' of broken-dist 1.2: ZeroDivisionError: division by zero",
+            "Plugin 'torn_dist' of torn-dist 1.2: KeyError: 'lost'",
+        ],
+        3: ["Error: TOWNLET_TRAIN_STRICT_PLUGINS is 'maybe', expected 1 or true, or 0 or false."],
+    }
+    assert told == expected[code]

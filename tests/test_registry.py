@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
 import textwrap
@@ -160,6 +161,24 @@ def test_a_name_that_two_claim_is_an_error_that_names_both_and_either_has_an_add
     assert registry.select("zz-coin:coin").__module__ == "zz_coin"
     with pytest.raises(UnknownNameError, match="Did you mean 'zz-coin:coin'"):
         registry.select("zz-coins:coin")
+
+
+def test_a_name_that_two_claim_is_told_by_whatever_lists_plugins(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    install(site, "aa-coin", COIN)
+    install(site, "zz-coin", COIN)
+    told = {name: f"Strategy 'coin' of {name} 1.2: {TWICE}" for name in ("aa-coin", "zz-coin")}
+    assert main(["plugins", "list", "--json"]) == 0
+    rows = {row["distribution"]: row["reason"] for row in json.loads(capsys.readouterr().out)["plugins"]}
+    assert {name: rows[name] for name in told} == told
+    assert main(["plugins", "show", "coin", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == told["aa-coin"]
+    assert main(["doctor", "--json"]) == 1
+    examined = json.loads(capsys.readouterr().out)
+    assert f"Plugin 'aa_coin' of aa-coin 1.2: {told['aa-coin']}" in examined["warnings"]
+    assert {row["distribution"]: row["reason"] for row in examined["plugins"]}["zz-coin"] == told["zz-coin"]
 
 
 def test_a_strategy_with_a_clashing_name_runs_by_its_address(
@@ -444,11 +463,11 @@ def test_a_run_is_handed_the_experts_of_plugins(site: Path, tmp_path: Path) -> N
     install(site, "player-dist", PLAYER)
     teller = COIN.replace(
         'TrainingResultDTO(strategy="coin")',
-        'TrainingResultDTO(strategy=context.services.experts["Acrobot-v1"](None).name)',
+        'TrainingResultDTO(strategy="coin", warnings=(context.services.experts["Acrobot-v1"](None).name,))',
     )
     install(site, "teller-dist", teller)
     result = run_strategy("coin", {}, config=RunConfig(), run_dir=tmp_path / "run")
-    assert result.strategy == "fair"
+    assert result.warnings == ("fair",)
 
 
 def test_an_environment_keeps_its_first_expert_and_the_reason_names_both(site: Path) -> None:

@@ -178,6 +178,11 @@ class TrainingOrchestrator:
         if not isinstance(result, TrainingResultDTO):
             kind = type(result).__name__
             raise PluginError(f"{self._whose(name)} returned {kind}, expected a TrainingResultDTO.")
+        if result.strategy != strategy.name:
+            raise PluginError(
+                f"{self._whose(name)} returned a result of {result.strategy!r}, expected a TrainingResultDTO of "
+                f"{strategy.name!r}."
+            )
         warnings = (*result.warnings, *self._forced(name, context, handed))
         return result.model_copy(update={"warnings": warnings})
 

@@ -19,7 +19,7 @@ from townlet_train.cli import output
 from townlet_train.cli.interrupts import terminate_as_interrupt
 from townlet_train.cli.lazy import LazyGroup
 from townlet_train.cli.options import OTHER_NAMES
-from townlet_train.cli.session import session_listing
+from townlet_train.cli.session import plugin_policy, session_listing
 from townlet_train.errors import (
     ExitCode,
     Interrupted,
@@ -33,6 +33,11 @@ from townlet_train.errors import (
 PROGRAM = "townlet-train"
 COMPLETION = "_TOWNLET_TRAIN_COMPLETE"
 DEBUG = "TOWNLET_TRAIN_DEBUG"
+EXPLAINING = (
+    None,
+    "plugins",
+    "doctor",
+)  # commands that tell what is wrong, whatever the variables say; None: help
 
 app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -49,9 +54,11 @@ def program(
     ] = False,
 ) -> int:
     """From demonstrations to a policy you may ship: capture, clone, improve, gate, promote."""
-    problems = session_listing(context).problems if strict_plugins else ()
-    if problems:
-        raise PluginError(" ".join(problems))
+    looking = context.invoked_subcommand in EXPLAINING
+    if strict_plugins or (not looking and plugin_policy(context).strict):
+        problems = session_listing(context).problems
+        if problems:
+            raise PluginError("\n".join(problems))
     if version:
         output.write(f"{PROGRAM} {__version__}")
     elif context.invoked_subcommand is None:

@@ -24,15 +24,16 @@ def doctor(context: typer.Context, json_output: JsonOutput = False) -> int:
     from townlet_train.services.machine import examine_machine
     from townlet_train.services.runs import EXPERIMENTS
 
+    listing = session_listing(context)
     plugins = [
         PluginHealthDTO(
             plugin=each.name,
             distribution=each.distribution,
             version=each.version,
             status=each.status.value,
-            reason=each.reason,
+            reason=listing.reason(each),
         )
-        for each in session_listing(context).plugins
+        for each in listing.plugins
     ]
     return emit(examine_machine(EXPERIMENTS, plugins), json_output=json_output)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -39,5 +41,6 @@ def command(
         formats |= {name: Format(*exporter, gives=()) for name, exporter in registry.exporters().items()}
         if format_name not in formats:
             raise UnknownNameError("format", format_name, formats, registry.hint(format_name))
-    result = export_checkpoint(checkpoint, format_name, output, overwrite=overwrite, formats=formats)
+    with redirect_stdout(sys.stderr):
+        result = export_checkpoint(checkpoint, format_name, output, overwrite=overwrite, formats=formats)
     return emit(result, json_output=json_output)

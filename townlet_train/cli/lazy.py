@@ -148,7 +148,9 @@ def _load_offered(offered: Offer) -> Any:
 
     def named(ctx: Any) -> Any:
         try:
-            return output.shown(invoke(ctx))
+            with output.lent_stdout():
+                returned = invoke(ctx)
+            return output.shown(returned)
         except (TownletTrainError, typer.Exit, typer.Abort, typer.TyperException, OSError, MemoryError):
             raise
         except (Exception, SystemExit) as error:

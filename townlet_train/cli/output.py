@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -27,8 +27,11 @@ def stand_in_for_closed_streams() -> None:
 
 @contextmanager
 def guarded_stdout(as_json: bool) -> Iterator[None]:
-    """While a command runs, tell what standard output refuses; with --json, only the result goes there."""
-    with _own_stdout() if as_json else nullcontext(sys.stdout) as stream:
+    """While a command runs, tell what standard output refuses; with --json, only the result goes there.
+
+    What is written past Python, to the descriptor itself, goes to standard error in either case.
+    """
+    with _own_stdout(as_json) as stream:
         told = _Told(stream, as_json=as_json)
         token = _stdout.set(told)
         try:
@@ -47,6 +50,7 @@ class _Told:
 
     def __init__(self, stream: TextIO, *, as_json: bool) -> None:
         self._stream, self.as_json = stream, as_json
+        self.apart = stream is not sys.stdout  # from the descriptor that others write to
 
     def write(self, text: str) -> int:
         with _refusals():
@@ -74,22 +78,45 @@ def _refusals() -> Iterator[None]:
 
 
 @contextmanager
-def _own_stdout() -> Iterator[TextIO]:
+def _own_stdout(as_json: bool) -> Iterator[TextIO]:
     """A stream to where standard output went, while its descriptor, which libraries in C write to, is stderr's."""
     real = sys.__stdout__
     if real is None or sys.stdout is not real:
         yield sys.stdout
         return
-    real.flush()
-    descriptor = real.fileno()
-    stream = os.fdopen(os.dup(descriptor), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), descriptor)
+    encoding, errors = ("utf-8", "strict") if as_json else (real.encoding, real.errors)
+    stream = os.fdopen(os.dup(real.fileno()), "w", encoding=encoding, errors=errors)
+    with suppress(OSError):  # standard error may be no file
+        _point(real, sys.stderr.fileno())
     try:
         yield stream
     finally:
-        os.dup2(stream.fileno(), descriptor)
+        _point(real, stream.fileno())
         with suppress(OSError):  # `write` has flushed, and reported what went wrong
             stream.close()
+
+
+@contextmanager
+def lent_stdout() -> Iterator[None]:
+    """Standard output as it was found, for a command that is a plugin's own; with --json it stays ours."""
+    told, real = _stdout.get(), sys.__stdout__
+    if told is None or real is None or told.as_json or not told.apart:
+        yield
+        return
+    errors = os.dup(real.fileno())
+    os.dup2(told.fileno(), real.fileno())
+    try:
+        yield
+    finally:
+        _point(real, errors)
+        os.close(errors)
+
+
+def _point(real: TextIO, descriptor: int) -> None:
+    """Let a stream's descriptor be a copy of another, after what was written to it has gone where it was meant to."""
+    with suppress(OSError):
+        real.flush()
+    os.dup2(descriptor, real.fileno())
 
 
 def _reader() -> TextIO:
@@ -171,8 +198,8 @@ def log_to_stderr(*, verbose: bool = False) -> None:
 def reporting() -> Iterator[Callable[[Progress], None]]:
     """A function that takes progress: a live line on a terminal, elsewhere a log line for each report with metrics.
 
-    Log lines go to standard error from here on, too. The function raises `Interrupted` once Ctrl-C or SIGTERM has
-    arrived; a second signal interrupts at once.
+    Log lines go to standard error from here on, and so does what is printed meanwhile. The function raises
+    `Interrupted` once Ctrl-C or SIGTERM has arrived; a second signal interrupts at once.
     """
     import logging
 
@@ -180,7 +207,7 @@ def reporting() -> Iterator[Callable[[Progress], None]]:
 
     if not logging.getLogger().handlers:
         log_to_stderr()
-    with stop_requests() as request, ExitStack() as stack:
+    with stop_requests() as request, redirect_stdout(sys.stderr), ExitStack() as stack:
         shows: list[Callable[[Progress], None]] = [log_progress]
         if sys.stderr.isatty():
             from townlet_train.render import live_progress

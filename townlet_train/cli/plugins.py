@@ -56,7 +56,7 @@ def list_plugins(context: typer.Context, json_output: JsonOutput = False) -> int
             load_ms=plugin.load_ms,
             strategies=_strategies(listing, plugin),
             offers=_kinds(listing, plugin),
-            reason=plugin.reason,
+            reason=listing.reason(plugin),
             traceback=plugin.traceback,
         )
         for plugin in listing.plugins

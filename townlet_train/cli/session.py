@@ -16,6 +16,7 @@ from townlet_train.cli.output import say
 from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERT, EXPERTS, Experts
 from townlet_train.registry import GATE_CHECK, Listing, PluginPolicy, Registry, catalogue, discover
+from townlet_train.registry.policy import STRICT
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig, Settings
@@ -33,10 +34,15 @@ def plugin_policy(context: typer.Context) -> PluginPolicy:
     return PluginPolicy.from_environment(os.environ, strict=strict, reserved=COMMANDS)
 
 
+def _lenient_policy() -> PluginPolicy:
+    """The same, of a listing that shows what is wrong; the program itself refuses to go on where it is strict."""
+    return PluginPolicy.from_environment(os.environ | {STRICT: "0"}, reserved=COMMANDS)
+
+
 def session_registry(context: typer.Context) -> Registry:
     """The registry, loaded once per invocation."""
     if _REGISTRY not in context.meta:
-        context.meta[_REGISTRY] = discover(plugin_policy(context))
+        context.meta[_REGISTRY] = discover(_lenient_policy())
         _warn_of_unknown(context, context.meta[_REGISTRY].listing)
     registry: Registry = context.meta[_REGISTRY]
     return registry
@@ -47,7 +53,7 @@ def session_listing(context: typer.Context) -> Listing:
     if _REGISTRY in context.meta:
         return session_registry(context).listing
     if _LISTING not in context.meta:
-        context.meta[_LISTING] = catalogue(plugin_policy(context))
+        context.meta[_LISTING] = catalogue(_lenient_policy())
         _warn_of_unknown(context, context.meta[_LISTING])
     listing: Listing = context.meta[_LISTING]
     return listing

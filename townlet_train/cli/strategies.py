@@ -28,7 +28,7 @@ def list_strategies(
 
     listing = session_listing(context)
     if strict_plugins and listing.problems:
-        raise PluginError(" ".join(listing.problems))
+        raise PluginError("\n".join(listing.problems))
     if json_output:
         return emit(listing, json_output=True)
     broken = tuple(replace(plugin, traceback="") for plugin in listing.plugins if plugin.reason)

@@ -88,7 +88,7 @@ def discover(
     offered = (*heard, *(each.record for each in offers))
     listing = Listing(records, tuple(plugins), tuple(players), policy.unknown(plugins), offered)
     if policy.strict and listing.problems:
-        raise PluginError(" ".join(listing.problems))
+        raise PluginError("\n".join(listing.problems))
     return Registry(
         listing,
         {

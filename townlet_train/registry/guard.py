@@ -21,7 +21,7 @@ PYTHONS_OWN = {  # what Python keeps in a class and may add by itself
     "__static_attributes__",
     "__weakref__",
 }
-MOST_PRINTED = 2_000  # characters of a plugin that reach standard error while it loads
+MOST_PRINTED = 200  # characters of a plugin that reach standard error while it loads
 
 
 class Patched(Exception):
@@ -67,22 +67,26 @@ def _put_back(cls: type[Any], name: str, attributes: dict[str, Any]) -> None:
 
 
 class Aside(io.TextIOBase):
-    """Passes what a plugin prints on to standard error, until it is too much."""
+    """Keeps what a plugin prints, as much of it as is told."""
 
-    def __init__(self, whose: str) -> None:
-        self._whose, self._left = whose, MOST_PRINTED
+    def __init__(self) -> None:
+        self._begin, self._length = "", 0
 
     def writable(self) -> bool:
         """Yes."""
         return True
 
     def write(self, text: str) -> int:
-        """Take a text; what is beyond the limit is dropped, and said once whose it was."""
-        if self._left > 0:
-            sys.stderr.write(text[: self._left])
-            if len(text) > self._left:
-                sys.stderr.write(
-                    f"\n{self._whose} prints more than that while it loads; the rest is left out.\n"
-                )
-            self._left -= len(text)
+        """Take a text."""
+        self._begin += text[: MOST_PRINTED - len(self._begin)]
+        self._length += len(text)
         return len(text)
+
+    def tell_of(self, whose: str) -> None:
+        """Say on standard error, in one line, what was printed and whose it was; nothing where nothing was."""
+        told = " ".join(self._begin.split())
+        if told:
+            more = self._length - len(self._begin)
+            rest = f", {more} characters more" if more else ""
+            with suppress(OSError):
+                sys.stderr.write(f"{whose} printed while it was loaded: {told}{rest}\n")

@@ -67,8 +67,9 @@ def load_plugin(
     objection = policy.objection(entry_point.name, distribution)
     if objection:
         return record(PluginStatus.DISABLED, objection), Contribution()
+    printed = Aside()
     try:
-        with redirect_stdout(Aside(f"Plugin {entry_point.name!r} of {distribution} {version}")):
+        with redirect_stdout(printed):
             with unchanged(known):
                 brought = _contributed(manager, entry_point, policy.reserved)
             return record(PluginStatus.OK), brought
@@ -86,6 +87,8 @@ def load_plugin(
         return record(PluginStatus.FAILED, one_line(error) + hint, traceback.format_exc()), Contribution()
     except BaseException as error:
         return record(PluginStatus.FAILED, one_line(error), traceback.format_exc()), Contribution()
+    finally:
+        printed.tell_of(f"Plugin {entry_point.name!r} of {distribution} {version}")
 
 
 def _contributed(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from townlet_train.errors import suggestion
+from townlet_train.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
     from townlet_train.registry.records import PluginRecord
@@ -35,10 +35,17 @@ class PluginPolicy:
     def from_environment(
         cls, environ: Mapping[str, str], *, strict: bool = False, reserved: Iterable[str] = ()
     ) -> PluginPolicy:
-        """The policy of the three TOWNLET_TRAIN_..._PLUGINS variables; an empty allow-list allows none."""
+        """The policy of the three TOWNLET_TRAIN_..._PLUGINS variables; an empty allow-list allows none.
+
+        Raises:
+            ConfigError: the one that says whether to be strict says neither.
+        """
         allowed = _names(environ[ALLOW]) if ALLOW in environ else None
-        strict_flag = environ.get(STRICT, "").strip().lower() not in ("", "0", "false", "no", "off")
-        return cls(allowed, _names(environ.get(DENY, "")), strict or strict_flag, frozenset(reserved))
+        flag = environ.get(STRICT, "").strip().lower()
+        if flag not in ("", "0", "false", "1", "true"):
+            raise ConfigError(f"{STRICT} is {environ[STRICT]!r}, expected 1 or true, or 0 or false.")
+        strict = strict or flag in ("1", "true")
+        return cls(allowed, _names(environ.get(DENY, "")), strict, frozenset(reserved))
 
     def objection(self, name: str, distribution: str) -> str:
         """Why a plugin must not load, or an empty string."""

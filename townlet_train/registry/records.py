@@ -154,13 +154,16 @@ class Listing:
         What Gymnasium brings itself stays Gymnasium's.
 
         Raises:
-            EnvironmentCreationError: it is not quite such a name, and nothing that Gymnasium knows.
+            EnvironmentCreationError: it is not quite such a name, and nothing that Gymnasium knows; or the plugin's
+                module is not there.
         """
         environments = self.offered(ENVIRONMENT)
         for offered in environments.values():
             if config.env in (offered.name, offered.about.partition(":")[2]):
-                theirs = not _gymnasium_knows(config.env, itself=True)
-                return config.model_copy(update={"env": offered.about}) if theirs else config
+                if _gymnasium_knows(config.env, itself=True):
+                    return config
+                _check_module(offered)
+                return config.model_copy(update={"env": offered.about})
         close = "" if config.env == "town" or ":" in config.env else suggestion(config.env, environments)
         if close and not _gymnasium_knows(config.env):
             raise EnvironmentCreationError(f"No environment named {config.env!r}.{close}")
@@ -172,6 +175,26 @@ class Listing:
         names = [strategy.name for strategy in self.strategies]
         return tuple(
             strategy for strategy in self.strategies if strategy.reason and names.count(strategy.name) > 1
+        )
+
+
+def _check_module(environment: OfferRecord) -> None:
+    """Find the module that registers a plugin's environment.
+
+    Raises:
+        EnvironmentCreationError: there is none.
+    """
+    from importlib.util import find_spec
+
+    module = environment.about.partition(":")[0]
+    try:
+        found = find_spec(module) is not None  # imports what the module is in
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        raise EnvironmentCreationError(
+            f"{environment.title} cannot be built: there is no module {module!r}, which is to register "
+            f"{environment.about!r}. Install what {environment.distribution} needs, or tell its author."
         )
 
 

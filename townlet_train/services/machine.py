@@ -64,7 +64,7 @@ def examine_machine(folder: Path, plugins: Sequence[PluginHealthDTO]) -> Machine
         *(
             f"Plugin {each.plugin!r} of {each.distribution} {each.version}: {each.reason}"
             for each in plugins
-            if each.status in ("failed", "incompatible")
+            if each.reason and each.status != "disabled"
         ),
     ]
     cpu, flags = _cpu()
