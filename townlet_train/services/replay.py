@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from townlet_train.data.batches import TrajectoryBatch, TrajectoryDataset
-from townlet_train.data.checkpoint import task_of
+from townlet_train.data.checkpoint import bounds_of, task_of
 from townlet_train.data.dataset import (
     Demonstrations,
     FrameBatch,
@@ -182,6 +182,8 @@ class ReplayDatasetService:
             n_features=len(layout.feature_names),
             map_shape=survey.map_shape,
             action_names=tuple(survey.action_counts) if layout.action_names else (),
+            action_bounds=bounds_of(layout),
+            action_range=survey.action_range,
             has_masks=survey.masked_frames == survey.frames,
             frames=survey.frames,
             trajectories=survey.trajectories,
@@ -190,7 +192,7 @@ class ReplayDatasetService:
             seeds=replay.seeds,
             policy=replay.capture.policy if replay.capture else None,
             action_counts=survey.action_counts,
-            action_entropy=entropy(survey.counts),
+            action_entropy=entropy(survey.counts) if survey.action_counts else None,
             majority_share=survey.majority_share,
             reward_mean=survey.reward_sum / survey.frames,
             episode_return_mean=float(returns.mean()) if len(returns) else None,
@@ -297,7 +299,7 @@ def _survey_with_problems(source: Path, survey: Survey, problems: list[str]) -> 
             problems.append(
                 f"{sample.path}: {dead} of {sample.trajectory.n_steps} frames come after the agent's life ended."
             )
-        if not sample.layout.action_names:
+        if not sample.layout.action_names and not sample.layout.action_low:
             problems.append(
                 f"{sample.path} has no `action_lookup`, so its action ids have no names to learn."
             )
@@ -313,8 +315,15 @@ def _problems_of(survey: Survey, source: Path) -> Iterator[str]:
     if survey.non_finite:
         yield f"{source}: {survey.non_finite} values of features or rewards are NaN or infinite."
     if survey.mask_violations:
-        yield f"{source}: {survey.mask_violations} actions are forbidden by the mask of their own frame."
+        wrong = (
+            "lie outside of their bounds"
+            if survey.action_range
+            else "are forbidden by the mask of their own frame"
+        )
+        yield f"{source}: {survey.mask_violations} actions {wrong}."
     used = [name for name, count in survey.action_counts.items() if count]
+    if survey.action_range and all(low == high for low, high in survey.action_range):
+        used = [str([low for low, _ in survey.action_range])]
     if len(used) == 1:
         yield f"{source}: every one of {survey.frames} actions is {used[0]!r}, so there is nothing to learn."
 
