@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from townlet_train.data.batches import TrajectoryBatch, TrajectoryDataset
-from townlet_train.data.checkpoint import bounds_of, task_of
+from townlet_train.data.checkpoint import Bounds, bounds_of, task_of
 from townlet_train.data.dataset import (
     Demonstrations,
     FrameBatch,
@@ -80,6 +80,14 @@ class ReplayDatasetService:
         if replay.capture is not None:
             return replay.capture.env_id
         return replay.headers[0].facts.env_id
+
+    def action_bounds(self, path: Path) -> tuple[Bounds, ...]:
+        """Lowest and highest value of each dimension of its vectors; empty where its actions are indices."""
+        replay = open_replay(self.resolve_manifest(path))
+        if isinstance(replay, Store):
+            return bounds_of(replay.layout)
+        facts = replay.headers[0].facts
+        return tuple(zip(facts.action_low, facts.action_high, strict=True))
 
     def check_env(self, path: Path, env: str) -> str | None:
         """As `env_id`; raises `UsageError` when it says another environment than `env`, whatever is before a colon."""
