@@ -271,7 +271,7 @@ def renumbered(block: Block, names: Sequence[str]) -> FrameBatch:
 
 def _check_vectors(block: Block) -> None:
     """Refuse vectors that no environment of their bounds would have taken as they are."""
-    legal = within_bounds(block.actions, block.layout)
+    legal = within_bounds(block.actions, block.layout.action_low, block.layout.action_high)
     if not legal.all():
         first = int(np.argmin(legal))
         raise DataError(

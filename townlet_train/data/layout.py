@@ -92,10 +92,12 @@ def describe_bounds(layout: Layout) -> dict[str, Any]:
     return {name: [x if isfinite(x) else None for x in each] for name, each in bounds.items()}
 
 
-def within_bounds(actions: NDArray[np.float32], layout: Layout) -> NDArray[np.bool_]:
+def within_bounds(
+    actions: NDArray[np.float32], low: Sequence[float], high: Sequence[float]
+) -> NDArray[np.bool_]:
     """(...,): whether vectors (..., n_dimensions) are finite and lie within their bounds, as float32 has them."""
-    low, high = (np.array(each, np.float32) for each in (layout.action_low, layout.action_high))
-    inside: NDArray[np.bool_] = np.isfinite(actions) & (actions >= low) & (actions <= high)
+    least, most = (np.array(each, np.float32) for each in (low, high))
+    inside: NDArray[np.bool_] = np.isfinite(actions) & (actions >= least) & (actions <= most)
     return np.asarray(inside.all(axis=-1))
 
 

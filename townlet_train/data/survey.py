@@ -132,7 +132,8 @@ class Survey:
         seen = np.vstack([*self._extremes, block.actions])
         self._extremes = [seen.min(axis=0), seen.max(axis=0)]
         self.non_finite += int(np.count_nonzero(~np.isfinite(block.actions)))
-        self.mask_violations += int(np.count_nonzero(~within_bounds(block.actions, block.layout)))
+        inside = within_bounds(block.actions, block.layout.action_low, block.layout.action_high)
+        self.mask_violations += int(np.count_nonzero(~inside))
 
     def _count_rewards(self, block: Block) -> None:
         self.reward_sum += float(block.rewards.sum(dtype=np.float64))

@@ -250,7 +250,8 @@ class Tally:
 
     def count_decision(self, actions: Actions, mask: NDArray[np.bool_]) -> None:
         if self._layout.action_low:
-            self.illegal += int(np.count_nonzero(~within_bounds(actions, self._layout)))
+            inside = within_bounds(actions, self._layout.action_low, self._layout.action_high)
+            self.illegal += int(np.count_nonzero(~inside))
             return
         self.actions += np.bincount(actions.reshape(-1), minlength=len(self.actions))
         self.illegal += int(np.count_nonzero(~np.take_along_axis(mask, actions[..., None], axis=-1)))
