@@ -56,6 +56,14 @@ def test_of_vectors_bounds_and_range_are_told_and_nothing_is_counted(tmp_path: P
     assert SERVICE.validate(tmp_path / "capture").problems == ()
 
 
+@pytest.mark.parametrize("store", ["npz", "memmap"])
+def test_the_bounds_of_a_recording_are_told_without_reading_it(store: str, tmp_path: Path) -> None:
+    recordings.capture_vectors(tmp_path / "vectors", store=store)
+    recordings.capture(tmp_path / "named", store=store)
+    assert SERVICE.action_bounds(tmp_path / "vectors") == ((-2, 2),)
+    assert SERVICE.action_bounds(tmp_path / "named") == ()
+
+
 def test_vectors_are_converted_there_and_back_merged_and_split(tmp_path: Path) -> None:
     recordings.capture_vectors(tmp_path / "store", store="memmap")
     recordings.capture_vectors(tmp_path / "other", store="memmap", seed=50)

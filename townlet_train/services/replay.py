@@ -34,7 +34,7 @@ from townlet_train.data.manifest import (
 from townlet_train.data.memmap import FINAL_FEATURES, Store
 from townlet_train.data.metrics import baseline_metrics, entropy, sample_metrics
 from townlet_train.data.replay import SampleReplay, block_of, open_replay
-from townlet_train.data.storage import Sample
+from townlet_train.data.storage import Sample, load_header
 from townlet_train.data.survey import Survey
 from townlet_train.errors import DataError, UsageError
 from townlet_train.files import REPLACED, beside, write_bytes
@@ -86,7 +86,8 @@ class ReplayDatasetService:
         replay = open_replay(self.resolve_manifest(path))
         if isinstance(replay, Store):
             return bounds_of(replay.layout)
-        facts = replay.headers[0].facts
+        first = replay.manifest.entries[0]
+        facts = load_header(first.sample, first.metadata).facts
         return tuple(zip(facts.action_low, facts.action_high, strict=True))
 
     def check_env(self, path: Path, env: str) -> str | None:
