@@ -109,14 +109,16 @@ class FakeEvaluation:
     """Returns by checkpoint: those of the stage that left it, the same seeds with the same noise."""
 
     def __init__(self, plan: Sequence[Reached]) -> None:
-        self._plan = plan
+        self._plan, self._started_ahead = plan, False
 
-    def get_ready(self) -> None:
+    def start_ahead(self) -> None:
         """Nothing takes a second here."""
+        self._started_ahead = True
 
     def evaluate(
         self, *, checkpoint: Path | None = None, scripted: str | None = None, **options: Any
     ) -> EvaluationDTO:
+        assert self._started_ahead, "evaluations were not expected"
         if checkpoint is None:
             reached = Reached(RANDOM if scripted == "random" else EXPERT)
         else:

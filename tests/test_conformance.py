@@ -163,6 +163,42 @@ FAKES: dict[str, tuple[str, str, str, str]] = {
         "cancel",
         "`run` went on to 3 of 'coin' after context.report raised Interrupted at 1 of 'coin'",
     ),
+    "a run that nobody can stop at its end": (
+        "return CoinResult(",
+        "try: context.report(Progress('end', 1, 1, {}))\n"
+        "            except Exception: pass\n"
+        "            return CoinResult(",
+        "cancel",
+        "goes on to its end after context.report raised Interrupted",
+    ),
+    "a silent evaluation": (
+        "return CoinResult(",
+        "context.services.evaluation.evaluate(scripted='random', episodes=2)\n            return CoinResult(",
+        "cancel",
+        "`run` calls context.services.evaluation.evaluate without `report`",
+    ),
+    "a silent evaluation of what is left after a stop": (
+        'context.report(Progress("coin", flip, flips, {}))',
+        'try: context.report(Progress("coin", flip, flips, {}))\n'
+        "                except Exception:\n"
+        "                    context.services.evaluation.evaluate(scripted='random', episodes=2)\n"
+        "                    raise",
+        "cancel",
+        "`run` calls context.services.evaluation.evaluate without `report`",
+    ),
+    "a long silent loop after a stop": (
+        'context.report(Progress("coin", flip, flips, {}))',
+        'try: context.report(Progress("coin", flip, flips, {}))\n'
+        "                except Exception:\n"
+        "                    from townlet_train.api import build_env\n"
+        "                    import numpy\n"
+        "                    env = build_env(context.config, 1)\n"
+        "                    env.reset(numpy.arange(1))\n"
+        "                    for _ in range(3000): env.step(numpy.zeros((1, 1), int))\n"
+        "                    raise",
+        "cancel",
+        "`run` steps its environments 3000 ticks without a report",
+    ),
     "a stop becomes something else": (
         'context.report(Progress("coin", flip, flips, {}))',
         'try: context.report(Progress("coin", flip, flips, {}))\n'

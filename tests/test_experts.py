@@ -108,7 +108,8 @@ def test_where_nobody_plays_it_is_said_who_plays_what_and_how_to_add_one() -> No
     with pytest.raises(UsageError) as refusal:
         build_expert(SPEC, {"b": EXPERTS["town"], "a": EXPERTS["town"]})
     assert str(refusal.value) == (
-        f"No expert plays {SPEC.env_id!r}; there is one for a, b. Use random or idle, or add an expert by the hook "
+        f"No expert plays {SPEC.env_id!r}; there is one for a, b. Evaluate random or idle, learn from "
+        "demonstrations of your own (--manifest, --bc-manifest), or add an expert by the hook "
         f"townlet_train_experts of a plugin."
     )
 

@@ -112,6 +112,34 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(
     assert str(tmp_path / "bad.json") in found["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "option", ["--block 2", "--episodes 40", "--env CartPole-v1", "--sampled", "--deterministic"]
+)
+def test_what_to_play_is_refused_where_nothing_is_played(
+    capsys: pytest.CaptureFixture[str], good: Path, option: str
+) -> None:
+    code, found = gate(capsys, "--returns", good, good, *option.split())
+    assert code == 3
+    named = option.split()[0]
+    assert (
+        found["error"]["message"] == f"{named} says what to play, and --returns plays nothing; leave it out."
+    )
+
+
+@pytest.mark.parametrize("version", ["99.0.0", "2.0.0", 7, "newest", None])
+def test_a_document_of_a_newer_major_version_is_not_judged(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path, version: object
+) -> None:
+    document = json.loads(good.read_text())
+    newer = tmp_path / "newer.json"
+    newer.write_text(json.dumps(document | {"schema_version": version}))
+    code, found = gate(capsys, "--returns", newer, good)
+    assert code == 3
+    assert f"{newer} has schema version {version!r}; this release reads 1.0.0." in found["error"]["message"]
+    newer.write_text(json.dumps(document | {"schema_version": "1.7.0"}))
+    assert gate(capsys, "--returns", newer, good)[0] == 0
+
+
 def test_files_of_other_seeds_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path
 ) -> None:
@@ -157,7 +185,10 @@ def test_a_checkpoint_beside_itself_passes_and_a_scripted_policy_may_be_the_rele
 ) -> None:
     code, found = gate(capsys, candidate, "--against", candidate, *SHORT, "--set", "gate.guardrails=[]")
     assert (code, found["superior"]) == (0, False)
-    assert gate(capsys, candidate, "--against", "expert", *SHORT)[0] == 11
+    assert "the same file, byte for byte" in found["reasons"][0]
+    code, found = gate(capsys, candidate, "--against", "expert", *SHORT)
+    assert code == 11
+    assert "the same file" not in " ".join(found["reasons"])
 
 
 def test_a_sequential_gate_plays_no_more_than_it_needs(

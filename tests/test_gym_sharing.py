@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from functools import partial
+from multiprocessing import Pipe
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 
 from tests.policies import small_checkpoint
 from tests.strange_envs import Dying, Hanging, RaisingElsewhere, Slowpoke, in_a_worker
+from townlet_train.envs import worker
+from townlet_train.envs.channel import Channel
 from townlet_train.envs.episodes import Act, Episodes, run_episodes
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 from townlet_train.envs.protocol import Actions, EnvSpec, Observation
@@ -34,6 +38,23 @@ def raising_elsewhere(observation: Observation, uniforms: NDArray[np.float64]) -
 
 def raising(observation: Observation, uniforms: NDArray[np.float64]) -> Actions:
     raise ZeroDivisionError("out of ideas")
+
+
+class Stuck:
+    """Acts, and does not let itself be pickled."""
+
+    def __call__(self, observation: Observation, uniforms: NDArray[np.float64]) -> Actions:
+        return idle(observation, uniforms)
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("out of boxes")
+
+
+class Unknown(Stuck):
+    """Acts, and is not what it was where it arrives."""
+
+    def __reduce__(self) -> Any:
+        return math.sqrt, (-1.0,)
 
 
 def no_report(done: int, total: int) -> None:
@@ -79,7 +100,7 @@ def test_what_cannot_be_shared_out_is_stepped_together_with_the_same_numbers() -
         def local(observation: Observation, uniforms: NDArray[np.float64]) -> Actions:
             return network(observation, uniforms)
 
-        for act, seeds in ((local, SEEDS), (network, SEEDS[:1])):
+        for act, seeds in ((local, SEEDS), (Stuck(), SEEDS), (Unknown(), SEEDS), (network, SEEDS[:1])):
             assert env.share_episodes(act, seeds, no_report) is None
             assert_equal(run_episodes(act, env, seeds), run_episodes(act, plain, seeds))
 
@@ -97,6 +118,15 @@ def test_who_still_plays_is_waited_for_longer_than_who_says_nothing() -> None:
         WorkerVectorEnv(Slowpoke, 2, 2, patience=1.5)
     ) as env:  # a worker's episode takes three seconds
         assert run_episodes(idle, env, [1, 2]).lengths.tolist() == [10, 10]
+
+
+def test_who_plays_goes_on_while_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "BEAT", 0.0)
+    here, there = Pipe()
+    beat = worker.heartbeat(Channel(here))
+    for done in range(10_000):  # far more than a line holds
+        beat(done, 10_000)
+    assert Channel(there).get() == worker.AT_WORK
 
 
 def test_who_stops_while_another_still_plays_stops_at_once_and_ends_it() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from tests.conformance import KnownValues, right, temporal_differences
 from tests.strange_envs import (
+    Closing,
     Counter,
     Dying,
     Hanging,
@@ -26,6 +27,7 @@ from tests.strange_envs import (
     Hidden,
     Raising,
     RaisingElsewhere,
+    Slow,
     Sticking,
     Unbuildable,
 )
@@ -35,6 +37,7 @@ from townlet_train.envs.gymnasium import GymnasiumVectorEnv, make_gymnasium
 from townlet_train.envs.processes import Processes
 from townlet_train.envs.workers import WorkerVectorEnv
 from townlet_train.errors import EnvironmentFailedError, InexactStateError, TownletTrainError, UsageError
+from townlet_train.services.scoring import EvaluationService
 
 NOTHING = np.zeros((2, 1), np.int64)
 
@@ -237,6 +240,40 @@ def test_the_processes_of_one_set_step_the_next_and_its_numbers_are_its_own() ->
         with closing(WorkerVectorEnv(make, 2, 2, processes=processes)) as kept, workers(make) as own:
             assert {worker.popen.pid for worker in kept._workers} < pids
             np.testing.assert_array_equal(played(kept), played(own))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_closing_a_set_closes_the_environments_of_this_process(kept: bool) -> None:
+    before = Closing.opened
+    with closing(Processes()) as processes:
+        env = WorkerVectorEnv(Closing, 3, 2, processes=processes if kept else None)
+        assert Closing.opened == before + 1
+        env.close()
+        assert Closing.opened == before
+        broken = WorkerVectorEnv(Closing, 3, 2, processes=processes if kept else None)
+        broken.reset(np.arange(3))
+        broken._workers[0].popen.kill()
+        with pytest.raises(EnvironmentFailedError):
+            broken.step(np.zeros((3, 1), np.int64))
+        broken.close()
+        assert Closing.opened == before
+
+
+def test_what_evaluations_will_want_is_started_ahead_once_for_those_who_can_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("townlet_train.envs.choice.free_cores", lambda: 2)
+    monkeypatch.setattr(Slow, "__module__", "__main__")  # as if the running script had defined it
+    monkeypatch.setattr(sys.modules["__main__"], "Slow", Slow, raising=False)
+    gymnasium.register("Script-v0", entry_point=Slow)
+    gymnasium.register("Module-v0", entry_point="tests.strange_envs:Slow")
+    try:
+        for env_id, n_started in (("town", 0), ("Script-v0", 0), ("Module-v0", 1)):
+            with closing(Processes()) as processes:
+                EvaluationService(RunConfig(env=env_id), processes=processes).start_ahead()
+                assert len(processes._idle) == n_started
+    finally:
+        del gymnasium.registry["Script-v0"], gymnasium.registry["Module-v0"]
 
 
 def test_a_process_started_ahead_is_the_first_to_step() -> None:

@@ -10,6 +10,8 @@ import pytest
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
+from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.errors import Interrupted
 from townlet_train.orchestrator import run_strategy
 
 pytest.importorskip("torch")
@@ -62,6 +64,31 @@ def test_a_run_ends_with_as_many_held_out_episodes_as_it_was_told(
     assert main([strategy, *run, *QUICK[strategy], *told]) == 0
     evaluation = json.loads(capsys.readouterr().out)["evaluation"]
     assert len(evaluation["seeds"] if evaluation else ()) == played
+
+
+@pytest.mark.parametrize(
+    ("strategy", "params"),
+    [
+        ("ppo", {"timesteps": 64, "n_steps": 32}),
+        ("a2c", {"timesteps": 64}),
+        ("dagger", {"timesteps": 400, "n_iterations": 1, "n_envs": 8, "n_epochs": 1}),
+        ("sb3-a2c", {"timesteps": 64}),
+    ],
+)
+def test_a_run_stopped_while_it_is_measured_ends_its_sentence_with_the_file_of_its_policy(
+    strategy: str, params: dict[str, int], tmp_path: Path
+) -> None:
+    pytest.importorskip(HOMES.get(strategy, "torch"))
+
+    def stop(progress: Progress) -> None:
+        if progress.phase == "evaluation":
+            raise Interrupted("Stopped.")
+
+    with pytest.raises(Interrupted, match=r"^Stopped\. Training had ended; the policy is ") as stopped:
+        run_strategy(
+            strategy, params, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run", report=stop
+        )
+    assert load_checkpoint(Path(str(stopped.value).split(" is ")[1])).info.algorithm == strategy
 
 
 def test_progress_never_tells_of_more_than_there_is_to_do(tmp_path: Path) -> None:

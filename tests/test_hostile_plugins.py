@@ -185,21 +185,35 @@ def test_a_strategy_that_fails_is_named_with_its_distribution(where: str, site: 
     assert found["list"][0] == 0
 
 
-def test_a_context_forced_to_say_something_else_moves_no_run(site: Path, tmp_path: Path) -> None:
-    forced = "run(self, context): object.__setattr__(context, 'run_dir', None); return"
-    install(site, "hostile-dist", COIN.replace("run(self, context): return", forced))
-    found = json.loads(
-        run_code(CODE, tmp_path, json.dumps({"run": ["coin", "--output-dir", "here", "--json"]})).stdout
-    )
-    assert found["run"][0] == 0
+@pytest.mark.parametrize("where", ["prepare", "run"])
+def test_a_context_forced_to_say_something_else_moves_no_run_and_is_told(
+    where: str, site: Path, tmp_path: Path
+) -> None:
+    before = {"prepare": "prepare(self, context): pass", "run": "run(self, context): return"}[where]
+    forced = f"{where}(self, context): object.__setattr__(context, 'run_dir', None); return"
+    install(site, "hostile-dist", COIN.replace(before, forced), version="6.6")
+    commands = {
+        "run": ["coin", "--output-dir", "here", "--json"],
+        "dry": ["coin", "--output-dir", "there", "--dry-run", "--json"],
+        "good": ["good", "--output-dir", "good", "--json"],
+    }
+    found = json.loads(run_code(CODE, tmp_path, json.dumps(commands)).stdout)
+    assert [code for code, _, _ in found.values()] == [1, 1 if where == "prepare" else 0, 0]
     assert json.loads((tmp_path / "here/run.json").read_text())["status"] == "finished"
+    told = "Strategy 'coin' of hostile-dist 6.6 changed its context (run_dir); the run goes by what was there before."
+    assert {name: json.loads(document)["warnings"] for name, (_, document, _) in found.items()} == {
+        "run": [told],
+        "dry": [told] if where == "prepare" else [],
+        "good": [],
+    }
 
 
-def test_a_plugin_that_hangs_in_prepare_is_ended_by_ctrl_c(site: Path, tmp_path: Path) -> None:
+def test_a_plugin_that_hangs_in_prepare_is_named_and_ended_by_ctrl_c(site: Path, tmp_path: Path) -> None:
     hanging = "prepare(self, context): print('hanging', flush=True); __import__('time').sleep(600)"
-    install(site, "hostile-dist", COIN.replace("prepare(self, context): pass", hanging))
+    source = COIN.replace("prepare(self, context): pass", hanging)
+    install(site, "hostile-dist", source, version="6.6")
     process = subprocess.Popen(
-        [sys.executable, "-m", "townlet_train", "coin", "--output-dir", "run"],
+        [sys.executable, "-m", "townlet_train", "coin", "--output-dir", "hung"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)])},
         stdout=subprocess.PIPE,
@@ -209,10 +223,14 @@ def test_a_plugin_that_hangs_in_prepare_is_ended_by_ctrl_c(site: Path, tmp_path:
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline() == "hanging\n"
+    beside = json.loads(run_code(CODE, tmp_path, json.dumps(COMMANDS)).stdout)
+    assert {name: code for name, (code, _, _) in beside.items()} == dict.fromkeys(COMMANDS, 0)
     process.send_signal(signal.SIGINT)
     while "interrupts at once" not in (line := process.stderr.readline()):  # two signals at once would be one
         assert line, "it ended without a word"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    _, told = process.communicate(timeout=60)
     assert process.returncode == 7
-    assert not (tmp_path / "run").exists()
+    assert "Interrupted; what was being written is as it was before." in told
+    assert "Strategy 'coin' of hostile-dist 6.6 was at work." in told
+    assert not (tmp_path / "hung").exists()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import subprocess
+import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +20,7 @@ from townlet_train.results import PluginHealthDTO
 from townlet_train.services import machine
 from townlet_train.services.machine import ask_torch, examine_machine, missing_for
 
+CPUINFO = Path("/proc/cpuinfo")
 NEEDS = [
     "numpy>=1.26",
     "no-such-thing>=2; extra == 'strange'",
@@ -60,6 +64,66 @@ def test_the_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
         )
     assert "dev" not in {extra["extra"] for extra in found["extras"]}
     assert "builtin" in {plugin["plugin"] for plugin in found["plugins"]}
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="the system tells nothing of its processor")
+def test_the_cpu_features_are_those_of_the_flags_that_the_system_tells(tmp_path: Path) -> None:
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", CPUINFO.read_text(), re.M)
+    assert flags is not None
+    known = [name for name in machine.FEATURES if re.search(rf"\b{name}\b", flags[1])]
+    assert known, "no instruction set that matters to arrays is known of this processor"
+    assert [*examine_machine(tmp_path, []).cpu_features] == known
+
+
+def test_the_features_of_an_arm_are_read_and_a_name_within_another_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd sve2\n")
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    assert examine_machine(tmp_path, []).cpu_features == ("asimd",)
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not here")
+@pytest.mark.parametrize("asked_for", ["1", None])
+def test_threads_are_those_that_torch_uses_where_it_starts(
+    asked_for: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked_for is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked_for)
+    code = "import torch; print(torch.get_num_threads())"
+    torchs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    found, _ = ask_torch()
+    assert found is not None
+    assert found.threads == int(torchs)
+    assert asked_for in (None, torchs.strip())
+
+
+LISTED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-1f2e)
+GPU 1: NVIDIA GeForce RTX 4090 (UUID: GPU-99aa)
+"""
+
+
+@pytest.mark.parametrize(
+    ("tool", "gpus"),
+    [
+        (f"cat <<'END'\n{LISTED}END", ("NVIDIA A100-SXM4-40GB", "NVIDIA GeForce RTX 4090")),
+        ("echo 'NVIDIA-SMI has failed because it could not talk to the driver.'; exit 9", ()),
+        (None, ()),
+    ],
+    ids=["two", "no driver", "no tool"],
+)
+def test_gpus_are_told_by_the_names_that_the_drivers_own_tool_gives_them(
+    tool: str | None, gpus: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tool is not None:
+        (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$*" = --list-gpus ] || exit 2\n{tool}\n')
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        (tmp_path / "cat").symlink_to("/bin/cat")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert examine_machine(tmp_path, []).gpus == gpus
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="a torch that does not start has to be installed")

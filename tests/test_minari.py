@@ -222,16 +222,82 @@ def without_a_step(data: Path) -> None:
             episode[name] = np.zeros(0, np.int64)
 
 
-def with_names_of_another(data: Path) -> None:
-    metadata = json.loads((data / "metadata.json").read_text())
-    (data / "metadata.json").write_text(json.dumps(metadata | {"townlet_train": "made by hand"}))
+def without_its_last_observation(data: Path) -> None:
+    change_array(data, "observations", lambda seen: seen[:-1])
+
+
+def with_few_terminations(data: Path) -> None:
+    change_array(data, "terminations", lambda ended: ended[:4])
+
+
+def with_wide_observations(data: Path) -> None:
+    change_array(data, "observations", lambda seen: np.hstack([seen, seen]))
+
+
+def change_array(data: Path, name: str, change: Callable[[Any], Any]) -> None:
+    import h5py
+
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        whole = file[f"episode_1/{name}"][()]
+        del file[f"episode_1/{name}"]
+        file[f"episode_1/{name}"] = change(whole)
+
+
+def with_a_word_as_seed(data: Path) -> None:
+    import h5py
+
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        file["episode_1"].attrs["seed"] = "forty"
+
+
+def with_a_life_before_its_episode(data: Path) -> None:
+    import h5py
+
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        told = {"env": 0, "index": 0, "agent_id": "a", "start_tick": -9}
+        file["episode_1"].attrs.update({f"townlet_train/{name}": value for name, value in told.items()})
+
+
+def with_metadata(**changed: Any) -> Callable[[Path], None]:
+    """Metadata of a whole dataset as its export did not write them."""
+
+    def harm(data: Path) -> None:
+        metadata = json.loads((data / "metadata.json").read_text())
+        (data / "metadata.json").write_text(json.dumps(metadata | changed))
+
+    return harm
+
+
+def told(**said: Any) -> Callable[[Path], None]:
+    """Metadata in which our export says this."""
+    return with_metadata(townlet_train=json.dumps(said))
+
+
+NOT_OURS = "made/up-v0: its metadata `townlet_train` is not what an export writes. Export it again"
 
 
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
         (without_a_step, "made/up-v0, episode 1: it has no step"),
-        (with_names_of_another, "made/up-v0: its metadata `townlet_train` is not what an export writes"),
+        (with_metadata(townlet_train="made by hand"), NOT_OURS),
+        (with_metadata(townlet_train={"n_agents": 1}), NOT_OURS),
+        (told(n_agents="many"), NOT_OURS),
+        (told(n_agents=0), NOT_OURS),
+        (told(feature_names=5), NOT_OURS),
+        (told(feature_names=[1, 2, 3]), NOT_OURS),
+        (told(action_names=["a", "b", "c", "a"]), NOT_OURS),
+        (told(feature_names=["a", "b"]), "made/up-v0: .* names 2 features, its space has 3. Export it again"),
+        (told(action_names=["go"]), "made/up-v0: .* names 1 actions, its space has 4. Export it again"),
+        (told(env_id=7), NOT_OURS),
+        (with_a_word_as_seed, "episode 1: its metadata cannot be read: .*'forty'. Get or make it again"),
+        (with_a_life_before_its_episode, "made/up-v0, episode 1: its metadata `townlet_train` is not what"),
+        (without_its_last_observation, "episode 1: its arrays do not belong together: index 6 is out of"),
+        (with_few_terminations, r"episode 1: its arrays do not belong together: .*\(4,\).* Get or make"),
+        (
+            with_wide_observations,
+            "episode 1: it has an observation of 6 numbers, its space has 3. Get or make",
+        ),
         (torn, r"made/up-v0 cannot be read to its end: .*Get or make it again"),
         (with_nan, "made/up-v0, episode 1: it has observations or rewards that are NaN"),
         (with_a_fifth_action, "made/up-v0, episode 1: it has actions outside the 4 of its space"),
@@ -244,7 +310,14 @@ def test_a_damaged_dataset_is_refused_in_a_sentence(
     harm(tmp_path / "minari/made/up-v0/data")
     with pytest.raises(DataError, match=sentence):
         import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
-    assert not (tmp_path / "recording").exists()
+    assert not [*tmp_path.glob("*recording*")]
+
+
+def test_who_made_a_dataset_may_be_any_value(tmp_path: Path) -> None:
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], spaces.Discrete(4))
+    with_metadata(algorithm_name=7)(tmp_path / "minari/made/up-v0/data")
+    import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
+    assert ReplayDatasetService().validate(tmp_path / "recording").problems == ()
 
 
 def test_a_dataset_that_names_no_environment_is_refused_unless_one_is_named(tmp_path: Path) -> None:
@@ -408,6 +481,26 @@ def test_a_killed_export_leaves_nothing_that_lists_and_the_next_one_names_what_i
     exported = export_minari(tmp_path / "capture", "town/long-v0")
     assert minari.load_dataset("town/long-v0").total_episodes == exported.episodes > 128
     assert "was left by a capture that was killed; delete it." in exported.warnings[-1]
+
+
+@pytest.mark.parametrize("name", ["no name!", "town/versionless", "../elsewhere-v0", ""])
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_a_bad_name_at_the_command_line_is_bad_usage_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    recordings.capture(tmp_path / "capture")
+    arguments = {
+        "import": [name, "--output", str(tmp_path / "new")],
+        "export": [str(tmp_path / "capture"), "--dataset", name],
+    }
+    assert main(["minari", command, *arguments[command]]) == ExitCode.USAGE
+    assert f"{name!r} is no name of a Minari dataset; expected letters, digits" in one_line(capsys)
+    assert {path.name for path in tmp_path.iterdir()} <= {"capture", "minari"}
+    assert not minari.list_local_datasets()
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
 
 
 def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

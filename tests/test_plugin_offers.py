@@ -18,6 +18,7 @@ from townlet_train.config import RunConfig
 from townlet_train.errors import ConfigError, ExitCode, PluginError, UsageError
 from townlet_train.orchestrator import TrainingOrchestrator, run_strategy
 from townlet_train.registry import COMMAND, ENVIRONMENT, EXPORTER, PluginPolicy, PluginStatus, discover
+from townlet_train.services.export import FORMATS
 from townlet_train.services.gate import evaluate_pair, judge
 from townlet_train.services.replay import ReplayDatasetService
 
@@ -242,6 +243,70 @@ def test_a_name_offered_twice_is_the_firsts_and_the_problem_names_both(offering:
     )
     with pytest.raises(PluginError, match="zz-offer"):
         discover(PluginPolicy(strict=True))
+
+
+@pytest.mark.parametrize(
+    ("offered", "reason"),
+    [
+        ('{"town": "gymnasium:CartPole-v1"}', "'town' is the town of townlet-train, which is used"),
+        ('{"village": "corridor_envs:town"}', "'town' is the town of townlet-train, which is used"),
+        ('{"envpool:CartPole-v1": "corridor_envs:Corridor-v0"}', "a name with a colon is an id"),
+        ('{"CartPole-v1": "corridor_envs:Corridor-v0"}', "call it otherwise"),
+    ],
+)
+def test_an_environment_that_takes_a_name_of_ours_or_of_gymnasium_is_not_used_and_is_told(
+    offered: str, reason: str, offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (offering / "offer_dist.py").read_text()
+    (offering / "offer_dist.py").write_text(
+        source.replace('{"corridor": "corridor_envs:Corridor-v0"}', offered)
+    )
+    registry = discover()
+    assert not registry.offered(ENVIRONMENT).keys() & {
+        "town",
+        "village",
+        "envpool:CartPole-v1",
+        "CartPole-v1",
+    }
+    [problem] = [told for told in registry.listing.problems if "offer-dist" in told]
+    assert reason in problem
+    for env in ("town", "CartPole-v1", "envpool:CartPole-v1"):
+        assert registry.listing.with_env(RunConfig.model_validate({"env": env})).env == env
+    assert main(["--strict-plugins", "config", "show"]) == 2
+    assert reason in capsys.readouterr().err
+    assert main(["strategies", "list"]) == 0
+    assert reason in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_id_of_gymnasiums_own_stays_its_own_whoever_offers_it_under_another_name(offering: Path) -> None:
+    source = (offering / "offer_dist.py").read_text()
+    (offering / "offer_dist.py").write_text(
+        source.replace("corridor_envs:Corridor-v0", "corridor_envs:CartPole-v1")
+    )
+    listing = discover().listing
+    played = {
+        env: listing.with_env(RunConfig.model_validate({"env": env})).env
+        for env in ("corridor", "CartPole-v1")
+    }
+    assert played == {"corridor": "corridor_envs:CartPole-v1", "CartPole-v1": "CartPole-v1"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_of_ours_stays_ours_and_it_is_told_in_whose_plugin_another_is(
+    name: str, offering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (offering / "offer_dist.py").read_text()
+    (offering / "offer_dist.py").write_text(source.replace('{"names"', f'{{"{name}"'))
+    told = f"The exporter '{name}' of offer-dist 1.2: there is one of that name of townlet-train itself, which is used"
+    registry = discover()
+    assert name not in registry.offered(EXPORTER)
+    assert told in registry.listing.problems
+    assert main(["plugins", "show", "offer-dist", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["status"], shown["reason"]) == ("ok", told)
+    assert {offer["kind"] for offer in shown["offers"]} == {"environment", "command"}
+    assert main(["--strict-plugins", "config", "show"]) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -91,6 +91,38 @@ def test_checking_a_plugin_tries_all_its_strategies(site: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ("show nobody", 3, "No plugin named 'nobody'. Known: "),
+        ("show nobody", 3, "Only what is installed is known. Run: pip install DISTRIBUTION"),
+        ("show builtn", 3, "No plugin named 'builtn'. Did you mean 'builtin'?"),
+        ("show", 3, "Missing argument 'name'. See: townlet-train plugins show --help"),
+        ("list coin", 3, "unexpected extra argument(s) (coin). See: townlet-train plugins list --help"),
+        ("list --jsn", 3, "No option '--jsn' for townlet-train plugins list. Did you mean '--json'?"),
+        ("freeze coin", 3, "unexpected extra argument(s) (coin). See: townlet-train plugins freeze --help"),
+        ("freeze --jsn", 3, "No option '--jsn' for townlet-train plugins freeze. Did you mean '--json'?"),
+        ("check", 3, "Missing argument 'name'. See: townlet-train plugins check --help"),
+        ("check bc ppo", 3, "unexpected extra argument(s) (ppo). See: townlet-train plugins check --help"),
+        ("check coin --set x", 3, "--set takes KEY=VALUE, e.g. town.n_agents=4, not 'x'."),
+        ("check coin --set coin.speed=1", 3, "Unknown setting 'coin.speed' (--set)."),
+        ("check coin --config nowhere.yaml", 3, "Config file nowhere.yaml does not exist."),
+        ("check coin --preset town-v11", 3, "No preset named 'town-v11'. Did you mean 'town-v1'?"),
+        ("check coin --env Nope-v1", 5, "No environment named 'Nope-v1'."),
+        ("chek coin", 3, "No command of townlet-train plugins named 'chek'. Did you mean 'check'?"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    arguments: str, code: int, sentence: str, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "coin-dist", COIN)
+    assert main(["plugins", *arguments.split()]) == code
+    told = capsys.readouterr()
+    assert sentence in told.err
+    assert told.err.startswith("Error: ")
+    assert told.out == ""
+
+
+@pytest.mark.parametrize(
     ("name", "code", "sentence"),
     [
         ("broken-dist", 2, "ZeroDivisionError"),

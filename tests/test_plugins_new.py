@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
-import sys
-import sysconfig
 import tomllib
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
+from plugin_distributions import WITHOUT_NETWORK, environment_of_its_own
 
 from townlet_train.cli import main
 from townlet_train.errors import StorageError
@@ -23,28 +20,24 @@ SHORT = {"plain": ["--n-iterations", "2"], "torch": ["--timesteps", "256", "--n-
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment of its own that sees everything installed in this one."""
-    folder = tmp_path_factory.mktemp("environment") / "env"
-    venv.create(folder, with_pip=False)
-    [site] = folder.glob("lib/python*/site-packages")
-    (site / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n")
-    return folder
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment of its own that sees everything installed in this one."""
+    return environment_of_its_own(tmp_path_factory.mktemp("environment"))
 
 
-def run(environment: Path, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(python: Path, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [environment / "bin/python", *arguments],
+        [python, *arguments],
         cwd=folder,
-        env={**os.environ, "XDG_CACHE_HOME": str(environment / "cache")},
+        env={**os.environ, **WITHOUT_NETWORK, "XDG_CACHE_HOME": str(python.parents[1] / "cache")},
         capture_output=True,
         text=True,
         timeout=240,
     )
 
 
-def program(environment: Path, folder: Path, *arguments: str) -> Any:
-    done = run(environment, folder, "-m", "townlet_train", *arguments, "--json")
+def program(python: Path, folder: Path, *arguments: str) -> Any:
+    done = run(python, folder, "-m", "townlet_train", *arguments, "--json")
     assert done.returncode in (0, 1), done.stderr
     return json.loads(done.stdout)
 
@@ -52,30 +45,26 @@ def program(environment: Path, folder: Path, *arguments: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", pytest.param("torch", marks=pytest.mark.torch)])
 def test_a_new_plugin_installs_is_listed_runs_and_passes_its_own_test(
-    kind: str, environment: Path, tmp_path: Path
+    kind: str, python: Path, tmp_path: Path
 ) -> None:
     if kind == "torch":
         pytest.importorskip("torch")
-    if importlib.util.find_spec("hatchling") is None or importlib.util.find_spec("editables") is None:
-        pytest.skip("the build backend of new plugins is not installed, and a test fetches nothing")
     name = f"my-{kind}"
     torch = ["--torch"] if kind == "torch" else []
     assert main(["plugins", "new", name, *torch, "--output-dir", str(tmp_path)]) == 0
     folder = tmp_path / f"townlet-train-{name}"
-    install = ["-m", "pip", "--python", environment / "bin/python", "--disable-pip-version-check", "install"]
-    install += ["--quiet", "--no-build-isolation", "--no-deps", "--no-index", "-e", folder]
-    done = subprocess.run([sys.executable, *install], capture_output=True, text=True, timeout=240)
+    done = run(python, tmp_path, "-m", "pip", "install", "--quiet", "-e", folder)
     assert done.returncode == 0, done.stderr
 
-    listed = {row["name"]: row for row in program(environment, tmp_path, "strategies", "list")["strategies"]}
+    listed = {row["name"]: row for row in program(python, tmp_path, "strategies", "list")["strategies"]}
     assert (listed[name]["distribution"], listed[name]["available"]) == (f"townlet-train-{name}", True)
-    told = run(environment, tmp_path, "-m", "townlet_train", name, "--help")
+    told = run(python, tmp_path, "-m", "townlet_train", name, "--help")
     assert "--n-envs" in told.stdout
-    result = program(environment, tmp_path, name, "--env", "CartPole-v1", "--seed", "1", *SHORT[kind])
+    result = program(python, tmp_path, name, "--env", "CartPole-v1", "--seed", "1", *SHORT[kind])
     assert result["strategy"] == name
-    again = run(environment, folder, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+    again = run(python, folder, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
     assert "1 passed" in again.stdout, again.stdout + again.stderr
-    rules = program(environment, tmp_path, "plugins", "check", name)["rules"]
+    rules = program(python, tmp_path, "plugins", "check", name)["rules"]
     assert {rule["rule"] for rule in rules if rule["outcome"] == "skipped"} == (
         set() if kind == "torch" else {"resume"}
     )

@@ -471,6 +471,7 @@ def test_whoever_reads_while_others_write_finds_every_line_whole(tmp_path: Path)
         ({"candidate": 3}, "`candidate` is 3, expected a text"),
         ({"seeds": ["1"]}, "`seeds` is no list of whole numbers"),
         ({"release_sha256": 7}, "`release_sha256` is 7, expected a text"),
+        ({"schema_version": "2.0.0"}, "has schema version '2.0.0'; this release reads 1.0.0"),
     ],
 )
 def test_a_gate_document_that_does_not_say_enough_is_refused_in_words(

@@ -498,9 +498,9 @@ LISTENER = """
 """
 
 
-def told(site: Path, folder: Path, *, doing: str = "pass") -> tuple[str, list[str]]:
+def told(site: Path, folder: Path, *, doing: str = "pass", listener: str = LISTENER) -> tuple[str, list[str]]:
     """What a plugin with a logger alone has heard of three lines after which it does something, and what went wrong."""
-    install(site, "listener-dist", LISTENER.replace("DO", doing))
+    install(site, "listener-dist", listener.replace("DO", doing))
     registry = discover()
     assert plugin(registry, "listener-dist").status is PluginStatus.OK
     sources = [source for source in registry.loggers if source.plugin.distribution == "listener-dist"]
@@ -516,10 +516,24 @@ def test_a_plugin_may_add_a_logger_and_no_strategy(site: Path, tmp_path: Path) -
     assert told(site, tmp_path) == ("[0, 1, 2] and closed", [])
 
 
-def test_a_logger_that_fails_is_named_and_left_alone(site: Path, tmp_path: Path) -> None:
-    heard, warnings = told(site, tmp_path, doing='if line["loss"]: raise OSError("no room")')
+FAILING = 'if line["loss"]: raise OSError("no room")'
+STOPPED = "The logger of 'listener_dist' (listener-dist 1.2) stopped: OSError: no room."
+
+
+def test_a_logger_that_fails_is_named_and_left_alone_until_it_is_closed(site: Path, tmp_path: Path) -> None:
+    assert told(site, tmp_path, doing=FAILING) == ("[0, 1] and closed", [STOPPED])
+
+
+def test_a_logger_that_fails_and_does_not_close_either_is_two_warnings_and_no_end(
+    site: Path, tmp_path: Path
+) -> None:
+    listener = LISTENER.replace(
+        "def close(self): ", 'def close(self): raise OSError("still no room")\n        def end(self): '
+    )
+    heard, warnings = told(site, tmp_path, doing=FAILING, listener=listener)
     assert heard == "[0, 1]"
-    assert warnings == ["The logger of 'listener_dist' (listener-dist 1.2) stopped: OSError: no room."]
+    ended = "The logger of 'listener_dist' (listener-dist 1.2) did not end well: OSError: still no room."
+    assert warnings == [STOPPED, ended]
 
 
 @pytest.mark.parametrize("trouble", [False, True])

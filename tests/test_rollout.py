@@ -28,6 +28,7 @@ from townlet_train.envs.protocol import Observation
 from townlet_train.envs.streams import policy_uniforms, stream
 from townlet_train.errors import DataError, ExitCode, Interrupted, TownletTrainError, UsageError
 from townlet_train.services import TrainingServices
+from townlet_train.services.replay import ReplayDatasetService
 from townlet_train.services.rollout import (
     RolloutCaptureService,
     capture_as_configured,
@@ -180,6 +181,30 @@ def test_overwriting_replaces_an_earlier_capture_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "capture/features.npy").exists()
     assert len(load_demonstrations(tmp_path / "capture")) == 48
     assert [path.name for path in tmp_path.iterdir()] == ["capture"]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_what_a_split_wrote_beside_a_capture_goes_with_it(tmp_path: Path, store: str) -> None:
+    """A part of a part, too; they name what is about to be gone."""
+    capture(tmp_path / "capture", store=store)
+    service = ReplayDatasetService()
+    train = Path(service.split(tmp_path / "capture", fraction=0.5, seed=1).train)
+    service.split(train, fraction=0.5, seed=1)
+
+    capture(tmp_path / "capture", store="npz", seeds=(8, 9), overwrite=True)
+
+    assert not train.exists()
+    assert len(list((tmp_path / "capture").glob("*.json"))) == 12 + 2
+
+
+def test_a_part_of_another_recording_is_no_part_of_a_capture(tmp_path: Path) -> None:
+    for name in ("capture", "other"):
+        capture(tmp_path / name)
+    ReplayDatasetService().split(tmp_path / "other", fraction=0.5, seed=1, output=tmp_path / "capture")
+    before = content(tmp_path / "capture")
+    with pytest.raises(UsageError, match=r"holds rollout_sample_held_out\.json, which no capture wrote"):
+        capture(tmp_path / "capture", overwrite=True)
+    assert content(tmp_path / "capture") == before
 
 
 def test_a_capture_that_fails_keeps_the_one_it_was_to_replace(tmp_path: Path) -> None:

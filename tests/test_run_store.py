@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +74,28 @@ def test_runs_are_found_below_a_directory_with_what_became_of_them(tmp_path: Pat
     ]
     assert [run.seed for run in list_runs([tmp_path], status="interrupted").runs] == [3]
     assert list_runs([tmp_path], env="CartPole-v1").runs == ()
+
+
+def killed(run: Path) -> Path:
+    """The run as a killed process leaves it: it goes on saying that it is running."""
+    (run / RUN).write_text(json.dumps(json.loads((run / RUN).read_text()) | {"status": "running"}))
+    return run
+
+
+def test_the_steps_of_a_finished_run_are_those_of_its_result_else_of_what_came_furthest(
+    tmp_path: Path,
+) -> None:
+    """Lines come every `log_interval`, so the last is often short of the end."""
+    run = run_at(tmp_path / "one", lines=3)
+    results = run / "made_up_seed1_results.json"
+    results.write_text(results.read_text().replace('"total_timesteps": 300', '"total_timesteps": 345'))
+    assert show_run(run).steps == 345
+    assert show_run(killed(run)).steps == 300
+    (run / "checkpoint_340.zip").touch()
+    assert [row.steps for row in list_runs([tmp_path]).runs] == [340]
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('{"timestep": 400}\n')
+    assert show_run(run).steps == 400
 
 
 def test_a_run_is_running_while_somebody_holds_its_lock_and_killed_when_nobody_does(tmp_path: Path) -> None:
@@ -139,6 +164,10 @@ def torn_results(run: Path) -> str:
     return "made_up_seed1_results.json"
 
 
+def half_a_line(run: Path) -> str:
+    return torn_line(run, '{"timestep": 40')
+
+
 def foreign_seed(run: Path) -> str:
     begun_with(run, seed="x")
     return "run.json"
@@ -149,7 +178,7 @@ def foreign_resumption(run: Path) -> str:
     return "run.json"
 
 
-HARM = (torn_line, line_of_no_step, torn_results, foreign_seed, foreign_resumption)
+HARM = (torn_line, half_a_line, line_of_no_step, torn_results, foreign_seed, foreign_resumption)
 
 
 @pytest.mark.parametrize("harm", HARM)
@@ -256,10 +285,10 @@ def test_runs_that_began_with_something_else_are_not_the_same(tmp_path: Path, wh
     assert found.same_settings == (not names)
 
 
-def test_tail_leaves_out_a_line_that_is_not_whole(tmp_path: Path) -> None:
-    run = run_at(tmp_path / "run", lines=5)
-    with (run / "metrics.jsonl").open("a") as stream:
-        stream.write('{"timestep": 60')
+def test_half_a_last_line_is_what_a_kill_leaves_and_no_damage(tmp_path: Path) -> None:
+    run = killed(run_at(tmp_path / "run", lines=5))
+    torn_line(run, '{"timestep": 60')
+    assert show_run(run).warnings == tail_run(run, 2).warnings == ()
     assert [line["timestep"] for line in tail_run(run, 2).lines] == [400, 500]
     assert [line["timestep"] for line in tail_run(run, 99).lines] == [100, 200, 300, 400, 500]
 
@@ -291,6 +320,36 @@ def test_following_gives_each_line_as_it_is_recorded_until_the_run_ends(tmp_path
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.parametrize("read", [lambda run: list(follow_run(run, 2)), lambda run: tail_run(run, 2).lines])
+def test_the_last_lines_of_a_long_log_take_no_memory_for_the_others(
+    tmp_path: Path, read: Callable[[Path], Sequence[object]]
+) -> None:
+    run = run_at(tmp_path / "run", lines=1)
+    line = json.dumps({"timestep": 1, "pad": "x" * 1000}) + "\n"
+    (run / "metrics.jsonl").write_text(line * 4000)
+    tracemalloc.start()
+    try:
+        assert len(read(run)) == 2
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_following_a_log_whose_last_line_is_not_whole_gives_it_once_it_is(tmp_path: Path) -> None:
+    with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
+        run.record({"timestep": 1})
+        log = tmp_path / "metrics.jsonl"
+        with log.open("a") as stream:
+            stream.write('{"timestep": ')
+
+        def wait() -> None:
+            with log.open("a") as stream:
+                stream.write("2}\n")
+            run.update(status="finished")
+
+        assert [json.loads(line)["timestep"] for line in follow_run(tmp_path, 9, wait)] == [1, 2]
+
+
 def test_a_line_separator_within_a_text_does_not_tear_a_line(tmp_path: Path) -> None:
     told = "one\u2028two\x85three"
     with open_run(tmp_path, strategy="made_up", seed=1, details={}, overwrite=False) as run:
@@ -310,6 +369,26 @@ def test_gc_lists_first_and_deletes_only_when_told(tmp_path: Path) -> None:
     collect_leftovers([tmp_path], keep=1, delete=True)
     left = sorted(file.name for file in run.iterdir() if file.suffix in (".zip", ".partial"))
     assert left == ["checkpoint_300.zip", "made_up_seed1_model.zip"]
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_at(tmp_path / "hidden/run")
+    run_at(tmp_path / "open/run")
+    hidden, scandir = str(tmp_path / "hidden"), os.scandir
+
+    def refusing(path: Any) -> Any:  # which no mode of a folder does to the superuser
+        if os.fspath(path) == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", hidden)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    sentence = f"{hidden} cannot be read, and runs in it were left out: Permission denied."
+    found = list_runs([tmp_path])
+    assert [run.run for run in found.runs] == [str(tmp_path / "open/run")]
+    assert found.warnings == (sentence,)
+    assert collect_leftovers([tmp_path], keep=2, delete=False).warnings == (sentence,)
 
 
 @pytest.mark.parametrize("by", ["path", "sha256", "path from here", "path from there"])

@@ -21,6 +21,7 @@ COMMANDS = {
     "export": f"export {RUN}/ppo_seed3_model.zip --format npz --output {{place}}",
     "card": f"card {RUN} --output {{place}}",
     "schema": "schema --output {place}",
+    "promotion": f"promotion promote --initial {RUN}/ppo_seed3_model.zip --promotion-dir {{place}}",
 }
 PLACES = {
     "a folder that takes nothing": "/proc/new",

@@ -130,7 +130,8 @@ class RunLogger(Protocol):
     def record(self, line: Mapping[str, Any]) -> None:
         """Take one line of metrics.jsonl, its `timestamp` included, as soon as it is on disk.
 
-        Called from within training: return at once. An error ends this logger, becomes a warning, and training goes on.
+        Called from within training: return at once. An error becomes a warning, training goes on, and `close` is all
+        that this logger still hears.
         """
         ...
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,13 @@ class TrainingOrchestrator:
         )
         resumed = plan.resumed
         check_run_dir(plan.run_dir, overwrite=overwrite, resumed=resumed, config_hash=details["config_hash"])
+        handed = replace(context)
         with self._named(name):
-            strategy.prepare(context)
+            strategy.prepare(handed)
+        warnings = (*plan.warnings, *self._forced(name, context, handed))
         if dry_run:
             logger.info("The run could start, and would write to %s", plan.run_dir)
-            return TrainingResultDTO(strategy=chosen.name, warnings=plan.warnings)
+            return TrainingResultDTO(strategy=chosen.name, warnings=warnings)
         with open_run(
             plan.run_dir,
             strategy=chosen.name,
@@ -158,7 +160,7 @@ class TrainingOrchestrator:
                 loggers.finish(result)
             if result.duration_sec is None:
                 result = result.model_copy(update={"duration_sec": time.perf_counter() - started})
-            warnings = (*plan.warnings, *run.warnings, *loggers.warnings, *result.warnings)
+            warnings = (*warnings, *run.warnings, *loggers.warnings, *result.warnings)
             return close_experiment(run, result.model_copy(update={"warnings": warnings}))
 
     def _services(self, config: RunConfig) -> TrainingServices:
@@ -171,17 +173,22 @@ class TrainingOrchestrator:
     ) -> TrainingResultDTO:
         """Run a strategy; what a plugin does wrong is told with the plugin's name."""
         with self._named(name, f"Its traceback is in {context.run_dir / 'logs'}."):
-            result = strategy.run(context)
+            handed = replace(context)
+            result = strategy.run(handed)
         if not isinstance(result, TrainingResultDTO):
             kind = type(result).__name__
             raise PluginError(f"{self._whose(name)} returned {kind}, expected a TrainingResultDTO.")
-        return result
+        warnings = (*result.warnings, *self._forced(name, context, handed))
+        return result.model_copy(update={"warnings": warnings})
 
     @contextmanager
     def _named(self, name: str, hint: str = "--debug shows its traceback.") -> Iterator[None]:
-        """Say whose strategy raised what is no error of ours."""
+        """Say whose strategy raised what is no error of ours, or was at work when the user interrupted."""
         try:
             yield
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"{self._whose(name)} was at work.")
+            raise
         except (TownletTrainError, OSError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
@@ -189,6 +196,13 @@ class TrainingOrchestrator:
             logger.debug("%s failed", whose, exc_info=True)
             message = str(error).rstrip(".")
             raise PluginError(f"{whose} failed with {type(error).__name__}: {message}. {hint}") from error
+
+    def _forced(self, name: str, context: TrainingContext, handed: TrainingContext) -> tuple[str, ...]:
+        """A warning where a strategy forced the context it was handed, a copy of ours, to say something else."""
+        names = [field.name for field in fields(context)]
+        changed = [each for each in names if getattr(handed, each, None) is not getattr(context, each)]
+        whose = f"{self._whose(name)} changed its context ({', '.join(changed)})"
+        return (f"{whose}; the run goes by what was there before.",) if changed else ()
 
     def _whose(self, name: str) -> str:
         record = self.registry.record(name)

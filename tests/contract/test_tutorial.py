@@ -8,36 +8,26 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.contract.markdown import DOCS, blocks
-from tests.plugin_distributions import install
+from tests.plugin_distributions import WITHOUT_NETWORK, environment_of_its_own, install
 from townlet_train import hookspecs
 
 PAGE = DOCS / "writing-a-plugin.md"
+PROGRAMS = {"pip": ["-m", "pip"], "python": [], "townlet-train": ["-m", "townlet_train"]}
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the page's files, its distribution on record as an installer would leave it."""
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page's files and nothing else."""
     folder = tmp_path_factory.mktemp("plugin")
     for block in blocks(PAGE):
         if block.file:
             (folder / block.file).write_text(block.text, encoding="utf-8")
-    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    name, version = project["name"], project["version"]
-    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    points = [
-        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in entries.items())
-        for group, entries in project["entry-points"].items()
-    ]
-    (info / "entry_points.txt").write_text("\n".join(points))
     return folder
 
 
@@ -53,17 +43,29 @@ def console() -> list[tuple[str, list[str]]]:
     return session
 
 
-def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+def run(command: str, folder: Path, *python: str | Path) -> subprocess.CompletedProcess[str]:
+    """What a command does in a folder, in the environment of a Python."""
     program, *arguments = shlex.split(command)
-    script = Path(sys.executable).with_name(program)
     return subprocess.run(
-        [script, *arguments],
+        [*python, *PROGRAMS[program], *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"},
+        env={**os.environ, **WITHOUT_NETWORK, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=240,
     )
+
+
+@pytest.fixture(scope="module")
+def python(
+    project: Path, console: list[tuple[str, list[str]]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The Python of an environment in which the page's first command has installed the plugin."""
+    python = environment_of_its_own(tmp_path_factory.mktemp("environment"))
+    assert console[0] == ("pip install .", [])
+    done = run(console[0][0], project, python)
+    assert done.returncode == 0, done.stderr
+    return python
 
 
 def words(text: str) -> str:
@@ -72,23 +74,21 @@ def words(text: str) -> str:
 
 
 def test_every_command_works_and_prints_what_the_page_shows(
-    site: Path, console: list[tuple[str, list[str]]]
+    project: Path, console: list[tuple[str, list[str]]], python: Path
 ) -> None:
-    ours = [(command, shown) for command, shown in console if command.startswith("townlet-train ")]
-    assert len(console) == len(ours) + 1, "the first command installs the plugin, as the fixture has done"
-    for command, shown in ours:
-        done = run(site, command)
+    for command, shown in console[1:]:
+        done = run(command, project, python, "-P")  # what is in the folder, and not installed, is not found
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         for line in shown:
             assert words(line) in words(done.stdout + done.stderr), command
 
 
-def test_its_own_tests_pass(site: Path) -> None:
-    done = run(site, "python -m pytest -q -p no:cacheprovider test_majority.py")
+def test_its_own_tests_pass(project: Path, python: Path) -> None:
+    done = run("python -m pytest -q -p no:cacheprovider test_majority.py", project, python)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_plugin_needs_nothing_but_the_door(site: Path) -> None:
+def test_the_plugin_needs_nothing_but_the_door() -> None:
     [plugin] = [
         block
         for block in blocks(PAGE)
@@ -103,7 +103,7 @@ def test_the_plugin_in_the_hooks_docstring_is_one(tmp_path: Path) -> None:
     example = re.search(r"^    .*?(?=^\S)", str(hookspecs.__doc__), re.M | re.S)
     assert example is not None
     install(tmp_path, "coin-dist", example[0])
-    done = run(tmp_path, "townlet-train coin --json")
+    done = run("townlet-train coin --json", tmp_path, sys.executable)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["strategy"] == "coin"
 
@@ -112,6 +112,6 @@ def test_the_expert_on_the_page_drives_up_the_mountain(tmp_path: Path) -> None:
     [example] = [block.text for block in blocks(PAGE) if "def townlet_train_experts" in block.text]
     install(tmp_path, "swing-dist", f"from townlet_train.api import hookimpl\n{example}")
     arguments = "--env MountainCar-v0 --policy expert --episodes 20 --json"
-    done = run(tmp_path, f"townlet-train evaluate {arguments}")
+    done = run(f"townlet-train evaluate {arguments}", tmp_path, sys.executable)
     assert done.returncode == 0, done.stderr
     assert max(json.loads(done.stdout)["episode_lengths"]) < 200

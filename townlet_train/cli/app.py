@@ -97,7 +97,8 @@ def _end(error: BaseException, as_json: bool, *, debug: bool) -> int:
                 TownletTrainError(f"There is not enough memory for this: {error}. Ask for less."), as_json
             )
         case KeyboardInterrupt() | typer.Abort():
-            return _fail(Interrupted("Interrupted; what was being written is as it was before."), as_json)
+            sentences = ["Interrupted; what was being written is as it was before."]
+            return _fail(Interrupted(" ".join(sentences + getattr(error, "__notes__", []))), as_json)
         case TownletTrainError():
             if debug and error.__cause__ is not None:
                 _show_traceback(error.__cause__)

@@ -84,6 +84,11 @@ def command(
         )
     if returns is not None and against is not None:
         raise UsageError("--returns names the release's file itself; leave out --against.")
+    played = {"--env": env, "--episodes": episodes, "--block": block, "--deterministic": deterministic}
+    told = [option for option, value in played.items() if value is not None]
+    if returns is not None and told:
+        option = "--sampled" if deterministic is False and told[0] == "--deterministic" else told[0]
+        raise UsageError(f"{option} says what to play, and --returns plays nothing; leave it out.")
     named = {
         "env": env,
         "gate.episodes": episodes,

@@ -83,7 +83,7 @@ def show(context: typer.Context, name: Name, json_output: JsonOutput = False) ->
             OfferDTO(kind=offer.kind, name=offer.name, about=offer.about)
             for offer in _offers(registry.listing, plugin)
         ),
-        reason=plugin.reason,
+        reason=registry.listing.reason(plugin),
         traceback=plugin.traceback,
     )
     return emit(result, json_output=json_output)
@@ -121,6 +121,7 @@ def check(
     import logging
 
     from townlet_train.config import DEFAULT
+    from townlet_train.envs.build import build_env
     from townlet_train.results import PluginCheckDTO, RuleDTO
     from townlet_train.testing.conformance import SMALL_WORLD, examine_strategy
 
@@ -130,6 +131,8 @@ def check(
     world = settings.config
     if settings.origin["env"] == DEFAULT:
         world = world.model_copy(update={"env": SMALL_WORLD["env"]})
+    else:
+        build_env(registry.listing.with_env(world), 1).close()  # one that cannot be is no reason to skip
     log_to_stderr()
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.ERROR)  # of many short runs nobody reads the lines

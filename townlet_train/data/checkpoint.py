@@ -241,9 +241,17 @@ def sorted_checkpoints(folder: Path) -> list[Path]:
 
 def checkpoints_after(folder: Path, timestep: int) -> list[Path]:
     """checkpoint_<step>.zip with larger steps, in the order of their steps."""
-    steps = {path: path.stem.removeprefix("checkpoint_") for path in folder.glob("checkpoint_*.zip")}
-    found = {path: int(step) for path, step in steps.items() if step.isdigit() and int(step) > timestep}
-    return sorted(found, key=lambda path: found[path])
+    named = [path for path in folder.glob("checkpoint_*.zip") if _step_in(path).isdigit()]
+    return sorted((path for path in named if step_of(path) > timestep), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step of checkpoint_<step>.zip."""
+    return int(_step_in(path))
+
+
+def _step_in(path: Path) -> str:
+    return path.stem.removeprefix("checkpoint_")
 
 
 def under(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:

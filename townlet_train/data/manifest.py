@@ -24,6 +24,7 @@ SUFFIX = "_manifest.json"
 METRICS_SUFFIX = "_metrics.json"  # what lies beside the samples of a capture
 FORMAT = "townlet-train/capture"
 FORMAT_VERSION = 1
+FORMAT_KEYS = ("format", "format_version")  # stand first in every manifest of ours
 RECAPTURE = "Capture it again or remove the entry."
 
 
@@ -155,15 +156,34 @@ def search_bases(manifest: Path) -> list[Path]:
 
 
 def names_of_capture(manifest: Path) -> set[str]:
-    """What a capture of ours wrote beside its manifest, that included, by name; nothing when it is not ours."""
+    """What a capture of ours wrote beside its manifest, that and its parts included, by name; nothing if not ours."""
+    document = _ours(manifest)
+    if document is None:
+        return set()
+    prefix = manifest.name.removesuffix(SUFFIX)
+    named = _files_of(document) | {manifest.name, f"{prefix}{METRICS_SUFFIX}"}
+    others = [path for path in manifest.parent.glob("*.json") if path.name not in named]
+    return named | {path.name for path in others if _is_part(path, named)}
+
+
+def _is_part(path: Path, named: set[str]) -> bool:
+    """Whether a manifest is what a split wrote of those files, and of no other."""
+    document = _ours(path)
+    return document is not None and "split" in document["metadata"] and _files_of(document) <= named
+
+
+def _ours(manifest: Path) -> dict[str, Any] | None:
+    """A manifest in our dialect; None where it is none."""
     try:
         document = load_document(manifest)
     except DataError:
-        return set()
-    if not isinstance(document, dict) or not isinstance(document.get("metadata"), dict):
-        return set()
-    if document["metadata"].get("format") != FORMAT:
-        return set()
+        return None
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    return document if isinstance(metadata, dict) and metadata.get("format") == FORMAT else None
+
+
+def _files_of(document: Mapping[str, Any]) -> set[str]:
+    """Every file that a manifest in our dialect names, as it names it."""
     arrays, samples = document.get("arrays"), document.get("samples")
     rows = [
         document.get("final_features"),
@@ -171,8 +191,7 @@ def names_of_capture(manifest: Path) -> set[str]:
         *(samples if isinstance(samples, list) else ()),
     ]
     named = {row.get(key) for row in rows if isinstance(row, dict) for key in ("file", "sample", "meta")}
-    prefix = manifest.name.removesuffix(SUFFIX)
-    return {name for name in named if isinstance(name, str)} | {manifest.name, f"{prefix}{METRICS_SUFFIX}"}
+    return {name for name in named if isinstance(name, str)}
 
 
 def _same_bytes(one: Path, other: Path) -> bool:
@@ -181,7 +200,8 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 def encode_manifest(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> bytes:
     """Our dialect: `metadata` with the format in it, then `samples` or `arrays` and `episodes`."""
-    document = {"metadata": {"format": FORMAT, "format_version": FORMAT_VERSION, **metadata}, **body}
+    format_of = dict(zip(FORMAT_KEYS, (FORMAT, FORMAT_VERSION), strict=True))
+    document = {"metadata": {**format_of, **metadata}, **body}
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +57,16 @@ class Replay(Protocol):
         ...
 
 
+class LifeHeader(NamedTuple):
+    """What is held of a sample while its recording is read: small, for there may be as many as there are lives."""
+
+    action_names: tuple[str, ...]
+    env_id: str | None
+    timesteps: int | None
+    episode: EpisodeKey | None
+    start_tick: int | None  # tick of its episode at which it begins
+
+
 class SampleReplay:
     """The samples of a manifest, or one sample; each is read when its turn comes, and checked."""
 
@@ -68,27 +77,24 @@ class SampleReplay:
         self.capture = manifest.capture
 
     @cached_property
-    def headers(self) -> tuple[SampleHeader, ...]:
-        """The header of every sample, less what all of them repeat; raises `DataError` for the first that is refused.
-
-        They are held at once, so of a recording with many short lives they would take more memory than all its frames.
-        """
-        known: dict[Any, Any] = {}
+    def headers(self) -> tuple[LifeHeader, ...]:
+        """What is held of every sample's header; raises `DataError` for the first that is refused."""
+        known: dict[Any, Any] = {}  # what many of them say alike is there once
         headers = (load_header(entry.sample, entry.metadata) for entry in self.manifest.entries)
         return tuple(
-            replace(
-                header,
-                action_ids=known.setdefault(header.action_ids, header.action_ids),
+            LifeHeader(
                 action_names=known.setdefault(header.action_names, header.action_names),
-                facts=header.facts.model_copy(update={"action_lookup": None}),
-                document={"episode": header.document.get("episode")},
+                env_id=known.setdefault(header.facts.env_id, header.facts.env_id),
+                timesteps=header.facts.timesteps,
+                episode=known.setdefault(header.facts.episode, header.facts.episode),
+                start_tick=_start_tick(header),
             )
             for header in headers
         )
 
     @property
     def n_frames(self) -> int:
-        return sum(header.facts.timesteps or 0 for header in self.headers)
+        return sum(header.timesteps or 0 for header in self.headers)
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -96,14 +102,14 @@ class SampleReplay:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        keys = [header.facts.episode for header in self.headers]
+        keys = [header.episode for header in self.headers]
         return tuple(sorted({key.seed for key in keys if key is not None and key.seed is not None}))
 
     @property
     def n_episodes(self) -> int:
         """Town-episodes its samples say they are part of, and samples that do not say."""
         keys = [
-            (entry.sample.parent, header.facts.episode)
+            (entry.sample.parent, header.episode)
             for entry, header in zip(self.manifest.entries, self.headers, strict=True)
         ]
         return len({key for key in keys if key[1] is not None}) + self.unplaced
@@ -111,7 +117,7 @@ class SampleReplay:
     @property
     def unplaced(self) -> int:
         """Samples that do not say which town-episode they are part of."""
-        return sum(header.facts.episode is None for header in self.headers)
+        return sum(header.episode is None for header in self.headers)
 
     def check_sums(self) -> Iterator[str]:
         for entry in self.manifest.entries:
@@ -158,6 +164,12 @@ class SampleReplay:
             n_lives = int(whole.life[-1]) + 1
             for start in range(0, len(whole.actions), n_frames):
                 yield whole.rows(slice(start, start + n_frames))
+
+
+def _start_tick(header: SampleHeader) -> int | None:
+    episode = header.document.get("episode")
+    start = episode.get("start_tick") if isinstance(episode, dict) else None
+    return start if isinstance(start, int) and start >= 0 else None
 
 
 class _Numbering:

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from townlet_train.data.episodes import EpisodeSpan, episodes_ended
 from townlet_train.data.layout import Layout
-from townlet_train.data.manifest import SUFFIX, encode_manifest
+from townlet_train.data.manifest import FORMAT_KEYS, SUFFIX, encode_manifest
 from townlet_train.data.memmap import Store, stored_arrays
 from townlet_train.data.plan import CapturePlan
 from townlet_train.data.replay import SampleReplay
 from townlet_train.data.sample_writer import SampleWriter
 from townlet_train.data.schema import EpisodeKey
-from townlet_train.data.storage import Sample, SampleHeader
+from townlet_train.data.storage import Sample
 from townlet_train.data.store_writer import StoreWriter, write_final_features
 from townlet_train.errors import DataError
 
@@ -50,7 +50,8 @@ def write_samples(
         raise DataError(
             f"Seed {repeated[0]} is there more than once, and samples are named by their seeds. Leave one out."
         )
-    return _written(stores, SampleWriter(directory, plan), metadata)
+    about = {key: value for key, value in metadata.items() if key not in FORMAT_KEYS}
+    return _written(stores, SampleWriter(directory, plan), about)
 
 
 def join_stores(stores: Sequence[Store], directory: Path, metadata: Mapping[str, Any], prefix: str) -> Path:
@@ -185,12 +186,12 @@ def _placed(replay: SampleReplay, n_ticks: int) -> tuple[dict[tuple[int, int], i
     lengths: dict[int, dict[int, int]] = defaultdict(dict)
     seeds: dict[int, int] = {}
     for entry, header in zip(replay.manifest.entries, replay.headers, strict=True):
-        key, start = header.facts.episode, _start_tick(header)
-        if key is None or key.seed is None or start is None or header.facts.timesteps is None:
+        key, start = header.episode, header.start_tick
+        if key is None or key.seed is None or start is None or header.timesteps is None:
             raise DataError(
                 f"{entry.metadata} does not say of which seed and ticks its sample is, so it has no place in a store."
             )
-        stop = start + header.facts.timesteps
+        stop = start + header.timesteps
         lengths[key.env][key.index] = max(lengths[key.env].get(key.index, 0), stop)
         seeds[key.env] = key.seed
     begins: dict[tuple[int, int], int] = {}
@@ -207,12 +208,6 @@ def _placed(replay: SampleReplay, n_ticks: int) -> tuple[dict[tuple[int, int], i
                 f"Convert the whole capture and split that."
             )
     return begins, spans
-
-
-def _start_tick(header: SampleHeader) -> int | None:
-    episode = header.document.get("episode")
-    start = episode.get("start_tick") if isinstance(episode, dict) else None
-    return start if isinstance(start, int) and start >= 0 else None
 
 
 def _put(

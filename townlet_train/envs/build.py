@@ -54,9 +54,7 @@ def build_env(
         return GymnasiumVectorEnv(make, n_envs)
     from townlet_train.envs.workers import WorkerVectorEnv
 
-    single = make()
-    single.close()
-    elsewhere = partial(make_gymnasium, single.spec or config.env)  # in processes where the id may be unknown
+    elsewhere = _made_anywhere(config.env)
     known = {} if processes is None else processes.step_sec
     n_processes = _choose(elsewhere, n_envs, known) if n_workers is None else n_workers
     if n_processes == 1:
@@ -72,9 +70,7 @@ def start_ahead(config: RunConfig, n_envs: int, processes: Processes) -> None:
     """
     if config.env == TOWN or config.env.startswith(ENVPOOL) or n_envs == 1:
         return
-    from townlet_train.envs.gymnasium import make_gymnasium
-
-    processes.start_ahead(_choose(partial(make_gymnasium, config.env), n_envs, processes.step_sec) - 1)
+    processes.start_ahead(_choose(_made_anywhere(config.env), n_envs, processes.step_sec) - 1)
 
 
 def spec_of(config: RunConfig) -> EnvSpec:
@@ -85,6 +81,15 @@ def spec_of(config: RunConfig) -> EnvSpec:
     """
     with closing(build_env(config, 1)) as env:
         return env.spec
+
+
+def _made_anywhere(env_id: str) -> Make:
+    """What makes an environment also in a process that does not know its id."""
+    from townlet_train.envs.gymnasium import make_gymnasium
+
+    single = make_gymnasium(env_id)
+    single.close()
+    return partial(make_gymnasium, single.spec or env_id)
 
 
 def _choose(make: Make, n_envs: int, known: dict[str, float]) -> int:

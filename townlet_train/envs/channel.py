@@ -25,6 +25,8 @@ class Channel:
         self._connection, self._fd = connection, connection.fileno()
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+        self._room = select.poll()
+        self._room.register(self._fd, select.POLLOUT)
         self._last_wait = 0.0
 
     def put(self, value: Any) -> None:
@@ -34,6 +36,10 @@ class Channel:
         else:
             os.write(self._fd, SOMETHING)
             self._connection.send(value)
+
+    def has_room(self) -> bool:
+        """Whether a word can be sent at once, although the other end has not listened for long."""
+        return bool(self._room.poll(0))
 
     def get(self, patience: float | None = None) -> Any:
         """The next value; `TimeoutError` when none comes for `patience` seconds."""

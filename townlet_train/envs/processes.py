@@ -44,7 +44,8 @@ class Processes:
 
     def start_ahead(self, n: int) -> None:
         """Have `n` idle, or on their way to be, while something else is done."""
-        self._idle.extend(_start() for _ in range(n - len(self._idle)))
+        ahead = [self.take() for _ in range(n)]
+        self.give_back(ahead)
 
     def give_back(self, processes: Iterable[Process]) -> None:
         """Keep some that have ended their job for the next."""

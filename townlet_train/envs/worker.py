@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from townlet_train.envs.channel import Channel
-from townlet_train.envs.episodes import Report, run_episodes
+from townlet_train.envs.episodes import Act, Report, run_episodes
 from townlet_train.envs.gymnasium import GymnasiumVectorEnv
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.shared import Shared
@@ -59,7 +59,7 @@ def main(connection: str) -> None:
 def _work(channel: Channel) -> None:
     """One job, from what to build to its close."""
     job, memory = channel.get(), channel.get_file()
-    worker = _Worker(job, memory, _heartbeat(channel))
+    worker = _Worker(job, memory, heartbeat(channel))
     os.close(memory)
     request = BUILD
     channel.put(worker.answer(request))
@@ -110,8 +110,9 @@ def call(
             env.reset(seeds)
         case ("pause", paused):
             env.pause(paused)
-        case ("play", (act, seeds)):
-            return run_episodes(pickle.loads(act), env, seeds, beat)
+        case ("play", (pickled, seeds)):
+            act = _unpickled(pickled)
+            return None if act is None else run_episodes(act, env, seeds, beat)
         case ("set_state", state):
             env.set_state(state)
         case ("get_state", _):
@@ -121,14 +122,23 @@ def call(
     return None
 
 
-def _heartbeat(channel: Channel) -> Report:
+def _unpickled(act: bytes) -> Act | None:
+    """A policy's `act`; None where it needs what is not here."""
+    try:
+        found: Act = pickle.loads(act)
+    except Exception:  # whatever the policy's own code raises
+        return None
+    return found
+
+
+def heartbeat(channel: Channel) -> Report:
     """Hears at every tick of episodes, and lets who waits for their end know so now and then."""
     last = time.monotonic()
 
     def beat(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last > BEAT:
+        if now - last > BEAT and channel.has_room():
             channel.put(AT_WORK)
             last = now
 

@@ -7,6 +7,7 @@ policy that can travel are shared out instead: each process plays some of the se
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import subprocess
@@ -30,6 +31,8 @@ from townlet_train.envs.protocol import Actions, Observation, Step
 from townlet_train.envs.shared import Shared, open_memory
 from townlet_train.envs.worker import AT_WORK, Answer, Job, Request, call
 from townlet_train.errors import EnvironmentFailedError, UsageError
+
+logger = logging.getLogger(__name__)
 
 Make = Callable[[], GymnasiumEnv]
 
@@ -117,12 +120,13 @@ class WorkerVectorEnv:
         """
         acts = [InBatch(act, self.n_envs, first) for first, _ in self._shares]
         rows = np.arange(len(seeds)) % self.n_envs
-        parts = [np.flatnonzero((first <= rows) & (rows < end)) for first, end in self._shares]
+        parts = [np.flatnonzero((first <= rows) & (rows < past)) for first, past in self._shares]
         if not all(len(part) for part in parts):
             return None
         try:
-            travelling = [pickled(theirs) for theirs in acts[1:]]
-        except UsageError:
+            travelling = [pickled(theirs, "The policy") for theirs in acts[1:]]
+        except UsageError as error:
+            logger.debug("Episodes of %s are not shared out. %s", self.spec.env_id, error)
             return None
         own, *others = ([seeds[index] for index in part.tolist()] for part in parts)
 
@@ -134,6 +138,9 @@ class WorkerVectorEnv:
 
         requests: list[Request] = [("play", job) for job in zip(travelling, others, strict=True)]
         played = self._together("play", requests, play, waiting=partial(tell, 1, 1))
+        if any(part is None for part in played):
+            logger.debug("Episodes of %s are not shared out. No worker knows the policy.", self.spec.env_id)
+            return None
         return join(played, np.argsort(np.concatenate(parts)))
 
     def get_state(self) -> State:
@@ -158,12 +165,16 @@ class WorkerVectorEnv:
 
     def close(self) -> None:
         """End the set, which cannot be used any more; the workers end with it, or close theirs and are kept."""
-        if self._kept is not None and self._finalizer.alive:
+        try:
+            if self._kept is None or not self._finalizer.alive:
+                self._own.close()
+                return
             with suppress(Exception):  # who died, or holds an environment that does not close, is not kept
                 self._ask("close")
                 self._kept.give_back(worker.process for worker in self._workers)
                 self._workers.clear()
-        self._finalizer()
+        finally:
+            self._finalizer()
 
     def _ask(self, method: str, arguments: Sequence[Any] = ()) -> list[Any]:
         """What all environments answer, process by process, the own ones first; they work at the same time."""
@@ -243,15 +254,15 @@ class WorkerVectorEnv:
         return f"environments {first} to {last - 1} of {self.spec.env_id}"
 
 
-def pickled(function: Callable[..., Any]) -> bytes:
+def pickled(function: Callable[..., Any], what: str = "The environment") -> bytes:
     """What a process calls that does not import the running script; `UsageError` when it only exists there."""
     try:
         found = pickle.dumps(function)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise UsageError(f"What makes the environment cannot be handed to a worker: {error}.") from error
+    except Exception as error:  # pickling runs code of what is pickled
+        raise UsageError(f"{what} cannot be handed to a worker: {error}.") from error
     if b"__main__" in found:
         raise UsageError(
-            "The environment is defined in the running script, which workers do not import. "
+            f"{what} is defined in the running script, which workers do not import. "
             "Define it in a module of its own."
         )
     return found

@@ -32,7 +32,7 @@ def held_out_facts(
                 checkpoint=model, episodes=episodes, report=report
             )
         except Interrupted as stop:
-            raise Interrupted(f"{stop} Training had ended; the policy is {model}.") from stop
+            raise Interrupted(f"{stop} Training had ended; the policy is {model}") from stop
     return {
         "evaluation": evaluation,
         "reward_threshold": threshold,

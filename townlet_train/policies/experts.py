@@ -36,7 +36,8 @@ def build_expert(spec: EnvSpec, experts: Experts) -> Policy:
     if build is None:
         raise UsageError(
             f"No expert plays {spec.env_id!r}; there is one for {', '.join(sorted(experts)) or 'no environment'}. "
-            f"Use random or idle, or add an expert by the hook townlet_train_experts of a plugin."
+            f"Evaluate random or idle, learn from demonstrations of your own (--manifest, --bc-manifest), or add an "
+            f"expert by the hook townlet_train_experts of a plugin."
         )
     return build(spec)
 

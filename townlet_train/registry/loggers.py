@@ -26,7 +26,7 @@ class LoggerSource(NamedTuple):
 
 
 class RunLoggers:
-    """The loggers of one run. What they do wrong becomes a sentence, and whoever did it is left alone from then on."""
+    """The loggers of one run. What they do wrong becomes a sentence; whoever did it hears only the end."""
 
     def __init__(self, sources: Sequence[LoggerSource], run_dir: Path, recorded: int | None) -> None:
         self.warnings: list[str] = []
@@ -35,25 +35,26 @@ class RunLoggers:
             found = self._guarded(plugin, "did not start", partial(open_logger, run_dir, recorded))
             if found is not None:
                 self._open.append((plugin, found))
+        self._listening = list(self._open)
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Hand a line to each of them."""
-        for entry in tuple(self._open):
+        for entry in tuple(self._listening):
             plugin, run_logger = entry
             before = len(self.warnings)
             self._guarded(plugin, "stopped", partial(run_logger.record, line))
             if len(self.warnings) > before:
-                self._open.remove(entry)
+                self._listening.remove(entry)
 
     def finish(self, result: TrainingResultDTO) -> None:
         """Hand the result to those that want it: the run ended well."""
-        for plugin, run_logger in self._open:
+        for plugin, run_logger in self._listening:
             finish = getattr(run_logger, "finish", None)
             if finish is not None:
                 self._guarded(plugin, "did not take the result", partial(finish, result))
 
     def close(self) -> None:
-        """Let each of them end; the second time there is none left."""
+        """Let each of them end, those that failed too; the second time there is none left."""
         while self._open:
             plugin, run_logger = self._open.pop()
             self._guarded(plugin, "did not end well", run_logger.close)

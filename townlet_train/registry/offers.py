@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from townlet_train.envs.build import TOWN
 from townlet_train.errors import PluginError
+from townlet_train.registry.policy import OURS
 
 if TYPE_CHECKING:
     from townlet_train.registry.records import PluginRecord
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 LOGGER = "logger"  # is asked for by every run, not by its name
 ENVIRONMENT, EXPORTER, GATE_CHECK, COMMAND = "environment", "exporter", "gate check", "command"
 A_WORD = "a lower-case word"
+
+OUR_FORMATS = ("npz", "onnx", "safetensors", "torchscript")
+_GYMNASIUMS = re.compile(r".*-v\d+")  # how ids of Gymnasium's end
 _ENV_ID = re.compile(r"[\w.]+:[\w./-]+")
 _WORD = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -120,15 +125,29 @@ def complaint(kind: Kind, answer: object, reserved: Iterable[str]) -> str:
 def offer(
     kind: str, name: str, value: object, plugin: PluginRecord, taken: Mapping[tuple[str, str], Offer]
 ) -> Offer:
-    """An offer of a plugin; the first of a name is used."""
+    """An offer of a plugin; the first of a name is used, and no name of ours."""
     holder = taken.get((kind, name))
-    reason = (
-        f"there is one of that name of {holder.record.distribution} {holder.record.version} already, which is used"
-        if holder
-        else ""
-    )
+    reason = _not_to_have(kind, name, str(value))
+    if holder and not reason:
+        whose = f"{holder.record.distribution} {holder.record.version}"
+        reason = f"there is one of that name of {whose} already, which is used"
     about = value if isinstance(value, str) else _first_line(value)
     return Offer(OfferRecord(kind, name, about, plugin.distribution, plugin.version, reason), value)
+
+
+def _not_to_have(kind: str, name: str, value: str) -> str:
+    """Why an offer cannot have a name, or stand for an id, that means something already; or an empty string."""
+    if kind == EXPORTER and name in OUR_FORMATS:
+        return f"there is one of that name of {OURS} itself, which is used"
+    if kind != ENVIRONMENT:
+        return ""
+    if TOWN in (name, value.partition(":")[2]):
+        return f"{TOWN!r} is the town of {OURS}, which is used"
+    if ":" in name:
+        return "a name with a colon is an id with its module, or EnvPool's, and is taken as that"
+    if _GYMNASIUMS.fullmatch(name):
+        return "a name that ends like an id of Gymnasium's is taken as that; call it otherwise"
+    return ""
 
 
 def failed(offered: Offer, error: BaseException, then: str) -> PluginError:

@@ -130,10 +130,19 @@ class Listing:
     @property
     def problems(self) -> tuple[str, ...]:
         """A sentence for each broken plugin, each name claimed twice and each expert or offer that is not used."""
-        broken = [str(plugin) for plugin in self.plugins if plugin.broken]
-        unused = [str(expert) for expert in self.experts if expert.reason]
-        unused += [str(offer) for offer in self.offers if offer.reason]
-        return (*broken, *(str(strategy) for strategy in self.clashes), *unused)
+        broken = (str(plugin) for plugin in self.plugins if plugin.broken)
+        return (*broken, *(str(each) for each in self._held_back))
+
+    @property
+    def _held_back(self) -> tuple[StrategyRecord | ExpertRecord | OfferRecord, ...]:
+        """What plugins that work bring and that has not its name for itself, or is not used."""
+        experts = (expert for expert in self.experts if expert.reason)
+        return (*self.clashes, *experts, *(offer for offer in self.offers if offer.reason))
+
+    def reason(self, plugin: PluginRecord) -> str:
+        """Why a plugin did not load, or what its distribution brings without having its name for itself, and why."""
+        mine = (str(each) for each in self._held_back if each.distribution == plugin.distribution)
+        return plugin.reason or "; ".join(mine)
 
     def offered(self, kind: str) -> dict[str, OfferRecord]:
         """The offers of a kind that are used, by name."""
@@ -142,13 +151,16 @@ class Listing:
     def with_env(self, config: RunConfig) -> RunConfig:
         """The config in the environment that a plugin offers under the name in it, or whose id that is.
 
+        What Gymnasium brings itself stays Gymnasium's.
+
         Raises:
             EnvironmentCreationError: it is not quite such a name, and nothing that Gymnasium knows.
         """
         environments = self.offered(ENVIRONMENT)
         for offered in environments.values():
             if config.env in (offered.name, offered.about.partition(":")[2]):
-                return config.model_copy(update={"env": offered.about})
+                theirs = not _gymnasium_knows(config.env, itself=True)
+                return config.model_copy(update={"env": offered.about}) if theirs else config
         close = "" if config.env == "town" or ":" in config.env else suggestion(config.env, environments)
         if close and not _gymnasium_knows(config.env):
             raise EnvironmentCreationError(f"No environment named {config.env!r}.{close}")
@@ -163,15 +175,15 @@ class Listing:
         )
 
 
-def _gymnasium_knows(env_id: str) -> bool:
-    """Whether an id is one of Gymnasium's."""
+def _gymnasium_knows(env_id: str, *, itself: bool = False) -> bool:
+    """Whether an id is registered with Gymnasium; with `itself`, by Gymnasium and by nobody else."""
     import gymnasium
 
     try:
-        gymnasium.spec(env_id)
+        spec = gymnasium.spec(env_id)
     except gymnasium.error.Error:
         return False
-    return True
+    return not itself or str(spec.entry_point).startswith("gymnasium.")
 
 
 @dataclass(frozen=True)

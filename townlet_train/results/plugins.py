@@ -78,7 +78,7 @@ class PluginDTO(ResultDTO):
     offers: tuple[OfferDTO, ...] = Field(
         (), description="its logger, environments, exporters, gate checks and commands"
     )
-    reason: str = Field(description="why it did not load; empty where it did")
+    reason: str = Field(description="why it did not load, or what of it is not used; empty where all is well")
     traceback: str = Field(description="of what it raised; empty where it raised nothing")
 
 

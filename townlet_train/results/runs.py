@@ -25,7 +25,7 @@ class RunRowDTO(_Row):
     seed: int | None = None
     status: str = Field(description="running, killed, finished, failed, interrupted, or damaged")
     started_at: str | None = None
-    steps: int | None = Field(None, description="timestep of the last line in metrics.jsonl")
+    steps: int | None = Field(None, description="in all; unfinished: of the last line or checkpoint")
     return_mean: float | None = Field(None, description="held-out where it was evaluated, else of training")
     checkpoints: int = Field(description="files checkpoint_{step}.zip")
     bytes: int = Field(description="of all its files")
@@ -62,7 +62,7 @@ class RunShowDTO(ResultDTO):
     ended_at: str | None = None
     error: str | None = Field(None, description="what ended it, type first")
     config_hash: str | None = None
-    steps: int | None = Field(None, description="timestep of the last line in metrics.jsonl")
+    steps: int | None = Field(None, description="in all; unfinished: of the last line or checkpoint")
     return_mean: float | None = Field(None, description="held-out where it was evaluated, else of training")
     model: str | None = Field(None, description="file to use")
     versions: dict[str, str] = {}

@@ -1,12 +1,28 @@
-"""Documents of a run as models: what `run.json` and the results document promise to other programs."""
+"""Documents of a run as models, what they promise to other programs; and which versions of a document are read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from townlet_train.errors import UsageError
+from townlet_train.results import ResultDTO
+
 Texts = dict[str, str]
+
+
+def check_version(document: Mapping[str, Any], known: type[ResultDTO], source: str) -> None:
+    """Raise `UsageError` where a result is of a newer major version than is `known`; one that says none is read."""
+    reads = str(known.model_fields["schema_version"].default)
+    version = document.get("schema_version", reads)
+    major = str(version).partition(".")[0]
+    if not major.isdecimal() or int(major) > int(reads.partition(".")[0]):
+        raise UsageError(
+            f"{source} has schema version {version!r:.60}; this release reads {reads}. "
+            f"Update townlet-train or write it anew."
+        )
 
 
 class _Open(BaseModel):

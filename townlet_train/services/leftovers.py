@@ -27,10 +27,10 @@ def collect_leftovers(roots: Sequence[Path], *, keep: int, delete: bool) -> Runs
     Raises:
         UsageError: one of the directories is none.
     """
-    runs = list(find_runs(roots))
+    warnings: list[str] = []
+    runs = list(find_runs(roots, warnings.append))
     named = _Named(roots)
     files: list[RunLeftoverDTO] = []
-    warnings: list[str] = []
     for run in runs:
         if run.status in (RUNNING, DAMAGED):
             warnings.append(f"{run.path} is {run.status} and was left alone.")

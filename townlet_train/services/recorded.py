@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from townlet_train.data.checkpoint import sorted_checkpoints
+from townlet_train.data.checkpoint import sorted_checkpoints, step_of
 from townlet_train.errors import UsageError
 from townlet_train.files import to_json
 from townlet_train.results import (
@@ -23,7 +23,7 @@ from townlet_train.services.run_files import METRICS, RUN
 from townlet_train.services.runs import LOCK, MODEL, locked
 
 READ_BACK = 1 << 16  # bytes of a log read at a time, from its end
-DAMAGED, KILLED, RUNNING = "damaged", "killed", "running"
+DAMAGED, FINISHED, KILLED, RUNNING = "damaged", "finished", "killed", "running"
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,33 @@ class RecordedRun:
         held_out = _number(evaluation.get("mean")) if isinstance(evaluation, dict) else None
         return held_out if held_out is not None else _number(self.reached.get("final_reward_mean"))
 
+    @property
+    def steps(self) -> int | None:
+        """How far it came: as its result says where it is finished, else by its last line or its newest checkpoint."""
+        told = self.results.get("metadata") if self.status == FINISHED else None
+        in_all = told.get("total_timesteps") if isinstance(told, dict) else None
+        if isinstance(in_all, int):
+            return in_all
+        lines, checkpoints = self.last_lines(1), sorted_checkpoints(self.path)[-1:]
+        return max([*(line["timestep"] for line in lines), *map(step_of, checkpoints)], default=None)
+
     def part(self, name: str) -> Mapping[str, Any]:
         """An object within run.json; empty where it is null, missing or none."""
         part = self.document.get(name)
         return part if isinstance(part, dict) else {}
 
     def last_lines(self, n: int) -> list[dict[str, Any]]:
-        """Those of the last `n` whole lines of metrics.jsonl that can be read; none where there is no such file."""
+        """Those of the last `n` lines of metrics.jsonl that can be read; none where there is no such file."""
         return self._tail(n)[0]
 
     def damaged_lines(self, n: int) -> int:
-        """How many of the last `n` whole lines of metrics.jsonl cannot be read."""
+        """How many of the last `n` lines of metrics.jsonl cannot be read; half a line is one where the run finished."""
         return self._tail(n)[1]
 
     def _tail(self, n: int) -> tuple[list[dict[str, Any]], int]:
         path = self.path / METRICS
-        lines = [_line(line) for line in (_last_lines(path, n) if path.is_file() else [])]
+        whole = self.status != FINISHED  # a kill in mid-line leaves half of one, which is no damage
+        lines = [_line(line) for line in last_lines(path, n, whole=whole)[0]]
         readable = [line for line in lines if line is not None]
         return readable, len(lines) - len(readable)
 
@@ -129,18 +140,24 @@ def read_recorded(path: Path) -> RecordedRun:
     return RecordedRun(path, document, KILLED if status == RUNNING and not _at_work(path) else status)
 
 
-def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
+def find_runs(roots: Sequence[Path], warn: Callable[[str], None]) -> Iterator[RecordedRun]:
     """Every run below some directories, by path; a run's own directory is not searched for others.
+
+    `warn` hears of every folder that cannot be read, and is therefore left out.
 
     Raises:
         UsageError: one of them is no directory.
     """
+
+    def left_out(error: OSError) -> None:
+        warn(f"{error.filename} cannot be read, and runs in it were left out: {error.strerror}.")
+
     for root in roots:
         if not root.is_dir():
             raise UsageError(
                 f"{root} is not a directory; expected one that holds runs. Name it: townlet-train runs list DIR"
             )
-        for folder, inner, files in os.walk(root):
+        for folder, inner, files in os.walk(root, onerror=left_out):
             inner.sort()
             if RUN in files:
                 inner.clear()
@@ -151,12 +168,14 @@ def find_runs(roots: Sequence[Path]) -> Iterator[RecordedRun]:
 
 def list_runs(roots: Sequence[Path], *, status: str | None = None, env: str | None = None) -> RunsListDTO:
     """Every run below some directories, those of one status or environment where that is asked for."""
-    found = [run for run in find_runs(roots) if status in (None, run.status) and env in (None, run.env)]
+    left_out: list[str] = []
+    runs = find_runs(roots, left_out.append)
+    found = [run for run in runs if status in (None, run.status) and env in (None, run.env)]
     damages = [run.damage for run in found]
     return RunsListDTO(
         roots=tuple(map(str, roots)),
         runs=tuple(_row(run, damage) for run, damage in zip(found, damages, strict=True)),
-        warnings=tuple(sentence for damage in damages for sentence in damage.values()),
+        warnings=(*left_out, *(sentence for damage in damages for sentence in damage.values())),
     )
 
 
@@ -215,14 +234,13 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
 
 
 def _identity(run: RecordedRun) -> dict[str, Any]:
-    lines = run.last_lines(1)
     return {
         "strategy": run.document.get("strategy"),
         "env": run.env,
         "seed": run.document.get("seed"),
         "status": run.status,
         "started_at": run.document.get("started_at"),
-        "steps": lines[0].get("timestep") if lines else None,
+        "steps": run.steps,
         "return_mean": run.return_mean,
     }
 
@@ -292,13 +310,22 @@ def _object(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _last_lines(path: Path, n: int) -> list[bytes]:
-    """The last `n` whole lines of a file, read from its end."""
+def last_lines(path: Path, n: int, *, whole: bool = True) -> tuple[list[bytes], int]:
+    """The last `n` lines of a file, read from its end, and where they end; none where there is no such file.
+
+    What follows its last line break is no line, unless it need not be `whole`.
+    """
+    if not path.is_file():
+        return [], 0
     with path.open("rb") as stream:
-        start, content = stream.seek(0, os.SEEK_END), b""
+        start = end = stream.seek(0, os.SEEK_END)
+        content = b""
         while start > 0 and content.count(b"\n") <= n:
             step = min(READ_BACK, start)
             start -= step
             stream.seek(start)
             content = stream.read(step) + content
-    return content.split(b"\n")[:-1][-n:]
+    *lines, torn = content.split(b"\n")
+    if torn and not whole:
+        return [*lines, torn][-n:], end
+    return lines[-n:], end - len(torn)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from townlet_train.data.checkpoint import task_of
 from townlet_train.data.dataset import doubts
 from townlet_train.data.features import FeatureRanges
 from townlet_train.data.fingerprints import count_repeats
@@ -32,11 +33,13 @@ def recording_stats(path: Path, *, held_out: Path | None = None, per_episode: bo
 
     Raises:
         UsageError: there is no recording.
-        DataError: it cannot be read.
+        DataError: it cannot be read, or the two were made in different environments.
     """
     service = ReplayDatasetService()
     replay = open_replay(service.resolve_manifest(path))
     other = None if held_out is None else open_replay(service.resolve_manifest(held_out))
+    if held_out is not None:
+        _check_same_env(service, path, held_out)
     survey, features = Survey(), FeatureRanges()
     for block in replay.blocks(with_maps=False):
         survey.feed(block)
@@ -154,6 +157,15 @@ def merge_recordings(paths: Sequence[Path], output: Path, *, overwrite: bool = F
     return _told(sources, output, written.name, "memmap" if stores else "npz", size, _shared_seeds(replays))
 
 
+def _check_same_env(service: ReplayDatasetService, path: Path, held_out: Path) -> None:
+    """Raise `DataError` where two recordings say different environments, whatever is before a colon."""
+    mine, theirs = service.env_id(path), service.env_id(held_out)
+    if mine is not None and theirs is not None and task_of(mine) != task_of(theirs):
+        raise DataError(
+            f"{path} and {held_out} differ in environment ({mine} and {theirs}); expected the same."
+        )
+
+
 def _check_apart(replay: SampleReplay, output: Path) -> None:
     """Refuse an output that holds samples of the recording: a merge leaves them where they are, and names them."""
     target = output.resolve()
@@ -218,7 +230,7 @@ def _episodes(replay: Store | SampleReplay) -> set[tuple[int, int]]:
     """Seed and number of every episode that says them."""
     if isinstance(replay, Store):
         return {(span.seed, span.index) for span in replay.selected_episodes}
-    keys = [header.facts.episode for header in replay.headers]
+    keys = [header.episode for header in replay.headers]
     return {(key.seed, key.index) for key in keys if key is not None and key.seed is not None}
 
 

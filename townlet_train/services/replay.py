@@ -79,7 +79,7 @@ class ReplayDatasetService:
         replay = open_replay(self.resolve_manifest(path))
         if replay.capture is not None:
             return replay.capture.env_id
-        return replay.headers[0].facts.env_id
+        return replay.headers[0].env_id
 
     def action_bounds(self, path: Path) -> tuple[Bounds, ...]:
         """Lowest and highest value of each dimension of its vectors; empty where its actions are indices."""
@@ -364,7 +364,7 @@ def _samples_part(
         row = {"sample": relative_to(entry.sample, directory), "meta": relative_to(entry.metadata, directory)}
         sums = {"sha256": entry.sample_sha256, "meta_sha256": entry.metadata_sha256}
         rows.append(row | {key: value for key, value in sums.items() if value is not None})
-        key = header.facts.episode
+        key = header.episode
         seeds |= {key.seed} if key is not None and key.seed is not None else set()
     return {"samples": rows}, sorted(seeds)
 

@@ -33,14 +33,14 @@ def diff_runs(first: Path, second: Path) -> RunDiffDTO:
         }
         for run in runs
     ]
-    changed = differences(*settings)
-    versions = differences(*(flatten(run.part("versions")) for run in runs))
+    changed = _differences(*settings)
+    versions = _differences(*(flatten(run.part("versions")) for run in runs))
     return RunDiffDTO(
         first=str(first),
         second=str(second),
         settings=changed,
         versions=versions,
-        reached=differences(*reached),
+        reached=_differences(*reached),
         same_settings=not changed and not versions,
         warnings=tuple(sentence for run in runs for sentence in _doubts(run)),
     )
@@ -53,7 +53,7 @@ def _doubts(run: RecordedRun) -> Iterator[str]:
         yield f"{run.path} has no whole results document, so what it reached is not known."
 
 
-def differences(first: Mapping[str, Value], second: Mapping[str, Value]) -> tuple[RunDifferenceDTO, ...]:
+def _differences(first: Mapping[str, Value], second: Mapping[str, Value]) -> tuple[RunDifferenceDTO, ...]:
     """Every name whose values differ, or that only one has, in the order of first sight."""
     absent = object()
     return tuple(

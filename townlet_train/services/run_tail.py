@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from townlet_train.results import RunTailDTO
-from townlet_train.services.recorded import RUNNING, flatten, read_recorded
+from townlet_train.services.recorded import RUNNING, flatten, last_lines, read_recorded
 from townlet_train.services.run_files import METRICS, RUN
 
 
@@ -32,8 +32,8 @@ def follow_run(path: Path, n: int, wait: Callable[[], None] = lambda: time.sleep
     """
     log = path / METRICS
     read_recorded(path)
-    recorded, offset = _new_lines(log, 0)
-    yield from recorded[-n:]
+    recorded, offset = last_lines(log, n)
+    yield from (line.decode("utf-8", "replace") for line in recorded)
     while True:
         going = read_recorded(path).status == RUNNING
         lines, offset = _new_lines(log, offset)

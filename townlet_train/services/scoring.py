@@ -28,7 +28,7 @@ class EvaluationService:
         """Raise `UnknownNameError` or `EnvironmentCreationError` when that environment cannot be built."""
         spec_of(self._config.model_copy(update={"env": env_id}))
 
-    def get_ready(self) -> None:
+    def start_ahead(self) -> None:
         """Start what evaluations will want and what takes a second, while something else is done.
 
         Raises:

@@ -19,7 +19,6 @@ AS_PAID: dict[str, Any] = {"ppo": {"normalize_rewards": False}}
 SCALED: dict[str, Any] = {"ppo": {"normalize_rewards": True}}
 ONE_PROCESS: dict[str, Any] = {"ppo": {"n_workers": 1}}  # cells share the cores
 SOME_KL: dict[str, Any] = {"kl_coef": 0.05, "kl_half_life": 0.25}  # where the default is none
-SOME_WARMUP: dict[str, Any] = {"critic_warmup": 0.05}  # likewise
 
 TERMS: dict[str, tuple[dict[str, Any], ...]] = {
     "naive": (LOOK, AS_PAID, NO_WARMUP, NO_KL),
@@ -29,7 +28,7 @@ TERMS: dict[str, tuple[dict[str, Any], ...]] = {
     "all": (LOOK, SCALED),
     DEFAULT: (),
 }
-WITH_KL, WITH_WARMUP = ("kl", "all"), ("warmup", "all")
+WITH_KL = ("kl", "all")
 CONDITIONS = (*TERMS, SCRATCH, BC)
 
 
@@ -37,9 +36,8 @@ def anneal_params(condition: str, said: Mapping[str, Any], *, env: str, timestep
     """Params of the anneal of a condition, over what was said of anneal; a warm-up's steps are among `timesteps`."""
     usual = what_suits(env, AnnealParams(**said))
     kl = SOME_KL if condition in WITH_KL and not usual.kl_coef else {}
-    alone = SOME_WARMUP if condition in WITH_WARMUP and not usual.critic_warmup else {}
-    params = merged(ONE_PROCESS, said, *TERMS[condition], kl, alone)
-    warmup = what_suits(env, AnnealParams(**params)).critic_warmup
+    params = merged(ONE_PROCESS, said, *TERMS[condition], kl)
+    warmup = AnnealParams(**params).critic_warmup
     return {**params, "gate": False, "timesteps": max(1, int(timesteps / (1 + warmup)))}
 
 

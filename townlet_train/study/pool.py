@@ -1,7 +1,4 @@
-"""Some processes at a time, each with a job of its own; however the study ends, it ends them and theirs.
-
-Where the study itself is killed outright, nobody does.
-"""
+"""Some processes at a time, each with a job of its own; however the study ends, they and theirs end with it."""
 
 from __future__ import annotations
 
@@ -44,6 +41,7 @@ def run_jobs(
             watch()
             for process in [process for process in running if process.poll() is not None]:
                 job, began = running.pop(process)
+                _let_go(process)
                 if process.returncode == 0 and result_path(root, job.name).exists():
                     on_done(job, time.monotonic() - began)
                 else:
@@ -69,7 +67,7 @@ def _started(job: Job, root: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as stream:
         return subprocess.Popen(
             [sys.executable, "-m", "townlet_train.study.worker", told, result_path(root, job.name)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # ends when this process does, and the other one with it
             stdout=stream,
             stderr=stream,
             env={**os.environ, **ONE_THREAD},
@@ -94,3 +92,10 @@ def _ended(running: dict[subprocess.Popen[bytes], tuple[Job, float]]) -> Iterato
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)  # it leads a session: what it started goes with it
                 process.wait()
+                _let_go(process)
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Close the end of the line that told an ended process of this one."""
+    if process.stdin is not None:
+        process.stdin.close()

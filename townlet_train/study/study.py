@@ -124,9 +124,11 @@ def run_study(
     """Run what has not been run, then summarise; `report` hears of cells done and to do, and may raise to stop.
 
     Raises:
-        UsageError: another study is there or at work there, or one that was not to be gone on with.
+        UsageError: another study is there or at work there; one not to be gone on with; or none, and one was to be.
         TrainingError: a cell failed; the others are done by then.
     """
+    if resume and not (study.root / PLAN).exists():
+        raise UsageError(f"{study.root} holds no study to go on with. Leave --resume out to begin one there.")
     with _held(study.root):
         return _run(study, n_at_once=n_at_once, resume=resume, report=report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
@@ -12,15 +13,20 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress, TrainingContext, TrainingStrategy
 from townlet_train.data.checkpoint import load_checkpoint
+from townlet_train.envs.gymnasium import GymnasiumVectorEnv
+from townlet_train.envs.protocol import Step, VectorEnv
+from townlet_train.envs.town import TownVectorEnv
 from townlet_train.errors import Interrupted, PluginError, TorchNotAvailableError, TownletTrainError
 from townlet_train.orchestrator import TrainingOrchestrator
 from townlet_train.plan import build_params
@@ -94,6 +100,8 @@ class Bench:
     folder: Path
     registry: Registry | None = None
     report: Report = lambda progress: None
+    silent: list[str] = field(default_factory=list, init=False)  # long work that ran without a report
+    silent_ticks: int = field(default=0, init=False)  # most ticks of environments between two reports
     _whole: Trial | Unchecked | BrokenRule | None = field(default=None, init=False)
     _params: Mapping[str, Any] | None = field(default=None, init=False)
 
@@ -166,8 +174,16 @@ class Bench:
             BrokenRule: something else was raised.
         """
         reports: list[Progress] = []
+        ticks = 0
+
+        def count() -> None:
+            nonlocal ticks
+            ticks += 1
+            self.silent_ticks = max(self.silent_ticks, ticks)
 
         def hear(progress: Progress) -> None:
+            nonlocal ticks
+            ticks = 0
             reports.append(progress)
             self.report(progress)
             if report is not None:
@@ -175,7 +191,9 @@ class Bench:
 
         self.prepare(name, noise=noise, **options)
         try:
-            result = self.attempt(name, report=hear, noise=noise, **options)
+            watched = watching_services(self.strategy, self.silent)
+            with counting_ticks(count):
+                result = self.attempt(name, report=hear, noise=noise, strategy=watched, **options)
         except Interrupted:
             raise
         except (TownletTrainError, OSError) as error:
@@ -271,6 +289,59 @@ def watching_prepare(
 
     watched: type[TrainingStrategy] = type(strategy.__name__, (strategy,), {"prepare": prepare})
     return watched
+
+
+def watching_services(strategy: type[TrainingStrategy], silent: list[str]) -> type[TrainingStrategy]:
+    """The same strategy; `silent` is told by name what it has its services do without a report."""
+
+    def run(self: Any, context: TrainingContext) -> TrainingResultDTO:
+        long: dict[str, Any] = {
+            name: _Watched(name, getattr(context.services, name), silent)
+            for name in ("rollout", "evaluation")
+        }
+        return strategy.run(self, replace(context, services=replace(context.services, **long)))
+
+    watched: type[TrainingStrategy] = type(strategy.__name__, (strategy,), {"run": run})
+    return watched
+
+
+class _Watched:
+    """A service that notes what was called without the report that it takes."""
+
+    def __init__(self, name: str, service: object, silent: list[str]) -> None:
+        self._name, self._service, self._silent = name, service, silent
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._service, name)
+        if "report" in inspect.signature(method).parameters:
+            return partial(self._call, name, method)
+        return method
+
+    def _call(self, name: str, method: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
+        if named.get("report") is None:
+            self._silent.append(f"services.{self._name}.{name}")
+        return method(*given, **named)
+
+
+@contextmanager
+def counting_ticks(count: Callable[[], None]) -> Iterator[None]:
+    """Call `count` whenever a set of environments is stepped in this process, whoever built it."""
+    whole = {kind: kind.step for kind in (GymnasiumVectorEnv, TownVectorEnv)}
+
+    def counted(step: Callable[..., Step]) -> Callable[..., Step]:
+        def counting(self: VectorEnv, actions: NDArray[Any]) -> Step:
+            count()
+            return step(self, actions)
+
+        return counting
+
+    for kind, step in whole.items():
+        setattr(kind, "step", counted(step))  # noqa: B010 - a method may not be assigned to, says mypy
+    try:
+        yield
+    finally:
+        for kind, step in whole.items():
+            setattr(kind, "step", step)  # noqa: B010 - likewise
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from townlet_train.testing.bench import Bench, BrokenRule, Trial, Unchecked, tol
 HEAVY = ("gymnasium", "numba", "numpy", "torch")
 IMPORT_TIMEOUT = 120.0  # seconds
 LATE_STEPS = 1  # that a run may still go after a report that raised Interrupted, to end what it is in
+MOST_SILENT_TICKS = 2048  # of its environments between two reports, or after the last
 NOWHERE = "NoEnvironmentHasThisName-v0"
 
 
@@ -183,17 +184,35 @@ def check_seed(bench: Bench) -> None:
 
 
 def check_cancel(bench: Bench) -> None:
-    """When `context.report` raises Interrupted, the run stops and lets it pass."""
-    if not bench.whole().reports:
+    """When `context.report` raises Interrupted, early or late, the run lets it pass; no service works in silence."""
+    reports = bench.whole().reports
+    if not reports:
         raise BrokenRule("`run` never calls context.report, so Ctrl-C cannot stop it. Report in every loop.")
+    _check_stop(bench, "cancelled", reports[0])
+    _check_stop(bench, "cancelled_late", reports[-1])
+    if bench.silent:
+        raise BrokenRule(
+            f"`run` calls context.{bench.silent[0]} without `report`, so Ctrl-C is not heard while that lasts. "
+            f"Hand it a function that calls context.report."
+        )
+    if bench.silent_ticks > MOST_SILENT_TICKS:
+        raise BrokenRule(
+            f"`run` steps its environments {bench.silent_ticks} ticks without a report, where Ctrl-C is not heard; "
+            f"expected at most {MOST_SILENT_TICKS}. Report in every loop, and after a stop save and let it pass."
+        )
+
+
+def _check_stop(bench: Bench, name: str, moment: Progress) -> None:
+    """Stop a run where an equal one reported this, and watch what it does then."""
     calls: list[Progress] = []
 
     def stop(progress: Progress) -> None:
-        calls.append(progress)
-        raise Interrupted("The check asks for a stop.")
+        if calls or (progress.phase == moment.phase and progress.done >= moment.done):
+            calls.append(progress)
+            raise Interrupted("The check asks for a stop.")
 
     try:
-        bench.run("cancelled", report=stop)
+        bench.run(name, report=stop)
     except Interrupted:
         first, last = calls[0], calls[-1]
         if len({(call.phase, call.done) for call in calls}) > 1 + LATE_STEPS:
@@ -204,7 +223,8 @@ def check_cancel(bench: Bench) -> None:
         return
     except BrokenRule as broken:
         raise BrokenRule(f"`run` turns Interrupted into something else: {broken} Let it pass.") from broken
-    raise BrokenRule("`run` goes on to its end after context.report raised Interrupted. Let it pass.")
+    if calls:  # a report that comes by the clock need not come again
+        raise BrokenRule("`run` goes on to its end after context.report raised Interrupted. Let it pass.")
 
 
 def check_resume(bench: Bench) -> None:

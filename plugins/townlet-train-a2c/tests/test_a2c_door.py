@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import townlet_train_a2c
-from tests.doors import doors_used, heavy_imports, listed
+from tests.doors import listed
 from townlet_train.cli import main
 
 HAS_TORCH = find_spec("torch") is not None
@@ -29,11 +28,3 @@ def test_without_torch_it_is_refused_before_anything_is_written(
     assert main(["a2c", "--env", "CartPole-v1", "--output-dir", str(tmp_path / "run")]) == 2
     assert "townlet-train[torch]" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_importing_it_brings_nothing_that_takes_long() -> None:
-    assert heavy_imports(townlet_train_a2c) == []
-
-
-def test_it_imports_nothing_of_townlet_train_but_the_door_and_the_learners() -> None:
-    assert doors_used(townlet_train_a2c) == {"api", "learners"}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import townlet_train_dagger
-from tests.doors import doors_used, heavy_imports, listed
+from tests.doors import listed
 from townlet_train.api import TrainingResultDTO
 from townlet_train_dagger.strategy import DAggerResultDTO
 
@@ -21,14 +20,6 @@ def test_the_listing_names_its_distribution_and_what_is_missing(capsys: pytest.C
     row = listed("dagger", capsys)
     assert row["distribution"] == "townlet-train-dagger"
     assert row["available"] is HAS_TORCH
-
-
-def test_importing_it_brings_nothing_that_takes_long() -> None:
-    assert heavy_imports(townlet_train_dagger) == []
-
-
-def test_it_imports_nothing_of_townlet_train_but_the_door_and_the_learners() -> None:
-    assert doors_used(townlet_train_dagger) == {"api", "learners"}
 
 
 def test_every_field_of_its_result_and_of_its_lines_is_on_its_page() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 import townlet_train_mlflow
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
 from townlet_train.errors import Interrupted
+from townlet_train.files import to_json
 from townlet_train.orchestrator import run_strategy
 from townlet_train.registry import discover
 from townlet_train.services.rolling import read_log
@@ -182,6 +185,43 @@ def test_a_line_that_mlflow_refuses_is_raised_to_whoever_records_or_closes_next(
     logger.record(line(100, loss=1.0))
     with pytest.raises(Exception, match="active"):
         logger.close()
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85"])
+def test_a_separator_in_a_text_tears_no_line(folder: Path, separator: str) -> None:
+    recorded_before = to_json(line(100, told=f"one{separator}two", loss=1.0)) + "\n"
+    assert separator in recorded_before
+    (run_directory(folder) / "metrics.jsonl").write_text(recorded_before, encoding="utf-8")
+    MlflowLogger(folder / "run").close()
+    assert sent() == {"loss": [(100, 1.0)]}
+
+
+def test_the_note_of_a_run_takes_the_place_of_another_whole(folder: Path) -> None:
+    note, kept = run_directory(folder) / NOTE, folder / "kept.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("torn")
+    kept.hardlink_to(note)
+    MlflowLogger(folder / "run").close()
+    assert kept.read_text() == "torn"  # nobody wrote into the file that was there
+    assert json.loads(note.read_text()) == {"run_id": the_run().info.run_id}
+    assert [*note.parent.iterdir()] == [note]
+
+
+def test_a_server_that_was_away_for_a_moment_is_told_once_and_the_run_is_ended(folder: Path) -> None:
+    logger, run_id = MlflowLogger(run_directory(folder)), the_run().info.run_id
+    MlflowClient().delete_run(run_id)
+    with pytest.raises(MlflowException, match="active"):
+        record_for_a_while(logger)
+    MlflowClient().restore_run(run_id)
+    logger.close()
+    assert the_run().info.status == "FAILED"
+
+
+def record_for_a_while(logger: MlflowLogger) -> None:
+    """Up to ten seconds, until the thread that sends has heard what MLflow says."""
+    for number in range(1000):
+        logger.record(line(number, loss=1.0))
+        time.sleep(0.01)
 
 
 @pytest.mark.torch

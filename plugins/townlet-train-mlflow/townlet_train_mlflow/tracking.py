@@ -36,13 +36,14 @@ class MlflowLogger:
         self._thread = Thread(target=self._send, name="townlet-train-mlflow", daemon=True)
         self._thread.start()
         metrics = run_dir / "metrics.jsonl"
-        for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
-            self.record(json.loads(line))
+        if metrics.exists():
+            with metrics.open("rb") as lines:  # bytes, since text has more ends of lines than a log
+                for line in lines:
+                    self.record(json.loads(line))
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Queue the numbers of a line that MLflow does not have; its step is its timestep, or else its number."""
-        if self._error is not None:
-            raise self._error
+        self._tell()
         self._n_lines += 1
         step = line.get("timestep", self._n_lines)
         moment = int(1000 * datetime.fromisoformat(line["timestamp"]).timestamp())
@@ -66,8 +67,13 @@ class MlflowLogger:
         self._lines.put(None)
         self._thread.join()
         self._client.set_terminated(self._run_id, self._status)
-        if self._error is not None:
-            raise self._error
+        self._tell()
+
+    def _tell(self) -> None:
+        """Raise what went wrong in the thread, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def _send(self) -> None:
         """Send what is queued, as much at once as MLflow takes, until None comes or something goes wrong."""
@@ -115,9 +121,19 @@ def _new_run(client: MlflowClient, run_dir: Path) -> str:
     params = [Param(key, value[:LONGEST_VALUE]) for key, value in flat(told)]
     for start in range(0, len(params), MOST_PARAMS):
         client.log_batch(run.info.run_id, params=params[start : start + MOST_PARAMS])
-    (run_dir / NOTE).parent.mkdir(parents=True, exist_ok=True)
-    (run_dir / NOTE).write_text(json.dumps({"run_id": run.info.run_id}), encoding="utf-8")
+    _note(run_dir / NOTE, run.info.run_id)
     return str(run.info.run_id)
+
+
+def _note(path: Path, run_id: str) -> None:
+    """Write down which run it is, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        json.dump({"run_id": run_id}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
 
 
 def _experiment(client: MlflowClient) -> str:

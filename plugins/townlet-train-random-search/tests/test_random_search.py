@@ -84,6 +84,19 @@ def test_a_stop_leaves_the_policy_so_far(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run/random-search_seed5_model.zip").info.algorithm == "random-search"
 
 
+def test_a_stop_while_it_is_evaluated_is_heard_at_once_and_names_the_policy(tmp_path: Path) -> None:
+    heard: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        if progress.phase == "evaluation":
+            heard.append(progress.done)
+            raise Interrupted("Stopped by SIGINT.")
+
+    with pytest.raises(Interrupted, match=r"The search had ended; the policy is .*model\.zip"):
+        search(tmp_path / "run", report=stop, evaluation_episodes=20)
+    assert heard == [0]
+
+
 def test_neither_its_import_nor_its_run_brings_torch(tmp_path: Path) -> None:
     command = ["random-search", "--env", "CartPole-v1", "--n-iterations", "1", "--evaluation-episodes", "1"]
     command += ["--output-dir", str(tmp_path / "run"), "--json"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from townlet_train.api import (
     EvaluationDTO,
+    Interrupted,
+    Progress,
     StrategyParams,
     TrainingContext,
     TrainingResultDTO,
@@ -73,12 +76,7 @@ class RandomSearch:
         from townlet_train_random_search.search import search
 
         reached = search(context, self.params, self.name)
-        episodes = self.params.evaluation_episodes
-        evaluation = (
-            context.services.evaluation.evaluate(checkpoint=reached.model, episodes=episodes)
-            if episodes != 0
-            else None
-        )
+        evaluation = self._evaluate(reached.model, context)
         return RandomSearchResultDTO(
             steps=reached.steps,
             return_mean=reached.return_mean,
@@ -87,6 +85,23 @@ class RandomSearch:
             checkpoint=str(reached.model),
             checkpoint_sha256=sha256_of(reached.model),
         )
+
+    def _evaluate(self, model: Path, context: TrainingContext) -> EvaluationDTO | None:
+        """The returns on held-out seeds, where they are asked for.
+
+        Raises:
+            Interrupted: the user asked to stop; names the policy, which is whole.
+        """
+        if self.params.evaluation_episodes == 0:
+            return None
+        try:
+            return context.services.evaluation.evaluate(
+                checkpoint=model,
+                episodes=self.params.evaluation_episodes,
+                report=lambda done, total: context.report(Progress("evaluation", done, total, {})),
+            )
+        except Interrupted as stop:
+            raise Interrupted(f"{stop} The search had ended; the policy is {model}") from stop
 
 
 @hookimpl

@@ -113,12 +113,6 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def test_it_imports_nothing_of_townlet_train_but_the_door_and_the_learners() -> None:
-    names = set().union(*(imported(path) for path in PACKAGE.glob("*.py")))
-    ours = {name for name in names if name.partition(".")[0] == "townlet_train"}
-    assert {name.split(".")[1] for name in ours} == {"api", "learners"}
-
-
 def test_what_a_model_file_carries_needs_nothing_of_townlet_train() -> None:
     roots = {name.partition(".")[0] for name in imported(PACKAGE / "extractor.py")}
     assert roots == {"__future__", "gymnasium", "stable_baselines3", "torch"}

@@ -22,7 +22,6 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from townlet_train.api import (
     Checkpoint,
     CheckpointInfo,
-    EvaluationDTO,
     Interrupted,
     Lineage,
     NetworkSpec,
@@ -31,11 +30,11 @@ from townlet_train.api import (
     build_env,
     save_checkpoint,
     seed_ranges,
-    sha256_of,
 )
 from townlet_train.learners.assembly import describe
 from townlet_train.learners.bc import limited_threads
 from townlet_train.learners.curve import TrainingCurve
+from townlet_train.learners.held_out import held_out_facts
 from townlet_train.learners.logs import log_episodes, log_save
 from townlet_train.learners.networks import ACTIVATIONS, network_for_env
 from townlet_train.learners.params import TICKS_BETWEEN_CHECKPOINTS, TICKS_BETWEEN_LINES
@@ -93,32 +92,13 @@ def train(
             watch.save(path)
             raise Interrupted(f"{stop} The policy so far is {path}") from stop
         watch.save(path)
-    try:
-        evaluation = evaluate(context, path, params.evaluation_episodes)
-    except Interrupted as stop:
-        raise Interrupted(f"{stop} Training had ended; the policy is {path}") from stop
-    threshold = env.spec.reward_threshold
-    facts: dict[str, Any] = watch.facts() | {
-        "evaluation": evaluation,
-        "reward_threshold": threshold,
-        "converged": None if evaluation is None else evaluation.reaches(threshold),
-        "checkpoint": str(path),
-        "checkpoint_sha256": sha256_of(path),
+    facts: dict[str, Any] = {
+        **watch.facts(),
+        **held_out_facts(path, params.evaluation_episodes, context, env.spec.reward_threshold),
         "duration_sec": time.perf_counter() - started,
         "warnings": tuple(" ".join(str(each.message).split()) for each in warned),
     }
     return Trained(facts, watch.update.numbers)
-
-
-def evaluate(context: TrainingContext, model: Path, episodes: int | None) -> EvaluationDTO | None:
-    """The returns on held-out seeds, without `episodes` as many as the config says; None where they are 0."""
-    if episodes == 0:
-        return None
-
-    def report(done: int, total: int) -> None:
-        context.report(Progress("evaluation", done, total, {}))
-
-    return context.services.evaluation.evaluate(checkpoint=model, episodes=episodes, report=report)
 
 
 class Update(NamedTuple):

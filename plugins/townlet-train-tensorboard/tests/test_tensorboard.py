@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from townlet_train.config import RunConfig
 from townlet_train.contract import Progress
 from townlet_train.errors import Interrupted
+from townlet_train.files import to_json
 from townlet_train.orchestrator import run_strategy
 from townlet_train.registry import discover
 from townlet_train.services.rolling import read_log
@@ -72,11 +74,21 @@ def test_what_a_killed_process_had_not_written_is_made_up_for(tmp_path: Path) ->
         killed.record(each)
     killed.close()  # three of five lines never got there
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines[:5]))
+    time.sleep(1)  # files of one process and second are named by a number that sorts as text
     resumed = ScalarLogger(tmp_path, resumed=True)
     for each in lines[5:]:
         resumed.record(each)
     resumed.close()
     assert shown(tmp_path) == {"train/loss": [(100 * step, float(step)) for step in range(1, 8)]}
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85"])
+def test_a_separator_in_a_text_tears_no_line(tmp_path: Path, separator: str) -> None:
+    recorded_before = to_json(line(100, told=f"one{separator}two", loss=1.0)) + "\n"
+    assert separator in recorded_before
+    (tmp_path / "metrics.jsonl").write_text(recorded_before, encoding="utf-8")
+    ScalarLogger(tmp_path, resumed=True).close()
+    assert shown(tmp_path) == {"train/loss": [(100, 1.0)]}
 
 
 @pytest.mark.torch

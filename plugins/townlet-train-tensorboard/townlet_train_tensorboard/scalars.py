@@ -32,8 +32,10 @@ class ScalarLogger:
         if resumed:
             start = SessionLog(status=SessionLog.START)
             self._writer.add_event(Event(wall_time=time.time(), step=0, session_log=start))
-            for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
-                self.record(json.loads(line))
+            if metrics.exists():
+                with metrics.open("rb") as lines:  # bytes, since text has more ends of lines than a log
+                    for line in lines:
+                        self.record(json.loads(line))
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Queue the numbers of one line; its step is its timestep, or else its number."""

@@ -76,7 +76,11 @@ def gate_checkpoints(
             for index, player in enumerate(playing)
         }
         judged = [measured.get(player.name, _unplayed(player, env)) for player in players]
-        return judge_all(judged, None if reference is None else measured[reference.name], settings)
+        verdict = judge_all(judged, None if reference is None else measured[reference.name], settings)
+    if verdict.candidate_sha256 is None or verdict.candidate_sha256 != verdict.release_sha256:
+        return verdict
+    same = "Candidate and release are the same file, byte for byte, so this says nothing of a better one."
+    return verdict.model_copy(update={"reasons": (same, *verdict.reasons)})
 
 
 def evaluate_pair(

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.errors import UsageError
+from townlet_train.results import EvaluationDTO
+from townlet_train.services.documents import check_version
 
 Values = NDArray[np.float64]
 LARGEST = 1e100  # squares of what is larger are no numbers
@@ -56,6 +58,7 @@ def read_returns(path: Path) -> Measured:
         raise UsageError(f"{path} is not JSON ({error}); expected {EXPECTED}.") from error
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds no JSON object; expected {EXPECTED}.")
+    check_version(document, EvaluationDTO, str(path))
     returns = _numbers(path, document, "episode_returns")
     seeds = _seeds(path, document)
     if len(seeds) != len(returns):

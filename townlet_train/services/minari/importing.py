@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from townlet_train.data.landing import check_output, sole_writer
 from townlet_train.data.layout import Layout, describe_bounds, within_bounds
 from townlet_train.data.manifest import SUFFIX, encode_manifest
-from townlet_train.data.schema import EpisodeKey
+from townlet_train.data.schema import MOST, EpisodeKey, Names, Size, Strictly
 from townlet_train.data.storage import describe_sample, encode_arrays
 from townlet_train.data.trajectory import Trajectory
 from townlet_train.envs.spaces import BoxActions, DiscreteActions, ObservationCode, observation_code
@@ -26,6 +26,8 @@ from townlet_train.results import MinariDTO
 from townlet_train.services.minari.database import NAMES, load_dataset
 
 PREFIX = "minari"
+# What HDF5, Minari and NumPy say of a file that is damaged.
+DAMAGES = (OSError, LookupError, RuntimeError, TypeError, ValueError, AssertionError, AttributeError)
 
 
 def import_minari(
@@ -40,16 +42,16 @@ def import_minari(
     Raises:
         MissingExtraError: `minari` is not installed.
         UsageError: there is no such dataset, nobody says of which environment it is, or the output is in use.
-        DataError: its observations or actions are of a kind that is not recorded.
+        DataError: its observations or actions are of a kind that is not recorded, or it is damaged.
     """
     dataset = load_dataset(dataset_id)
     told = _told(dataset, dataset_id)
-    env_id = env or told.get("env_id") or (dataset.env_spec.id if dataset.env_spec else None)
+    env_id = env or told.env_id or (dataset.env_spec.id if dataset.env_spec else None)
     if env_id is None:
         raise UsageError(f"{dataset_id} does not say of which environment it is. Name one with --env.")
     actions, observations = _codes(dataset, dataset_id)
-    features = tuple(told.get("feature_names", observations.names))
-    names = tuple(told.get("action_names", actions.names))
+    features = _names(told.feature_names, observations.names, "features", dataset_id)
+    names = _names(told.action_names, actions.names, "actions", dataset_id)
     layout = Layout(features, names, (), 0, env_id, actions.low, actions.high)
     with sole_writer(output):
         check_output(output, overwrite=overwrite)
@@ -67,8 +69,8 @@ def import_minari(
             if not rows:
                 raise DataError(f"Minari dataset {dataset_id} holds no episodes.")
             about = {
-                "env_id": env_id, "policy": dataset.storage.metadata.get("algorithm_name") or "unknown",
-                "ticks": places.ticks, "n_envs": places.n_envs, "n_agents": told.get("n_agents", 1),
+                "env_id": env_id, "policy": str(dataset.storage.metadata.get("algorithm_name") or "unknown"),
+                "ticks": places.ticks, "n_envs": places.n_envs, "n_agents": told.n_agents,
                 "seeds": places.seeds, "feature_names": list(layout.feature_names),
                 "action_names": list(layout.action_names), "map_channels": [], "map_size": 0, "maps": False,
                 "minari": dataset_id, **describe_bounds(layout),
@@ -81,15 +83,32 @@ def import_minari(
     )  # fmt: skip
 
 
-def _told(dataset: Any, dataset_id: str) -> dict[str, Any]:
-    """What an export of ours says of a whole dataset; nothing where another library made it."""
+class _Told(Strictly):
+    """What an export of ours says of a whole dataset; another library says nothing of it."""
+
+    env_id: str | None = None
+    feature_names: Names | None = None
+    action_names: Names | None = None
+    n_agents: Size = 1
+
+
+def _told(dataset: Any, dataset_id: str) -> _Told:
     try:
-        told = json.loads(dataset.storage.metadata.get(NAMES, "{}"))
-    except (TypeError, ValueError) as error:
+        return _Told.model_validate_json(dataset.storage.metadata.get(NAMES, "{}"))
+    except ValidationError as error:
         raise _not_ours(dataset_id) from error
-    if not isinstance(told, dict):
-        raise _not_ours(dataset_id)
-    return told
+
+
+def _names(
+    told: tuple[str, ...] | None, of_space: tuple[str, ...], what: str, dataset_id: str
+) -> tuple[str, ...]:
+    """The names that our export wrote, one for each of its space's; those of the space where it wrote none."""
+    if told is not None and len(told) != len(of_space):
+        raise DataError(
+            f"{dataset_id}: its metadata `{NAMES}` names {len(told)} {what}, its space has {len(of_space)}. "
+            f"Export it again."
+        )
+    return of_space if told is None else told
 
 
 def _not_ours(where: str) -> DataError:
@@ -100,10 +119,14 @@ def _episodes(dataset: Any, dataset_id: str) -> Iterator[Any]:
     """Every episode of a dataset, read when its turn comes."""
     try:
         yield from dataset.iterate_episodes()
-    except (OSError, KeyError, RuntimeError) as error:  # what HDF5 says of a file that is damaged
+    except DAMAGES as error:
         raise DataError(
-            f"Minari dataset {dataset_id} cannot be read to its end: {error}. Get or make it again."
+            f"Minari dataset {dataset_id} cannot be read to its end: {_why(error)}. Get or make it again."
         ) from error
+
+
+def _why(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
 
 
 class _Indices:
@@ -188,21 +211,26 @@ class _Places:
 
     def of(self, number: int, episode_id: int, where: str) -> _Place:
         """The place of the episode that comes at `number`."""
-        [about] = self._dataset.storage.get_episode_metadata([episode_id])
-        seed = about.get("seed")
-        seed = None if seed is None or int(seed) < 0 else int(seed)
+        try:
+            [about] = self._dataset.storage.get_episode_metadata([episode_id])
+            seed = about.get("seed")
+            seed = None if seed is None or seed < 0 else seed
+            # An episode of a seed that was there before is taken as a later one of the environment reset with it.
+            earlier = 0 if seed is None else self._of_seed[seed]
+            key = EpisodeKey(env=number, index=earlier, seed=seed)
+        except DAMAGES as error:
+            raise DataError(
+                f"{where}: its metadata cannot be read: {_why(error)}. Get or make it again."
+            ) from error
         told = about.get(NAMES, {})
         try:
             left_out = bool(told.get("left_out", False))
             if "env" in told:
                 key = EpisodeKey(env=int(told["env"]), index=int(told["index"]), seed=seed)
-                return _Place(key, str(told["agent_id"]), int(told["start_tick"]), left_out)
+                return _Place(key, str(told["agent_id"]), _tick(told["start_tick"]), left_out)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise _not_ours(where) from error
-        # An episode of a seed that was there before is taken as a later one of the environment reset with it.
-        earlier = 0 if seed is None else self._of_seed[seed]
         self._of_seed.update(() if seed is None else (seed,))
-        key = EpisodeKey(env=number, index=earlier, seed=seed)
         return _Place(key, f"episode{number}", left_out=left_out)
 
     def take(self, place: _Place, n_steps: int) -> None:
@@ -210,6 +238,13 @@ class _Places:
         lengths = self._lengths[place.key.env]
         lengths[place.key.index] = max(lengths.get(place.key.index, 0), place.start_tick + n_steps)
         self._seeds |= set() if place.key.seed is None else {place.key.seed}
+
+
+def _tick(number: Any) -> int:
+    """A tick of an episode; `ValueError` for what no recording counts."""
+    if not 0 <= int(number) <= MOST:
+        raise ValueError(f"{number} is no tick")
+    return int(number)
 
 
 def _trajectory(
@@ -221,13 +256,13 @@ def _trajectory(
         raise DataError(
             f"{where}: it has no step, and so no action to learn from. Leave it out of the dataset."
         )
-    seen = [_features(code, _step(episode.observations, index)) for index in range(n_steps + 1)]
-    mask = episode.infos.get("action_mask") if isinstance(episode.infos, dict) else None
-    ended = np.asarray(episode.terminations, np.bool_)
-    cut = np.asarray(episode.truncations, np.bool_) & ~ended
-    if place.left_out:
-        cut = cut & (np.arange(n_steps) < n_steps - 1)
     try:
+        seen = [_features(code, _step(episode.observations, index)) for index in range(n_steps + 1)]
+        mask = episode.infos.get("action_mask") if isinstance(episode.infos, dict) else None
+        ended = np.asarray(episode.terminations, np.bool_)
+        cut = np.asarray(episode.truncations, np.bool_) & ~ended
+        if place.left_out:
+            cut = cut & (np.arange(n_steps) < n_steps - 1)
         life = Trajectory(
             features=np.stack(seen[:-1]),
             actions=actions.recorded(episode.actions),
@@ -238,8 +273,12 @@ def _trajectory(
             final_features=None if place.left_out else seen[-1],
         )
         _check_values(life, seen, len(actions.names))
-    except (DataError, ValueError) as error:
+    except DataError as error:
         raise DataError(f"{where}: {error}") from error
+    except DAMAGES as error:
+        raise DataError(
+            f"{where}: its arrays do not belong together: {_why(error)}. Get or make it again."
+        ) from error
     return life
 
 
@@ -252,7 +291,12 @@ def _check_values(life: Trajectory, seen: Sequence[NDArray[np.float32]], n_actio
 
 
 def _features(code: ObservationCode, observation: Any) -> NDArray[np.float32]:
-    return np.asarray(code.flatten(observation), np.float32).ravel()
+    features = np.asarray(code.flatten(observation), np.float32).ravel()
+    if len(features) != len(code.names):
+        raise DataError(
+            f"it has an observation of {len(features)} numbers, its space has {len(code.names)}. Get or make it again."
+        )
+    return features
 
 
 def _step(observations: Any, index: int) -> Any:

@@ -25,7 +25,16 @@ from filelock import FileLock, Timeout
 
 from townlet_train.config.promotion import PROMOTION_DIR
 from townlet_train.errors import CheckpointError, LedgerError, UsageError
-from townlet_train.files import PARTIAL, atomic_path, beside, flush_to_disk, sha256_of, storing, to_json
+from townlet_train.files import (
+    PARTIAL,
+    atomic_path,
+    beside,
+    flush_to_disk,
+    make_folder,
+    sha256_of,
+    storing,
+    to_json,
+)
 from townlet_train.results.promotion import PromotionProblem
 from townlet_train.services.promotion.ledger import (
     FROM_BACKUP,
@@ -123,9 +132,9 @@ class PromotionFolder:
 
         Raises:
             UsageError: another command kept it locked for a minute.
+            StorageError: nothing can be written there.
         """
-        with storing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         lock = FileLock(self.path / LOCK)
         try:
             with storing(self.path / LOCK):

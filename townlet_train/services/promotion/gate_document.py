@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from townlet_train.errors import UsageError
+from townlet_train.results import GateDTO
 from townlet_train.results.promotion import PromotionStatus
+from townlet_train.services.documents import check_version
 from townlet_train.services.promotion.protocol import PromotionCandidate
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -47,10 +49,12 @@ def gate_evidence(document: Mapping[str, Any], source: str = "The gate's documen
     """The evidence in a gate's document; `source` names it in errors.
 
     Raises:
-        UsageError: it does not say which verdict, on which seeds, about the bytes of which checkpoint.
+        UsageError: it does not say which verdict, on which seeds, about the bytes of which checkpoint; or it is of a
+            newer version.
     """
     if "verdict" not in document:
         raise UsageError(f"{source} has no `verdict`, so no gate printed it. {EXPECTED}")
+    check_version(document, GateDTO, source)
     verdict = document["verdict"]
     if verdict not in VERDICTS:
         raise UsageError(f"{source}: `verdict` is {verdict!r}, expected PASS, HOLD or FAIL. {EXPECTED}")

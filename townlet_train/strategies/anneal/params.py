@@ -52,8 +52,8 @@ class AnnealParams(StrategyParams):
         None, gt=0, description="steps of all PPO stages; unset: what the environment is worth"
     )
     n_cycles: int | None = Field(None, gt=0, description="PPO stages they are divided into")
-    critic_warmup: float | None = Field(
-        None,
+    critic_warmup: float = Field(
+        0.05,
         ge=0,
         lt=1,
         description="share of the steps in which the critic may learn alone; 0: no such stage",

@@ -13,7 +13,6 @@ class Suits(NamedTuple):
     capture: dict[str, Any]  # how the expert is captured, when no demonstrations are given
     timesteps: int
     n_cycles: int
-    critic_warmup: float
     kl_coef: float
     kl_half_life: float | None
     kl_floor: float
@@ -27,7 +26,6 @@ TOWN = Suits(
     capture={"towns": 96, "ticks": 640, "store": "memmap"},
     timesteps=6_389_760,  # 13 cycles of 128 towns' whole episodes
     n_cycles=13,
-    critic_warmup=0.05,
     kl_coef=0.08,  # with half of it from the beginning, rare towns starve; held to the end, little more is learned
     kl_half_life=1.0,
     kl_floor=0.0,
@@ -48,7 +46,6 @@ GYMNASIUM = Suits(
     capture={"towns": 16, "ticks": 1250, "store": "memmap"},
     timesteps=98_304,
     n_cycles=3,
-    critic_warmup=0.0,
     kl_coef=0.0,
     kl_half_life=None,
     kl_floor=0.0,
@@ -81,7 +78,7 @@ def stages_of(params: AnnealParams, suits: Suits) -> tuple[StageParams, ...]:
     if params.schedule:
         return tuple(sorted(params.schedule, key=lambda stage: stage.cycle))
     first = [StageParams(cycle=0, mode=BC)]
-    if suits.critic_warmup:
+    if params.critic_warmup:
         first.append(StageParams(cycle=0, mode=CRITIC_WARMUP))
     return (*first, *(StageParams(cycle=cycle, mode=PPO) for cycle in range(1, suits.n_cycles + 1)))
 

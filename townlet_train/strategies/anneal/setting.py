@@ -28,7 +28,7 @@ class Setting:
     def prepare(cls, params: AnnealParams, context: TrainingContext) -> Setting:
         """The setting of an anneal; captures the expert where nobody gave demonstrations."""
         suits = what_suits(context.config.env, params)
-        context.services.evaluation.get_ready()
+        context.services.evaluation.start_ahead()
         manifest = _demonstrations(params, context, suits)
         label = params.dataset_label or _label(manifest, params.clone)
         return cls(params, context, suits, stages_of(params, suits), manifest, label)

@@ -32,7 +32,7 @@ def _dagger(journey: Journey, setting: Setting) -> dict[str, Any]:
 
 
 def _critic_warmup(journey: Journey, setting: Setting) -> dict[str, Any]:
-    steps = int(setting.suits.timesteps * setting.suits.critic_warmup)
+    steps = int(setting.suits.timesteps * setting.params.critic_warmup)
     return {
         **_common(journey, setting),
         "timesteps": max(1, steps),

@@ -63,7 +63,8 @@ class Anneal:
         except Interrupted as stop:
             raise Interrupted(
                 f"Stopped after {len(journey.stages)} of {len(self.setting.stages)} stages; what had begun begins "
-                f"again when the anneal goes on: --resume-from latest --output-dir {self.setting.context.run_dir}"
+                f"again when the anneal goes on: townlet-train anneal --resume-from latest "
+                f"--output-dir {self.setting.context.run_dir}"
             ) from stop
 
     def _begin(self) -> Journey:
