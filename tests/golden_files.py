@@ -80,6 +80,8 @@ def write_missing() -> None:
     for store in ("npz", "memmap"):
         if not Path(f"capture-1-{store}").exists():
             recordings.capture(Path(f"capture-1-{store}"), ticks=6, seeds=(5,), store=store)
+        if not Path(f"capture-1-vectors-{store}").exists():
+            recordings.capture_vectors(Path(f"capture-1-vectors-{store}"), ticks=12, towns=1, store=store)
     if not Path("promotion-1.0.0").exists():
         Path("promotion-1.0.0").mkdir()
         promotions.history(Path("promotion-1.0.0"))

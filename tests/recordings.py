@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tests.fakes import CountingEnv, LastLegalPolicy
+from townlet_train.config import RunConfig
 from townlet_train.results import RolloutCaptureDTO
-from townlet_train.services.rollout import RolloutCaptureService
+from townlet_train.services.rollout import RolloutCaptureService, capture_as_configured
 
 FEATURE_NAMES = ["need_hunger", "rivalry_max", "rivalry_avoid_count"]
 
@@ -68,3 +69,18 @@ def write_manifest(path: Path, document: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document))
     return path
+
+
+def capture_vectors(
+    output: Path,
+    *,
+    ticks: int = 250,
+    towns: int = 2,
+    seed: int = 5,
+    store: str = "npz",
+    policy: str = "random",
+) -> RolloutCaptureDTO:
+    """Pendulums, whose actions are vectors of one number in [-2, 2] and whose episodes take 200 ticks."""
+    rollout = {"ticks": ticks, "towns": towns, "store": store}
+    config = RunConfig.model_validate({"env": "Pendulum-v1", "seed": seed, "rollout": rollout})
+    return capture_as_configured(config, output=output, policy=policy)

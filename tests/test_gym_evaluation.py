@@ -111,13 +111,6 @@ def test_episodes_of_any_length_are_captured_too(tmp_path: Path, capsys: pytest.
     assert len(first["rewards"]) == expected.episode_lengths[0]
 
 
-def test_vectors_are_not_captured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = str(tmp_path / "capture")
-    arguments = ["--env", "Pendulum-v1", "--policy", "random", "--output", output]
-    assert main(["rollout", "capture", *arguments]) == 3
-    assert "records indices as actions, those of Pendulum-v1 are vectors" in capsys.readouterr().err
-
-
 def test_a_policy_away_from_home_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env = GymnasiumVectorEnv(partial(make_gymnasium, "CartPole-v1"), 1)
     elsewhere = replace(env.spec, env_id="MountainCartPole-v0")

@@ -127,10 +127,6 @@ def test_an_episode_stays_one_whatever_its_seed(
 
 
 REFUSED: dict[str, tuple[spaces.Space[Any], spaces.Space[Any], str]] = {
-    "vectors": (
-        OBSERVATIONS["box"][0], spaces.Box(-1, 1, (2,), np.float32),
-        r"actions of made/up-v0 are Box.*recordings hold indices",
-    ),
     "several choices": (
         OBSERVATIONS["box"][0], spaces.MultiDiscrete([2, 3]),
         r"actions of made/up-v0 are MultiDiscrete.*recordings hold indices",
@@ -148,6 +144,53 @@ def test_what_cannot_be_recorded_is_refused_and_leaves_nothing(tmp_path: Path, k
     dataset_of("made/up-v0", observation, action)
     with pytest.raises(DataError, match=sentence):
         import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
+    assert not (tmp_path / "recording").exists()
+
+
+BOXES: dict[str, spaces.Box] = {
+    "bounded": spaces.Box(np.float32([-1, -2]), np.float32([1, 3])),
+    "of two axes": spaces.Box(-1, 1, (2, 3), np.float64),
+    "unbounded": spaces.Box(-np.inf, np.inf, (2,), np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", BOXES)
+def test_vectors_become_demonstrations_frame_for_frame(tmp_path: Path, kind: str) -> None:
+    space = BOXES[kind]
+    dataset = dataset_of("made/up-v0", OBSERVATIONS["box"][0], space)
+    import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
+    assert ReplayDatasetService().validate(tmp_path / "recording").problems == ()
+    loaded = ReplayDatasetService().load(tmp_path / "recording")
+    expected = np.concatenate([e.actions for e in dataset.iterate_episodes()]).reshape(10, -1)
+    np.testing.assert_array_equal(loaded.actions, expected.astype(np.float32))
+    assert loaded.action_low == tuple(space.low.ravel().tolist())
+    assert loaded.action_high == tuple(space.high.ravel().tolist())
+
+
+def test_vectors_come_back_from_a_round_trip_with_their_bounds(tmp_path: Path) -> None:
+    recordings.capture_vectors(tmp_path / "capture")
+    exported = export_minari(tmp_path / "capture", "pendulum/random-v0")
+    dataset = minari.load_dataset("pendulum/random-v0")
+    assert dataset.action_space == gymnasium.make("Pendulum-v1").action_space
+    assert all(dataset.action_space.contains(row) for e in dataset.iterate_episodes() for row in e.actions)
+    import_minari("pendulum/random-v0", tmp_path / "again")
+    first, again = (ReplayDatasetService().load(tmp_path / name) for name in ("capture", "again"))
+    assert (again.action_low, again.action_high) == (first.action_low, first.action_high) == ((-2,), (2,))
+    assert len(first) - len(again) == exported.left_out == 2
+    assert recording_stats(tmp_path / "capture", held_out=tmp_path / "again").shared_frames == len(again)
+
+
+def test_a_vector_beyond_the_bounds_of_its_space_is_refused(tmp_path: Path) -> None:
+    import h5py
+
+    dataset_of("made/up-v0", OBSERVATIONS["box"][0], BOXES["bounded"])
+    for wrong in (5, np.nan):
+        with h5py.File(tmp_path / "minari/made/up-v0/data/main_data.hdf5", "a") as file:
+            file["episode_1/actions"][2, 0] = wrong
+        with pytest.raises(
+            DataError, match=r"made/up-v0, episode 1: it has actions that are no numbers or outside"
+        ):
+            import_minari("made/up-v0", tmp_path / "recording", env="Made-v0")
     assert not (tmp_path / "recording").exists()
 
 

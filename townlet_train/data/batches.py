@@ -16,6 +16,7 @@ from townlet_train.data.manifest import Entry
 from townlet_train.data.metrics import baseline_metrics, conflict_stats, sample_metrics
 from townlet_train.data.replay import SampleReplay, check_same_features
 from townlet_train.data.storage import Sample, load_sample
+from townlet_train.data.trajectory import Actions
 
 Shape = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -26,7 +27,7 @@ class TrajectoryBatch:
 
     maps: NDArray[np.uint8] | NDArray[np.float32] | None
     features: NDArray[np.float32]
-    actions: NDArray[np.int64]
+    actions: Actions
     action_mask: NDArray[np.bool_] | None
     rewards: NDArray[np.float32]
     terminated: NDArray[np.bool_]
@@ -135,6 +136,7 @@ def _shape(sample: Sample) -> Shape:
     arrays = {
         "maps": trajectory.maps,
         "features": trajectory.features,
+        "actions": trajectory.actions,
         "action_mask": trajectory.action_mask,
         "log_probs": trajectory.log_probs,
         "values": trajectory.values,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.layout import Layout
-from townlet_train.data.trajectory import Maps
+from townlet_train.data.trajectory import Actions, Maps
 
 
 class Block(NamedTuple):
@@ -21,7 +21,7 @@ class Block(NamedTuple):
     layout: Layout
     features: NDArray[np.float32]  # (n_frames, n_features)
     maps: Maps | None  # (n_frames, channels, height, width)
-    actions: NDArray[np.int64]  # (n_frames,): index of layout.action_names
+    actions: Actions  # (n_frames,): index of layout.action_names; or (n_frames, n_dimensions)
     action_mask: NDArray[np.bool_] | None  # (n_frames, n_actions)
     rewards: NDArray[np.float32]  # (n_frames,)
     terminated: NDArray[np.bool_]  # (n_frames,)

@@ -48,7 +48,16 @@ Arrays = Mapping[str, NDArray[Any]]
 Bounds = tuple[float | None, float | None]  # lowest and highest, None: unbounded
 
 
-class Spaces(Protocol):
+class Bounded(Protocol):
+    """What has vectors as actions, or, with no bounds, indices."""
+
+    @property
+    def action_low(self) -> tuple[float, ...]: ...
+    @property
+    def action_high(self) -> tuple[float, ...]: ...
+
+
+class Spaces(Bounded, Protocol):
     """What an environment shows and takes, by name; `envs.protocol.EnvSpec` is one."""
 
     @property
@@ -61,10 +70,6 @@ class Spaces(Protocol):
     def map_channels(self) -> tuple[str, ...]: ...
     @property
     def map_size(self) -> int: ...
-    @property
-    def action_low(self) -> tuple[float, ...]: ...
-    @property
-    def action_high(self) -> tuple[float, ...]: ...
 
 
 def task_of(env_id: str) -> str:
@@ -76,7 +81,7 @@ def task_of(env_id: str) -> str:
     return env_id.rpartition(":")[2]
 
 
-def bounds_of(spaces: Spaces) -> tuple[Bounds, ...]:
+def bounds_of(spaces: Bounded) -> tuple[Bounds, ...]:
     """Lowest and highest value of each dimension of its actions; empty where actions are indices."""
     each = zip(spaces.action_low, spaces.action_high, strict=True)
     return tuple((low if isfinite(low) else None, high if isfinite(high) else None) for low, high in each)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
 from townlet_train.data.columns import Columns
-from townlet_train.data.layout import Layout, check_features
+from townlet_train.data.layout import Layout, check_features, within_bounds
 from townlet_train.data.replay import Replay, SampleReplay, open_replay
-from townlet_train.data.trajectory import Maps
+from townlet_train.data.trajectory import Actions, Maps
 from townlet_train.errors import DataError
 
 BLOCK_FRAMES = 1 << 15
@@ -26,8 +26,10 @@ class Demonstrations:
 
     features: NDArray[np.float32]  # (n_frames, n_features)
     maps: Maps | None  # (n_frames, channels, height, width); uint8 unless values are fractions
-    actions: NDArray[np.int64]  # (n_frames,): index of action_names
-    action_mask: NDArray[np.bool_]  # (n_frames, n_actions); all True where the recording has no masks
+    actions: Actions  # (n_frames,): index of action_names; or vectors, (n_frames, n_dimensions)
+    action_mask: NDArray[
+        np.bool_
+    ]  # (n_frames, n_actions); all True where there are no masks; no actions for vectors
     episode: NDArray[np.int64]  # (n_frames,): frames of one town-episode share a number
     feature_names: tuple[str, ...]
     action_names: tuple[str, ...]
@@ -35,6 +37,8 @@ class Demonstrations:
     seeds: tuple[int, ...]  # what the recorded environments were reset with; empty when the files do not say
     label: str
     warnings: tuple[str, ...] = ()
+    action_low: tuple[float, ...] = ()  # of vectors; empty where actions are indices
+    action_high: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -49,7 +53,7 @@ class FrameBatch(NamedTuple):
 
     features: NDArray[np.float32]  # (batch_size, n_features)
     maps: Maps | None  # (batch_size, channels, height, width)
-    actions: NDArray[np.int64]  # (batch_size,)
+    actions: Actions  # (batch_size,), or vectors (batch_size, n_dimensions)
     action_mask: NDArray[np.bool_]  # (batch_size, n_actions)
 
 
@@ -62,9 +66,9 @@ def load_demonstrations(
 ) -> Demonstrations:
     """Read a manifest, a capture directory or a sample into memory.
 
-    Actions are numbered by name: by `action_names` when given, otherwise in the order of first sight. Raises
-    `DataError` when features are not those expected, when actions have no names, or when one is not among those
-    expected.
+    Actions are numbered by name: by `action_names` when given, otherwise in the order of first sight; vectors have no
+    names. Raises `DataError` when features are not those expected, when actions have no names, or when one is not
+    among those expected.
     """
     replay = open_replay(path)
     for problem in replay.check_sums():
@@ -88,6 +92,8 @@ def load_demonstrations(
         seeds=replay.seeds,
         label=label_of(replay.path),
         warnings=tuple(doubts(replay)),
+        action_low=layout.action_low,
+        action_high=layout.action_high,
     )
     check_frames(demonstrations, names, str(path))
     return demonstrations
@@ -100,6 +106,8 @@ def check_frames(frames: Demonstrations | FrameBatch, action_names: Sequence[str
         raise DataError(
             f"{where}: {bad} frames have features that are NaN or infinite; expected finite numbers."
         )
+    if not action_names:
+        return
     legal = np.take_along_axis(frames.action_mask, frames.actions[:, None], axis=1)[:, 0]
     if not legal.all():
         first = int(np.argmin(legal))
@@ -227,10 +235,22 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def renumbered(block: Block, names: Sequence[str]) -> FrameBatch:
-    """A block's frames with actions and masks numbered by `names`; an action nobody recorded a mask for is legal."""
+    """A block's frames with actions and masks numbered by `names`; an action nobody recorded a mask for is legal.
+
+    Where the block has vectors as actions, which no names are expected for, they stay as they are.
+    """
     own = block.layout.action_names
+    if block.layout.action_low:
+        if names:
+            raise DataError(f"{block.source} has vectors as actions; expected only {', '.join(names)}.")
+        _check_vectors(block)
+        return FrameBatch(
+            block.features, block.maps, block.actions, np.ones((len(block.actions), 0), np.bool_)
+        )
     if not own:
         raise DataError(f"{block.source} has no `action_lookup`, so its action ids have no names to learn.")
+    if not names:
+        raise DataError(f"{block.source} has the actions {', '.join(own)}; expected vectors.")
     mask = (
         block.action_mask
         if block.action_mask is not None
@@ -247,6 +267,17 @@ def renumbered(block: Block, names: Sequence[str]) -> FrameBatch:
     wide = np.full((len(block.actions), len(names)), block.action_mask is None)
     wide[:, columns] = mask
     return FrameBatch(block.features, block.maps, columns[block.actions], wide)
+
+
+def _check_vectors(block: Block) -> None:
+    """Refuse vectors that no environment of their bounds would have taken as they are."""
+    legal = within_bounds(block.actions, block.layout.action_low, block.layout.action_high)
+    if not legal.all():
+        first = int(np.argmin(legal))
+        raise DataError(
+            f"{block.source}: {np.count_nonzero(~legal)} actions lie outside of their bounds, the first is "
+            f"{block.actions[first].tolist()} in frame {first}. Capture it again."
+        )
 
 
 def label_of(path: Path) -> str:

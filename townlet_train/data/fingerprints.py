@@ -31,7 +31,7 @@ class Repeats(NamedTuple):
 def count_repeats(replay: Replay, other: Replay | None = None, *, pass_frames: int = PASS_FRAMES) -> Repeats:
     """Frames of `replay` that are there again, and frames of `other` that are in `replay`.
 
-    Two frames are equal when features, maps, and the name of the action are.
+    Two frames are equal when features, maps, and the name of the action, or the vector, are.
     """
     n_passes = max(1, -(-replay.n_frames // pass_frames))
     within = shared = 0
@@ -55,11 +55,15 @@ def _digests(replay: Replay) -> Iterator[NDArray[np.uint64]]:
 
 def _digests_of(block: Block) -> NDArray[np.uint64]:
     names = block.layout.action_names
-    actions = [names[action] if names else str(action) for action in block.actions.tolist()]
+    actions = (
+        [row.tobytes() for row in block.actions]
+        if block.layout.action_low
+        else [(names[action] if names else str(action)).encode() for action in block.actions.tolist()]
+    )
     rows = [_rows(block.features), *([] if block.maps is None else [_rows(block.maps)])]
     digests = bytearray()
     for index, action in enumerate(actions):
-        digest = hashlib.blake2b(action.encode(), digest_size=DIGEST_BYTES)
+        digest = hashlib.blake2b(action, digest_size=DIGEST_BYTES)
         for row in rows:
             digest.update(row[index])
         digests += digest.digest()

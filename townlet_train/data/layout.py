@@ -8,6 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from townlet_train.errors import DataError
 
@@ -25,13 +30,23 @@ _MOVES = ("north", "south", "east", "west", "step_away", "job")
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of everything a recording holds, in the order of the arrays' axes."""
+    """Names of everything a recording holds, in the order of the arrays' axes.
+
+    Actions are indices of `action_names`, or vectors within `action_low` and `action_high`, as in an `EnvSpec`.
+    """
 
     feature_names: tuple[str, ...]
     action_names: tuple[str, ...]
     map_channels: tuple[str, ...] = ()
     map_size: int = 0
     env_id: str = ""
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one action: () for an index, (dim,) for a vector."""
+        return (len(self.action_low),) if self.action_low else ()
 
     @property
     def map_shape(self) -> tuple[int, int, int]:
@@ -62,6 +77,45 @@ def check_features(found: Sequence[str], expected: Sequence[str], where: str) ->
     raise DataError(
         f"{where} has {describe_features(found)}; expected {describe_features(expected)}, and feature {index} is "
         f"{got} where {want} belongs. Capture it again with `townlet-train rollout capture`."
+    )
+
+
+def describe_bounds(layout: Layout) -> dict[str, Any]:
+    """What documents say of the bounds of vectors, null where there is none; nothing of indices.
+
+    >>> describe_bounds(Layout(("x",), (), action_low=(-1.0, 0.0), action_high=(1.0, float("inf"))))
+    {'action_low': [-1.0, 0.0], 'action_high': [1.0, None]}
+    """
+    if not layout.action_low:
+        return {}
+    bounds = {"action_low": layout.action_low, "action_high": layout.action_high}
+    return {name: [x if isfinite(x) else None for x in each] for name, each in bounds.items()}
+
+
+def within_bounds(
+    actions: NDArray[np.float32], low: Sequence[float], high: Sequence[float]
+) -> NDArray[np.bool_]:
+    """(...,): whether vectors (..., n_dimensions) are finite and lie within their bounds, as float32 has them."""
+    least, most = (np.array(each, np.float32) for each in (low, high))
+    inside: NDArray[np.bool_] = np.isfinite(actions) & (actions >= least) & (actions <= most)
+    return np.asarray(inside.all(axis=-1))
+
+
+def check_actions(found: Layout, expected: Layout, where: str) -> None:
+    """Raise `DataError` where one layout's actions are vectors and the other's are not, or not within its bounds."""
+    for name in ("action_low", "action_high"):
+        got, want = getattr(found, name), getattr(expected, name)
+        if got != want:
+            raise DataError(
+                f"{where} has {_actions(got, name)}; expected {_actions(want, name)}. "
+                f"Keep them in recordings of their own."
+            )
+
+
+def _actions(bounds: tuple[float, ...], name: str) -> str:
+    """What actions of such bounds are, in words."""
+    return (
+        f"vectors with {name} {', '.join(f'{x:g}' for x in bounds)} as actions" if bounds else "named actions"
     )
 
 

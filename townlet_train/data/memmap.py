@@ -34,11 +34,13 @@ def stored_arrays(layout: Layout, *, with_maps: bool) -> dict[str, tuple[tuple[i
     arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
         "features": ((len(layout.feature_names),), np.dtype("<f4")),
         "action_mask": ((len(layout.action_names),), np.dtype("|b1")),
-        "actions": ((), np.dtype("<i8")),
+        "actions": (layout.action_shape, np.dtype("<f4" if layout.action_low else "<i8")),
         "rewards": ((), np.dtype("<f4")),
         "terminated": ((), np.dtype("|b1")),
         "truncated": ((), np.dtype("|b1")),
     }
+    if layout.action_low:
+        del arrays["action_mask"]
     return arrays | ({"maps": (layout.map_shape, np.dtype("|u1"))} if with_maps else {})
 
 
@@ -56,9 +58,7 @@ class Store:
         manifest = check_document(StoreManifest, document, f"Manifest {path}")
         self.metadata: Mapping[str, Any] = document["metadata"]
         self.capture = about = manifest.metadata
-        self.layout = Layout(
-            about.feature_names, about.action_names, about.map_channels, about.map_size, about.env_id
-        )
+        self.layout = about.layout
         self.shape = (about.ticks, about.n_envs, about.n_agents)
         self.episodes = tuple(EpisodeSpan(**row.model_dump()) for row in manifest.episodes)
         self._selected = _selection(path, manifest.selected, len(self.episodes))
@@ -164,14 +164,14 @@ class Store:
         life = np.full(ended.shape, -1, np.int64) if lives is None else _life_numbers(ended, lives)
         flat = {name: array.reshape(-1, *array.shape[3:]) for name, array in ticks.items()}
         n_actions = len(self.layout.action_names)
-        if not 0 <= flat["actions"].min() <= flat["actions"].max() < n_actions:
+        if n_actions and not 0 <= flat["actions"].min() <= flat["actions"].max() < n_actions:
             raise DataError(f"{self._files['actions'].path} holds action ids outside 0..{n_actions - 1}.")
         block = Block(
             layout=self.layout,
             features=flat["features"],
             maps=flat.get("maps"),
             actions=flat["actions"],
-            action_mask=flat["action_mask"],
+            action_mask=flat.get("action_mask"),
             rewards=flat["rewards"],
             terminated=flat["terminated"],
             truncated=flat["truncated"],

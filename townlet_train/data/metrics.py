@@ -30,6 +30,8 @@ def sample_metrics(trajectory: Trajectory, layout: Layout) -> dict[str, float]:
     if "lateness_counter" in layout.feature_names:
         lateness = trajectory.features[:, layout.feature_names.index("lateness_counter")]
         metrics["lateness_mean"] = float(lateness.mean(dtype=np.float64))
+    if layout.action_low:
+        return metrics  # vectors are not counted
     return metrics | action_metrics(np.bincount(trajectory.actions), layout.action_names)
 
 

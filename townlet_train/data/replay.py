@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
-from townlet_train.data.layout import check_features
+from townlet_train.data.layout import check_actions, check_features
 from townlet_train.data.manifest import Entry, Manifest, find_manifest, load_document, parse_manifest
 from townlet_train.data.memmap import Store
 from townlet_train.data.schema import CaptureMetadata, EpisodeKey
@@ -210,11 +210,11 @@ def open_replay(path: Path) -> Store | SampleReplay:
 
 
 def check_same_features(first: Sample, other: Sample) -> None:
-    """Refuse to mix feature layouts in one dataset, naming both files."""
+    """Refuse to mix layouts of features, or vectors and other actions, in one dataset, naming both files."""
+    where = f"{other.path} (beside {first.path.name})"
+    check_actions(other.layout, first.layout, where)
     if first.layout.feature_names != other.layout.feature_names:
-        check_features(
-            other.layout.feature_names, first.layout.feature_names, f"{other.path} (beside {first.path.name})"
-        )
+        check_features(other.layout.feature_names, first.layout.feature_names, where)
 
 
 def block_of(sample: Sample, *, episode: int = 0, first_life: int = 0, with_maps: bool = True) -> Block:

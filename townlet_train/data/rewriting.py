@@ -71,7 +71,7 @@ def write_store(replay: SampleReplay, directory: Path, prefix: str) -> Path:
             f"{replay.path} does not say at which ticks its samples were captured; only captures of townlet-train do."
         )
     shape = (about.ticks, about.n_envs, about.n_agents)
-    layout = Layout(about.feature_names, about.action_names, about.map_channels, about.map_size, about.env_id)
+    layout = about.layout
     begins, spans = _placed(replay, about.ticks)
     filled = np.zeros(shape, np.bool_)
     arrays: dict[str, Array] = {}
@@ -110,6 +110,8 @@ def check_same_capture(stores: Sequence[Store]) -> None:
             ("environment", first.layout.env_id, store.layout.env_id),
             ("features", first.layout.feature_names, store.layout.feature_names),
             ("actions", first.action_names, store.action_names),
+            ("bounds of actions", first.layout.action_low, store.layout.action_low),
+            ("bounds of actions", first.layout.action_high, store.layout.action_high),
             ("maps", "maps" in first.records, "maps" in store.records),
             ("ticks", first.shape[0], store.shape[0]),
             ("agents", first.shape[2], store.shape[2]),
@@ -145,7 +147,8 @@ def _written(
     with closing(writer):
         for number, tick in enumerate(_ticks(stores)):
             decision = {name: tick[name] for name in DECISION if name in tick}
-            writer.append_decision(**{"maps": np.zeros(0, np.uint8), **decision})
+            unknown = {"maps": np.zeros(0, np.uint8), "action_mask": np.zeros(0, np.bool_)}
+            writer.append_decision(**{**unknown, **decision})
             outcome = {name: tick[name] for name in OUTCOME}
             writer.append_outcome(**outcome, final_features=final.get(number, {}))
         return writer.finish(metadata)

@@ -6,11 +6,22 @@ JSON has no defaults of its own here: a key that is missing, of another type or 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
+from townlet_train.data.layout import Layout
 from townlet_train.errors import DataError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,6 +42,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # A JSON array is a list; only the tuple itself is lax, what is in it stays strict.
 Listing = Strict(False)
 Names = Annotated[tuple[str, ...], Listing, AfterValidator(_all_different)]
+Limits = Annotated[tuple[FiniteFloat | None, ...], Listing]  # None: unbounded
 
 
 class Strictly(BaseModel):
@@ -39,7 +51,29 @@ class Strictly(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class CaptureMetadata(Strictly):
+class Bounded(Strictly):
+    """Whose actions may be vectors within bounds; without any they are indices."""
+
+    action_low: Limits = ()  # (n_dimensions,)
+    action_high: Limits = ()
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> Self:
+        low, high = self.limits
+        if len(low) != len(high):
+            raise ValueError(f"action_low has {len(low)} bounds, action_high {len(high)}, expected as many")
+        if any(least > most for least, most in zip(low, high, strict=True)):
+            raise ValueError("a bound of action_low is above that of action_high")
+        return self
+
+    @property
+    def limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The lowest and the highest values of a vector, infinite where nothing bounds them; empty of indices."""
+        low = tuple(-inf if least is None else least for least in self.action_low)
+        return low, tuple(inf if most is None else most for most in self.action_high)
+
+
+class CaptureMetadata(Bounded):
     """What our manifests say of a capture as a whole, as far as readers rely on it."""
 
     format_version: int
@@ -49,9 +83,23 @@ class CaptureMetadata(Strictly):
     n_envs: Size
     n_agents: Size
     feature_names: Names
-    action_names: Annotated[Names, Field(min_length=1)]
+    action_names: Names
     map_channels: Names
     map_size: Count
+
+    @model_validator(mode="after")
+    def _names_or_bounds(self) -> Self:
+        if bool(self.action_names) == bool(self.action_low):
+            raise ValueError(
+                "expected names of actions, or else bounds of vectors, action_low and action_high"
+            )
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        """The names of what was captured."""
+        names = self.feature_names, self.action_names, self.map_channels
+        return Layout(*names, self.map_size, self.env_id, *self.limits)
 
 
 class EpisodeRow(Strictly):
@@ -118,7 +166,7 @@ class EpisodeKey(Strictly):
     seed: Seed | None  # what the environment was reset with; None where nobody wrote it down
 
 
-class SampleMetadata(Strictly):
+class SampleMetadata(Bounded):
     """What the JSON beside a sample says, ours or Townlet's, but for the names of its axes."""
 
     format: str | None = None

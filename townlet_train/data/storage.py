@@ -1,8 +1,10 @@
 """Samples on disk in Townlet's layout: `<stem>.npz` with one trajectory and `<stem>.json` that names its axes.
 
 Beside Townlet's seven arrays we write `action_mask`, `terminated`, `truncated` and, of a life that ran to the end of
-its episode, `final_features`, which its readers ignore. A scripted policy has no log-probabilities and nobody estimated
-values, yet the layout demands the arrays: they are zeros then, and the JSON lists them under `placeholder_arrays`.
+its episode, `final_features`, which its readers ignore. Where actions are vectors, `actions` is float32 (n_steps,
+n_dimensions) and the JSON has their bounds instead of names. A scripted policy has no log-probabilities and nobody
+estimated values, yet the layout demands the arrays: they are zeros then, and the JSON lists them under
+`placeholder_arrays`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_train.data.layout import REQUIRED_UPSTREAM_FEATURES, Layout, action_name, action_payload
+from townlet_train.data.layout import (
+    REQUIRED_UPSTREAM_FEATURES,
+    Layout,
+    action_name,
+    action_payload,
+    describe_bounds,
+)
 from townlet_train.data.schema import EpisodeKey, SampleMetadata, check_document, check_format
 from townlet_train.data.trajectory import Maps, Trajectory
 from townlet_train.errors import DataError
@@ -62,7 +70,7 @@ def load_sample(path: Path, metadata_path: Path | None = None) -> Sample:
     if missing:
         raise DataError(f"{path} lacks {_listing(missing)}; it holds {_listing(sorted(arrays))}.")
     header = load_header(path, metadata_path or path.with_suffix(".json"))
-    trajectory = _build_trajectory(path, arrays, header.facts.placeholder_arrays)
+    trajectory = _build_trajectory(path, arrays, header.facts)
     if header.facts.timesteps not in (None, trajectory.n_steps):
         raise DataError(
             f"{path} has {trajectory.n_steps} steps; its metadata says `timesteps` {header.facts.timesteps}."
@@ -93,6 +101,8 @@ def load_header(path: Path, metadata_path: Path) -> SampleHeader:
         if action_name(payload) in by_id.values():
             raise DataError(f"{path}: `action_lookup` has two ids for the action {action_name(payload)!r}.")
         by_id[number] = action_name(payload)
+    if by_id and facts.action_low:
+        raise DataError(f"{path}: its metadata names actions and bounds vectors; expected one of the two.")
     return SampleHeader(
         tuple(sorted(by_id)), tuple(by_id[number] for number in sorted(by_id)), facts, document
     )
@@ -151,7 +161,8 @@ def describe_sample(
         "timesteps": trajectory.n_steps,
         "value_pred_steps": trajectory.n_steps + 1 if trajectory.values is None else len(trajectory.values),
         "action_lookup": {action_payload(name): index for index, name in enumerate(layout.action_names)},
-        "action_dim": len(layout.action_names),
+        "action_dim": len(layout.action_names) or len(layout.action_low),
+        **describe_bounds(layout),
         "episode": {
             "env": episode.env,
             "index": episode.index,
@@ -207,9 +218,8 @@ def _load_member(path: Path, archive: Mapping[str, NDArray[Any]], name: str) -> 
         raise DataError(f"{path}: array {name!r} is damaged ({error}).") from error
 
 
-def _build_trajectory(
-    path: Path, arrays: Mapping[str, NDArray[Any]], placeholders: Sequence[str]
-) -> Trajectory:
+def _build_trajectory(path: Path, arrays: Mapping[str, NDArray[Any]], facts: SampleMetadata) -> Trajectory:
+    placeholders = facts.placeholder_arrays
     features, maps = arrays["features"], arrays["map"]
     features = features[None] if features.ndim == 1 else features
     maps = maps[None] if maps.ndim == 3 else maps
@@ -220,7 +230,7 @@ def _build_trajectory(
     try:
         trajectory = Trajectory(
             features=_typed(path, "features", features, np.float32),
-            actions=_typed(path, "actions", arrays["actions"], np.int64),
+            actions=_typed(path, "actions", arrays["actions"], np.float32 if facts.action_low else np.int64),
             rewards=_typed(path, "rewards", arrays["rewards"], np.float32),
             terminated=terminated,
             truncated=truncated,
@@ -283,7 +293,12 @@ def _named(path: Path, trajectory: Trajectory, header: SampleHeader) -> tuple[La
         if height != width:
             raise DataError(f"{path}: the local map is {height} by {width}; expected a square.")
         channels, size = _names(path, metadata, "map_channels", n_channels, required=False), height
-    layout = Layout(features, header.action_names, channels, size, header.facts.env_id or "townlet")
+    env_id, limits = header.facts.env_id or "townlet", header.facts.limits
+    layout = Layout(features, header.action_names, channels, size, env_id, *limits)
+    if trajectory.actions.shape[1:] != layout.action_shape:
+        raise DataError(
+            f"{path}: its actions have {trajectory.actions.shape[1]} dimensions, `action_low` bounds {len(limits[0])}."
+        )
     return layout, _numbered(path, trajectory, header.action_ids)
 
 

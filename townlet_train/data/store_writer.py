@@ -88,10 +88,10 @@ class StoreWriter:
     def append_decision(self, *, features: Array, maps: Array, action_mask: Array, actions: Array) -> None:
         """What every agent saw and did, before the step; (n_envs, n_agents, ...)."""
         self._arrays["features"].append(features)
-        self._arrays["action_mask"].append(action_mask)
         self._arrays["actions"].append(actions)
-        if "maps" in self._arrays:
-            self._arrays["maps"].append(maps)
+        for name, array in (("action_mask", action_mask), ("maps", maps)):
+            if name in self._arrays:
+                self._arrays[name].append(array)
 
     def append_outcome(
         self, *, rewards: Array, terminated: Array, truncated: Array, final_features: Mapping[int, Array]

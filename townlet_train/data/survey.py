@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_train.data.block import Block
-from townlet_train.data.layout import Layout
+from townlet_train.data.layout import Layout, within_bounds
 from townlet_train.data.metrics import conflict_columns
 
 T = TypeVar("T", bound=np.generic)
@@ -28,13 +28,16 @@ class Survey:
         self.truncations = 0
         self.masked_frames = 0
         self.forced_frames = 0
-        self.mask_violations = 0
+        self.mask_violations = 0  # and vectors beyond their bounds
         self.non_finite = 0
         self._returns = np.zeros(0)
         self._frames_in_episode = np.zeros(0, np.int64)
         self._life_episode = np.full(0, -1, np.int64)  # by number of the life; -1 where there is no such life
         self._life_ended = np.zeros(0, np.bool_)
         self._conflict: dict[str, tuple[float, float]] = {}
+        self._extremes: list[
+            NDArray[np.float32]
+        ] = []  # of vectors: the lowest and the highest of each dimension
 
     @classmethod
     def of(cls, blocks: Iterable[Block]) -> Survey:
@@ -50,7 +53,10 @@ class Survey:
             self.layout = block.layout
             self.map_shape = None if block.maps is None else block.maps.shape[1:]
         self.frames += len(block.actions)
-        self._count_actions(block)
+        if block.layout.action_low:
+            self._measure_vectors(block)
+        else:
+            self._count_actions(block)
         self._count_rewards(block)
         self._count_conflict(block)
         self.non_finite += int(np.count_nonzero(~np.isfinite(block.features)))
@@ -91,9 +97,14 @@ class Survey:
         return np.array(list(self.action_counts.values()), np.int64)
 
     @property
-    def majority_share(self) -> float:
-        """Share of frames with the commonest action."""
-        return float(self.counts.max() / self.frames)
+    def majority_share(self) -> float | None:
+        """Share of frames with the commonest action; None of vectors."""
+        return float(self.counts.max() / self.frames) if self.action_counts else None
+
+    @property
+    def action_range(self) -> tuple[tuple[float, float], ...]:
+        """The lowest and the highest value of each dimension of vectors; empty where actions are indices."""
+        return tuple((float(low), float(high)) for low, high in zip(*self._extremes, strict=True))
 
     @property
     def conflict(self) -> dict[str, float]:
@@ -116,6 +127,13 @@ class Survey:
         self.forced_frames += int(np.count_nonzero(block.action_mask.sum(axis=1) == 1))
         legal = np.take_along_axis(block.action_mask, block.actions[:, None], axis=1)
         self.mask_violations += int(np.count_nonzero(~legal))
+
+    def _measure_vectors(self, block: Block) -> None:
+        seen = np.vstack([*self._extremes, block.actions])
+        self._extremes = [seen.min(axis=0), seen.max(axis=0)]
+        self.non_finite += int(np.count_nonzero(~np.isfinite(block.actions)))
+        inside = within_bounds(block.actions, block.layout.action_low, block.layout.action_high)
+        self.mask_violations += int(np.count_nonzero(~inside))
 
     def _count_rewards(self, block: Block) -> None:
         self.reward_sum += float(block.rewards.sum(dtype=np.float64))

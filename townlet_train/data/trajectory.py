@@ -6,6 +6,7 @@ Row t holds the observation and the mask *before* the action of row t was taken,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from townlet_train.errors import DataError
 
 Maps = NDArray[np.uint8] | NDArray[np.float32]
+Actions = NDArray[Any]  # int64 indices or float32 vectors, as the recording's `Layout` says
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class Trajectory:
     """
 
     features: NDArray[np.float32]  # (n_steps, n_features)
-    actions: NDArray[np.int64]  # (n_steps,)
+    actions: Actions  # (n_steps,) indices, or (n_steps, n_dimensions) vectors
     rewards: NDArray[np.float32]  # (n_steps,)
     terminated: NDArray[np.bool_]  # (n_steps,): the life ended with this step
     truncated: NDArray[np.bool_]  # (n_steps,): the episode was cut after this step
@@ -42,7 +44,8 @@ class Trajectory:
         n_steps = len(self.features)
         if n_steps == 0:
             raise DataError("A trajectory holds at least one step; this one has none.")
-        for name in ("actions", "rewards", "terminated", "truncated", "log_probs"):
+        _check_steps("actions", self.actions, 2 if self.actions.dtype == np.float32 else 1, (n_steps,))
+        for name in ("rewards", "terminated", "truncated", "log_probs"):
             _check_steps(name, getattr(self, name), 1, (n_steps,))
         _check_steps("values", self.values, 1, (n_steps, n_steps + 1))
         _check_steps("maps", self.maps, 4, (n_steps,))

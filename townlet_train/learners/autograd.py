@@ -257,12 +257,16 @@ def surrogate(
 def _log_probs_and_entropies(outputs: Tensor, log_std: Tensor | None, batch: Rows) -> tuple[Tensor, Tensor]:
     """Of each row's action and distribution, (n,) each; nats."""
     if log_std is not None:
-        standardised = (batch.actions - outputs) * (-log_std).exp()
-        spread = log_std.sum()
-        log_probs = -0.5 * (standardised.square() + LOG_2_PI).sum(dim=1) - spread
-        return log_probs, (spread + len(log_std) * (LOG_2_PI + 1) / 2).expand(len(outputs))
+        entropy = log_std.sum() + len(log_std) * (LOG_2_PI + 1) / 2
+        return gaussian_log_probs(outputs, log_std, batch.actions), entropy.expand(len(outputs))
     logs = _logs(outputs, batch.illegal)
     return logs.gather(1, batch.actions[:, None]).squeeze(1), -(logs.exp() * logs).sum(dim=1)
+
+
+def gaussian_log_probs(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    """Of vectors (n, n_dimensions) around a mean, (n,); nats."""
+    standardised = (actions - mean) * (-log_std).exp()
+    return -0.5 * (standardised.square() + LOG_2_PI).sum(dim=1) - log_std.sum()
 
 
 def _kl_from_reference(outputs: Tensor, log_std: Tensor | None, batch: Rows) -> Tensor:

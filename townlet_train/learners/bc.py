@@ -1,4 +1,6 @@
-"""Behaviour cloning: minimise the cross-entropy of the demonstrator's action among the legal ones.
+"""Behaviour cloning: minimise the negative log-likelihood of the demonstrator's action.
+
+Of indices that is the cross-entropy among the legal ones, of vectors that of a Gaussian with a learned spread.
 
 The data is standardised and laid out once; an epoch is one permutation, gathered chunk by chunk, cut into batches; an
 update is one gradient and one fused Adam step on a single vector.
@@ -57,10 +59,11 @@ class BCStats:
 
     epoch: int
     timestep: int  # frames learned from so far, counted as often as they came up
-    loss: float  # mean cross-entropy of the batches as they were met, nats
+    loss: float  # mean negative log-likelihood of the batches as they were met, nats
     val_loss: float
-    val_accuracy: float
-    val_accuracy_unforced: float
+    val_accuracy: float | None  # None of vectors
+    val_accuracy_unforced: float | None
+    val_mean_absolute_error: float | None  # None of indices
     learning_rate: float  # at the epoch's end
     samples_per_sec: float  # of the update loop, since it began or went on
 
@@ -178,6 +181,7 @@ class BCLearner:
             val_loss=now.held_out.loss,
             val_accuracy=now.held_out.accuracy,
             val_accuracy_unforced=now.held_out.accuracy_unforced,
+            val_mean_absolute_error=now.held_out.mean_absolute_error,
             learning_rate=self._learning_rate(),
             samples_per_sec=(self.timestep - before) / elapsed,
         )
@@ -314,10 +318,11 @@ def network_for(
     return NetworkSpec(
         kind=kind,
         n_features=len(demonstrations.feature_names),
-        n_actions=len(demonstrations.action_names),
+        n_actions=len(demonstrations.action_low) or len(demonstrations.action_names),
         hidden_sizes=hidden_sizes or HIDDEN_SIZES[kind],
         activation="tanh" if kind == "mlp" else "relu",
         map_shape=(0, 0, 0) if kind == "mlp" or maps is None else maps.shape[1:],
+        distribution="gaussian" if demonstrations.action_low else "categorical",
         shared_trunk=shared_trunk,
     )
 

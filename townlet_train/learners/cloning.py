@@ -10,6 +10,7 @@ from townlet_train.data.checkpoint import (
     Checkpoint,
     CheckpointInfo,
     Lineage,
+    bounds_of,
     save_checkpoint,
     seed_ranges,
 )
@@ -53,6 +54,7 @@ class Cloning:
             env_id=env_id,
             feature_names=frames.feature_names,
             action_names=frames.action_names,
+            action_bounds=bounds_of(frames),
             map_channels=frames.map_channels if reads_maps else (),
             map_size=learner.spec.map_shape[-1],
             network=learner.spec.to_document(),

@@ -1,4 +1,7 @@
-"""The gradient of masked cross-entropy: written out for the MLP, by autograd for everything else.
+"""The gradient of the demonstrator's negative log-likelihood: written out for the MLP, by autograd for the rest.
+
+Of indices that is the masked cross-entropy, of vectors that of a Gaussian around the network's outputs, whose `log_std`
+is learned with the weights.
 
 For networks of a few thousand weights the bookkeeping of autograd costs more than the arithmetic. `MlpGradient` works
 in NumPy on the memory of torch's flat vectors: same numbers to rounding (a test compares them), several times sooner.
@@ -7,14 +10,16 @@ in NumPy on the memory of torch's flat vectors: same numbers to rounding (a test
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from townlet_train.learners.autograd import gaussian_log_probs
 from townlet_train.learners.networks import FlatParameters, PolicyNetwork
-from townlet_train.policies.network import ILLEGAL_LOGIT, NetworkSpec
+from townlet_train.learners.surrogate import DiagonalGaussian
+from townlet_train.policies.network import ILLEGAL_LOGIT, LOG_STD, NetworkSpec
 
 Float = NDArray[np.float32]
 
@@ -27,7 +32,7 @@ class Frames(NamedTuple):
     illegal: NDArray[
         np.bool_
     ]  # (n_actions, n): actions first, so that reductions over actions run along memory
-    actions: NDArray[np.int64]  # (n,)
+    actions: NDArray[Any]  # (n,) indices, or (n, n_dimensions) real numbers
 
     def batches(self, batch_size: int) -> Iterator[Frames]:
         """Views of consecutive frames; the last may be shorter."""
@@ -38,7 +43,7 @@ class Frames(NamedTuple):
 
 
 class Gradient(Protocol):
-    """Fills the flat gradient with that of the mean cross-entropy of some frames; returns the summed loss, nats."""
+    """Fills the flat gradient with that of the mean loss of some frames; returns the summed loss, nats."""
 
     def __call__(self, frames: Frames) -> float: ...
 
@@ -47,7 +52,8 @@ class MlpGradient:
     """The MLP actor's gradient, layer by layer.
 
     With z = W h + b, masked, and p = softmax(z): dL/dz = (p - onehot(action)) / n, dL/dW = dL/dz h^T,
-    dL/db = sum dL/dz, dL/dh = W^T dL/dz, times 1 - h^2 for tanh or [h > 0] for relu.
+    dL/db = sum dL/dz, dL/dh = W^T dL/dz, times 1 - h^2 for tanh or [h > 0] for relu. Of vectors, z is their mean, and
+    `DiagonalGaussian` has dL/dz.
     """
 
     def __init__(self, spec: NetworkSpec, parameters: FlatParameters) -> None:
@@ -57,6 +63,11 @@ class MlpGradient:
         self._biases = [parameters.values[f"{layer}.bias"].numpy() for layer in layers]
         self._weight_gradients = [parameters.gradients[f"{layer}.weight"].numpy() for layer in layers]
         self._bias_gradients = [parameters.gradients[f"{layer}.bias"].numpy() for layer in layers]
+        self._spread = (
+            (parameters.values[LOG_STD].numpy(), parameters.gradients[LOG_STD].numpy())
+            if spec.distribution == "gaussian"
+            else None
+        )
         self._buffers: dict[int, _Buffers] = {}
 
     def __call__(self, frames: Frames) -> float:
@@ -81,9 +92,15 @@ class MlpGradient:
 
     def _output_gradient(self, hidden: Float, frames: Frames, buffers: _Buffers) -> float:
         """dL/dz (n_actions, n) into `buffers.output`; returns the summed loss."""
-        n, chosen = len(frames.actions), (frames.actions, buffers.rows)
+        n = len(frames.actions)
         z = np.matmul(self._weights[-1], hidden.T, out=buffers.output)
         z += self._biases[-1][:, None]
+        if self._spread is not None:
+            gaussian = DiagonalGaussian(z, *self._spread)
+            loss = -gaussian.log_probs(frames.actions).sum()
+            z[:] = gaussian.gradient(frames.actions, np.full(n, -1 / n, np.float32), 0.0)
+            return float(loss)
+        chosen = frames.actions, buffers.rows
         np.copyto(z, np.float32(ILLEGAL_LOGIT), where=frames.illegal)
         z -= z.max(axis=0)
         of_labels = z[chosen].sum()
@@ -126,8 +143,11 @@ class AutogradGradient:
             for array in (frames.features, frames.illegal.T, frames.actions)
         )
         maps = None if frames.maps is None else torch.from_numpy(frames.maps).to(device)
-        logits, _ = self._network.heads(features, maps)
-        loss = torch.nn.functional.cross_entropy(logits.masked_fill(illegal, ILLEGAL_LOGIT), actions)
+        outputs, _ = self._network.heads(features, maps)
+        if self._network.spec.distribution == "gaussian":
+            loss = -gaussian_log_probs(outputs, self._network.log_std, actions).mean()
+        else:
+            loss = torch.nn.functional.cross_entropy(outputs.masked_fill(illegal, ILLEGAL_LOGIT), actions)
         self._gradient.zero_()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         return float(loss.detach()) * len(frames.actions)

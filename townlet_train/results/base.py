@@ -34,6 +34,7 @@ class TrainingResultDTO(ResultDTO):
         "accuracy",
         "val_accuracy",
         "val_accuracy_unforced",
+        "val_mean_absolute_error",
         "return_score_sampled",
         "return_score_greedy",
         "final_reward_mean",

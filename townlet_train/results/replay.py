@@ -27,9 +27,11 @@ class RolloutCaptureDTO(ResultDTO):
         None, description="mean over complete episodes of the summed reward, averaged over agent slots"
     )
     reward_mean: float = Field(description="mean reward per agent-tick")
-    action_counts: dict[str, int] = Field(description="how often each action was taken")
-    action_entropy: float = Field(description="entropy of those counts, nats")
-    illegal_actions: int = Field(description="actions taken although the mask forbade them")
+    action_counts: dict[str, int] = Field(description="how often each action was taken; none of vectors")
+    action_entropy: float | None = Field(description="entropy of those counts, nats; null of vectors")
+    illegal_actions: int = Field(
+        description="actions taken although the mask forbade them; vectors beyond their bounds"
+    )
     events: dict[str, float] = Field(
         default_factory=dict, description="events by name, summed over environments"
     )
@@ -49,6 +51,12 @@ class ReplayInspectDTO(ResultDTO):
         None, description="(channels, height, width); null without maps"
     )
     action_names: tuple[str, ...] = Field(description="by id; empty when the files name none")
+    action_bounds: tuple[tuple[float | None, float | None], ...] = Field(
+        (), description="of vectors as actions, (lowest, highest) by dimension; null: unbounded"
+    )
+    action_range: tuple[tuple[float, float], ...] = Field(
+        (), description="what was found of them, (lowest, highest) by dimension"
+    )
     has_masks: bool
     frames: int
     trajectories: int = Field(description="lives; a file of another maker may hold several")
@@ -58,9 +66,11 @@ class ReplayInspectDTO(ResultDTO):
     )
     seeds: tuple[int, ...] = ()
     policy: str | None = Field(None, description="who acted, when the manifest says")
-    action_counts: dict[str, int]
-    action_entropy: float = Field(description="nats")
-    majority_share: float = Field(description="share of frames with the commonest action")
+    action_counts: dict[str, int] = Field(description="by name; none of vectors")
+    action_entropy: float | None = Field(description="nats; null of vectors")
+    majority_share: float | None = Field(
+        description="share of frames with the commonest action; null of vectors"
+    )
     reward_mean: float
     episode_return_mean: float | None = Field(
         description="of the return of a whole episode: summed reward per agent slot; null without one"
@@ -73,8 +83,10 @@ class ReplayInspectDTO(ResultDTO):
     forced_share: float | None = Field(
         None, description="share of frames with one legal action; null without masks"
     )
-    mask_violations: int = Field(description="actions the mask of their frame forbids")
-    non_finite: int = Field(description="NaN or infinite values in features and rewards")
+    mask_violations: int = Field(
+        description="actions the mask of their frame forbids, vectors beyond their bounds"
+    )
+    non_finite: int = Field(description="NaN or infinite values in features, rewards and vectors")
     conflict: dict[str, float] = Field(
         default_factory=dict, description="mean and maximum of the rivalry features"
     )
@@ -134,8 +146,8 @@ class ReplayStatsDTO(ResultDTO):
     frames: int
     episodes: int = Field(description="whole ones and those that were cut off")
     cut_off: int = Field(0, description="episodes that the recording stopped before")
-    action_counts: dict[str, int]
-    action_entropy: float = Field(description="nats")
+    action_counts: dict[str, int] = Field(description="by name; none of vectors")
+    action_entropy: float | None = Field(description="nats; null of vectors")
     return_quantiles: dict[str, float] = Field(
         description="of the return of a whole episode, by share below; empty without one"
     )
@@ -143,7 +155,9 @@ class ReplayStatsDTO(ResultDTO):
     episode_frames_max: int | None
     non_finite: dict[str, int] = Field(description="NaN or infinite values by feature, those that have any")
     constant: tuple[str, ...] = Field(description="features that are the same in every frame")
-    mask_violations: int = Field(description="actions the mask of their frame forbids")
+    mask_violations: int = Field(
+        description="actions the mask of their frame forbids, vectors beyond their bounds"
+    )
     repeated_frames: int = Field(description="frames equal to an earlier one in what was seen and done")
     repeated_share: float
     held_out: str | None = Field(None, description="the recording it was compared with")

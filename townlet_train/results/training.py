@@ -14,26 +14,36 @@ class BCTrainingResultDTO(TrainingResultDTO):
     strategy: str = "bc"
     mode: str = "bc"
     manifest: str = Field(description="manifest the demonstrations came from")
-    accuracy: float = Field(ge=0, le=1, description="share of training frames whose action the clone names")
-    loss: float = Field(ge=0, description="mean cross-entropy on the training frames, nats")
+    accuracy: float | None = Field(
+        ge=0, le=1, description="share of training frames whose action the clone names; null of vectors"
+    )
+    loss: float = Field(
+        description="mean negative log-likelihood of the training frames, nats; of vectors it may be below 0"
+    )
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(gt=0)
     epochs: int = Field(gt=0, description="epochs trained, fewer than asked when stopped early")
     val_accuracy: float | None = Field(None, ge=0, le=1, description="accuracy on held-out episodes")
-    val_loss: float | None = Field(None, ge=0, description="mean cross-entropy on held-out episodes, nats")
+    val_loss: float | None = Field(None, description="the same on held-out episodes")
     weight_decay: float | None = Field(None, ge=0)
     device: str | None = None
     best_epoch: int = Field(
         gt=0, description="epoch with the lowest held-out loss; its weights are the checkpoint's"
     )
-    val_accuracy_unforced: float = Field(
+    val_accuracy_unforced: float | None = Field(
         ge=0, le=1, description="accuracy on held-out frames with more than one legal action"
     )
-    majority_share: float = Field(
+    majority_share: float | None = Field(
         ge=0, le=1, description="share of held-out frames with the commonest action"
     )
-    macro_recall: float = Field(ge=0, le=1, description="mean recall over the actions that occur")
+    macro_recall: float | None = Field(ge=0, le=1, description="mean recall over the actions that occur")
     recall: dict[str, float] = Field(description="recall on held-out frames by action name")
+    mean_absolute_error: float | None = Field(
+        None,
+        ge=0,
+        description="of the clone's most probable vectors on the training frames, over all dimensions; null of indices",
+    )
+    val_mean_absolute_error: float | None = Field(None, ge=0, description="the same on held-out episodes")
     n_train: int = Field(ge=0, description="training frames")
     n_val: int = Field(ge=0, description="held-out frames")
     train_episodes: int = Field(ge=0)

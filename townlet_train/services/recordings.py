@@ -61,7 +61,7 @@ def recording_stats(path: Path, *, held_out: Path | None = None, per_episode: bo
         episodes=len(lengths),
         cut_off=len(cut_off),
         action_counts=survey.action_counts,
-        action_entropy=entropy(survey.counts),
+        action_entropy=entropy(survey.counts) if survey.action_counts else None,
         return_quantiles={f"{share:g}": float(np.quantile([*whole.values()], share)) for share in QUANTILES}
         if whole
         else {},
@@ -184,7 +184,8 @@ def _one_manifest(replays: Sequence[SampleReplay], output: Path) -> bytes:
             raise DataError(
                 f"{replay.path} is no capture of townlet-train. List its samples in one manifest by hand instead."
             )
-        for name in ("env_id", "feature_names", "action_names", "map_channels", "n_agents"):
+        alike = ("env_id", "feature_names", "action_names", "action_low", "action_high", "map_channels")
+        for name in (*alike, "n_agents"):
             if getattr(replay.capture, name) != getattr(first.capture, name):
                 raise DataError(f"{first.path} and {replay.path} differ in `{name}`; expected the same.")
     rows = []

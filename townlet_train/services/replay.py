@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from townlet_train.data.batches import TrajectoryBatch, TrajectoryDataset
-from townlet_train.data.checkpoint import task_of
+from townlet_train.data.checkpoint import Bounds, bounds_of, task_of
 from townlet_train.data.dataset import (
     Demonstrations,
     FrameBatch,
@@ -34,7 +34,7 @@ from townlet_train.data.manifest import (
 from townlet_train.data.memmap import FINAL_FEATURES, Store
 from townlet_train.data.metrics import baseline_metrics, entropy, sample_metrics
 from townlet_train.data.replay import SampleReplay, block_of, open_replay
-from townlet_train.data.storage import Sample
+from townlet_train.data.storage import Sample, load_header
 from townlet_train.data.survey import Survey
 from townlet_train.errors import DataError, UsageError
 from townlet_train.files import REPLACED, beside, write_bytes
@@ -80,6 +80,15 @@ class ReplayDatasetService:
         if replay.capture is not None:
             return replay.capture.env_id
         return replay.headers[0].env_id
+
+    def action_bounds(self, path: Path) -> tuple[Bounds, ...]:
+        """Lowest and highest value of each dimension of its vectors; empty where its actions are indices."""
+        replay = open_replay(self.resolve_manifest(path))
+        if isinstance(replay, Store):
+            return bounds_of(replay.layout)
+        first = replay.manifest.entries[0]
+        facts = load_header(first.sample, first.metadata).facts
+        return tuple(zip(facts.action_low, facts.action_high, strict=True))
 
     def check_env(self, path: Path, env: str) -> str | None:
         """As `env_id`; raises `UsageError` when it says another environment than `env`, whatever is before a colon."""
@@ -182,6 +191,8 @@ class ReplayDatasetService:
             n_features=len(layout.feature_names),
             map_shape=survey.map_shape,
             action_names=tuple(survey.action_counts) if layout.action_names else (),
+            action_bounds=bounds_of(layout),
+            action_range=survey.action_range,
             has_masks=survey.masked_frames == survey.frames,
             frames=survey.frames,
             trajectories=survey.trajectories,
@@ -190,7 +201,7 @@ class ReplayDatasetService:
             seeds=replay.seeds,
             policy=replay.capture.policy if replay.capture else None,
             action_counts=survey.action_counts,
-            action_entropy=entropy(survey.counts),
+            action_entropy=entropy(survey.counts) if survey.action_counts else None,
             majority_share=survey.majority_share,
             reward_mean=survey.reward_sum / survey.frames,
             episode_return_mean=float(returns.mean()) if len(returns) else None,
@@ -297,7 +308,7 @@ def _survey_with_problems(source: Path, survey: Survey, problems: list[str]) -> 
             problems.append(
                 f"{sample.path}: {dead} of {sample.trajectory.n_steps} frames come after the agent's life ended."
             )
-        if not sample.layout.action_names:
+        if not sample.layout.action_names and not sample.layout.action_low:
             problems.append(
                 f"{sample.path} has no `action_lookup`, so its action ids have no names to learn."
             )
@@ -313,8 +324,15 @@ def _problems_of(survey: Survey, source: Path) -> Iterator[str]:
     if survey.non_finite:
         yield f"{source}: {survey.non_finite} values of features or rewards are NaN or infinite."
     if survey.mask_violations:
-        yield f"{source}: {survey.mask_violations} actions are forbidden by the mask of their own frame."
+        wrong = (
+            "lie outside of their bounds"
+            if survey.action_range
+            else "are forbidden by the mask of their own frame"
+        )
+        yield f"{source}: {survey.mask_violations} actions {wrong}."
     used = [name for name, count in survey.action_counts.items() if count]
+    if survey.action_range and all(low == high for low, high in survey.action_range):
+        used = [str([low for low, _ in survey.action_range])]
     if len(used) == 1:
         yield f"{source}: every one of {survey.frames} actions is {used[0]!r}, so there is nothing to learn."
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from townlet_train.config import RunConfig, TownConfig, config_hash
 from townlet_train.data.episodes import EpisodeSpan, episodes_ended
 from townlet_train.data.landing import check_output, check_room, leftovers, sole_writer
-from townlet_train.data.layout import Layout
+from townlet_train.data.layout import Layout, describe_bounds, within_bounds
 from townlet_train.data.metrics import action_metrics, entropy
 from townlet_train.data.plan import CapturePlan
 from townlet_train.data.sample_writer import SampleWriter
 from townlet_train.data.store_writer import StoreWriter, store_bytes
 from townlet_train.envs.build import build_env
 from townlet_train.envs.episodes import Report
-from townlet_train.envs.protocol import EnvSpec, Step, VectorEnv, episodes_over
+from townlet_train.envs.protocol import Actions, EnvSpec, Step, VectorEnv, episodes_over
 from townlet_train.envs.streams import policy_uniforms
 from townlet_train.errors import DataError, UsageError
 from townlet_train.files import atomic_directory
@@ -143,7 +143,7 @@ class RolloutCaptureService:
             mean_episode_return=tally.mean_episode_return,
             reward_mean=tally.reward_sum / plan.n_frames,
             action_counts=dict(zip(env.spec.action_names, tally.actions.tolist(), strict=True)),
-            action_entropy=entropy(tally.actions),
+            action_entropy=entropy(tally.actions) if env.spec.action_names else None,
             illegal_actions=tally.illegal,
             events=event_totals(env),
             bytes=size,
@@ -164,11 +164,12 @@ class RolloutCaptureService:
             "config_sha256": self._config_sha256,
             "feature_names": list(plan.layout.feature_names),
             "action_names": list(plan.layout.action_names),
+            **describe_bounds(plan.layout),
             "map_channels": list(plan.layout.map_channels),
             "map_size": plan.layout.map_size,
             "maps": plan.with_maps,
             "events": event_totals(env),
-            "metrics": tally.metrics(env.spec.action_names),
+            "metrics": tally.metrics(plan),
         }
 
 
@@ -220,8 +221,11 @@ class Tally:
     """Counts what happens while a capture runs."""
 
     def __init__(self, env: VectorEnv) -> None:
-        self.actions = np.zeros(len(env.spec.action_names), np.int64)
-        self.illegal = 0
+        self._layout = layout_of(env.spec)
+        self.actions = np.zeros(
+            len(env.spec.action_names), np.int64
+        )  # how often each; none where they are vectors
+        self.illegal = 0  # forbidden by their mask, or beyond their bounds
         self.terminations = 0
         self.reward_sum = 0.0
         self._returns = np.zeros(env.n_envs)
@@ -232,19 +236,23 @@ class Tally:
         """Mean over complete episodes; None when none was completed."""
         return float(np.mean(self._episode_returns)) if self._episode_returns else None
 
-    def metrics(self, action_names: Sequence[str]) -> dict[str, float | None]:
-        """Townlet's metrics of the capture as a whole, and what ends lives and episodes."""
-        frames = int(self.actions.sum())
+    def metrics(self, plan: CapturePlan) -> dict[str, float | None]:
+        """Townlet's metrics of the capture as a whole, and what ends lives and episodes; vectors are not counted."""
+        names = plan.layout.action_names
         return {
-            "timesteps": float(frames),
+            "timesteps": float(plan.n_frames),
             "reward_sum": self.reward_sum,
-            "reward_mean": self.reward_sum / frames,
+            "reward_mean": self.reward_sum / plan.n_frames,
             "mean_episode_return": self.mean_episode_return,
             "terminations": float(self.terminations),
-            **action_metrics(self.actions, action_names),
+            **(action_metrics(self.actions, names) if names else {}),
         }
 
-    def count_decision(self, actions: NDArray[np.int64], mask: NDArray[np.bool_]) -> None:
+    def count_decision(self, actions: Actions, mask: NDArray[np.bool_]) -> None:
+        if self._layout.action_low:
+            inside = within_bounds(actions, self._layout.action_low, self._layout.action_high)
+            self.illegal += int(np.count_nonzero(~inside))
+            return
         self.actions += np.bincount(actions.reshape(-1), minlength=len(self.actions))
         self.illegal += int(np.count_nonzero(~np.take_along_axis(mask, actions[..., None], axis=-1)))
 
@@ -265,7 +273,7 @@ def record(
     """Act, write, step, write: what was seen goes to disk before the step overwrites it."""
     observation = env.reset(np.array(plan.seeds, np.int64))
     every = max(1, plan.n_steps // REPORTS)
-    draws = policy_uniforms(plan.seeds, (plan.n_agents,))
+    draws = policy_uniforms(plan.seeds, (plan.n_agents, *plan.layout.action_shape))
     for tick, uniforms in enumerate(islice(draws, plan.n_steps), start=1):
         actions = policy.act(observation, uniforms)
         writer.append_decision(**observation._asdict(), actions=actions)
@@ -291,7 +299,8 @@ def event_totals(env: VectorEnv) -> dict[str, float]:
 
 def layout_of(spec: EnvSpec) -> Layout:
     """The names under which an environment is recorded."""
-    return Layout(spec.feature_names, spec.action_names, spec.map_channels, spec.map_size, spec.env_id)
+    names = spec.feature_names, spec.action_names, spec.map_channels
+    return Layout(*names, spec.map_size, spec.env_id, spec.action_low, spec.action_high)
 
 
 def populated(config: RunConfig) -> RunConfig:
@@ -315,8 +324,6 @@ def _check_arguments(env: VectorEnv, ticks: int, seeds: Sequence[int], prefix: s
         raise UsageError(f"A capture needs at least one tick, {ticks} were asked for.")
     if env.n_agents < 1:
         raise UsageError("A capture needs agents and the environment has none. Pass --auto-seed-agents.")
-    if env.spec.action_shape:
-        raise UsageError(f"A capture records indices as actions, those of {env.spec.env_id} are vectors.")
     if len(seeds) != env.n_envs:
         raise UsageError(
             f"A capture needs one seed per environment: {env.n_envs} environments, {len(seeds)} seeds."
@@ -336,5 +343,6 @@ def _warnings(policy: Policy, output: Path, tally: Tally) -> Iterator[str]:
             f"so there is nothing to learn from the capture."
         )
     if tally.illegal:
-        yield f"{tally.illegal} actions were taken although their mask forbade them."
+        forbidden = "although their mask forbade them" if len(tally.actions) else "beyond their bounds"
+        yield f"{tally.illegal} actions were taken {forbidden}."
     yield from leftovers(output)

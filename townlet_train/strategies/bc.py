@@ -52,7 +52,7 @@ class BCStrategy:
         context.services.evaluation.check_env(context.config.env)
         checked_device(self.params.device)
         if context.start is not None:
-            self._check_start(context.start)
+            self._check_start(context.start, manifest, context)
         p = self.params
         widths = (
             "its own widths" if p.hidden_sizes is None else f"widths {', '.join(map(str, p.hidden_sizes))}"
@@ -102,13 +102,20 @@ class BCStrategy:
             }
         )
 
-    def _check_start(self, start: StartingPoint) -> None:
-        """Refuse a checkpoint beyond the epochs asked for, and to begin with a policy that chooses no named action."""
+    def _check_start(self, start: StartingPoint, manifest: Path, context: TrainingContext) -> None:
+        """Refuse a checkpoint beyond the epochs asked for, and to begin with a policy of other kinds of actions."""
         saved, n_epochs = start.checkpoint, self.params.n_epochs
-        if start.fork and not saved.info.action_names:
+        shown = context.services.replay.action_bounds(manifest)
+        acts = "chooses among named actions" if saved.info.action_names else "acts by vectors of numbers"
+        if start.fork and bool(saved.info.action_names) == bool(shown):
             raise CheckpointError(
-                f"{start.path} acts by vectors of numbers, cloning teaches the choice among named actions. "
+                f"{start.path} {acts}, {manifest} shows {'such vectors' if shown else 'named actions'}. "
                 f"Begin with another policy, or with none."
+            )
+        if start.fork and saved.info.action_bounds and saved.info.action_bounds != shown:
+            raise CheckpointError(
+                f"{start.path} {acts} within other bounds than those of {manifest}: {saved.info.action_bounds} where "
+                f"{shown} belongs. Begin with another policy, or with none."
             )
         if (
             not start.fork
@@ -176,7 +183,12 @@ class BCStrategy:
                 context.record(asdict(stats))
                 if learner.epochs_since_best == 0:
                     cloning.save()
-                shown = {"loss": stats.loss, "val_loss": stats.val_loss, "val_accuracy": stats.val_accuracy}
+                reached = {
+                    "val_accuracy": stats.val_accuracy,
+                    "val_mean_absolute_error": stats.val_mean_absolute_error,
+                }
+                shown = {"loss": stats.loss, "val_loss": stats.val_loss}
+                shown |= {name: value for name, value in reached.items() if value is not None}
                 context.report(Progress("bc", stats.timestep, total, shown))
         except Interrupted as stop:
             raise Interrupted(f"{stop} Go on with --resume-from {cloning.save()}") from stop
@@ -219,6 +231,8 @@ class BCStrategy:
             majority_share=best.held_out.majority_share,
             macro_recall=best.held_out.macro_recall,
             recall=best.held_out.recall,
+            mean_absolute_error=training.mean_absolute_error,
+            val_mean_absolute_error=best.held_out.mean_absolute_error,
             n_train=len(learner.train),
             n_val=len(learner.val),
             train_episodes=learner.n_episodes(learner.train),

@@ -175,6 +175,8 @@ class RunState:
         )
         stats = [learner.train_epoch(on_progress) for _ in range(p.n_epochs)]
         held_out = learner.best.held_out
+        assert held_out.accuracy is not None  # of indices, as all labels are
+        assert held_out.accuracy_unforced is not None
         self._weights = learner.best.weights
         self._learned = Learned(
             loss=stats[-1].loss,

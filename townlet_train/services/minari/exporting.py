@@ -124,7 +124,7 @@ class _Written:
             storage = import_module("minari.dataset.minari_storage").MinariStorage.new(
                 self._directory,
                 observation_space=spaces.Box(-np.inf, np.inf, (len(layout.feature_names),), np.float32),
-                action_space=spaces.Discrete(len(layout.action_names)),
+                action_space=_action_space(layout),
                 env_spec=registry.get(layout.env_id),
             )
         storage.update_metadata(
@@ -141,6 +141,12 @@ class _Written:
             }
         )
         return storage
+
+
+def _action_space(layout: Layout) -> spaces.Space[Any]:
+    if not layout.action_low:
+        return spaces.Discrete(len(layout.action_names))
+    return spaces.Box(np.array(layout.action_low, np.float32), np.array(layout.action_high, np.float32))
 
 
 def _n_exported(life: Trajectory) -> int:

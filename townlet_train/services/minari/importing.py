@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from townlet_train.data.landing import check_output, sole_writer
-from townlet_train.data.layout import Layout
+from townlet_train.data.layout import Layout, describe_bounds, within_bounds
 from townlet_train.data.manifest import SUFFIX, encode_manifest
 from townlet_train.data.schema import MOST, EpisodeKey, Names, Size, Strictly
 from townlet_train.data.storage import describe_sample, encode_arrays
 from townlet_train.data.trajectory import Trajectory
-from townlet_train.envs.spaces import DiscreteActions, ObservationCode, action_code, observation_code
+from townlet_train.envs.spaces import BoxActions, DiscreteActions, ObservationCode, observation_code
 from townlet_train.errors import DataError, EnvironmentCreationError, UsageError
 from townlet_train.files import atomic_directory, to_json
 from townlet_train.results import MinariDTO
@@ -35,9 +35,9 @@ def import_minari(
 ) -> MinariDTO:
     """Write a local Minari dataset as a recording that `bc` learns from.
 
-    Observations of any fixed size become features; actions are those of a Discrete space. Every episode stays one, and
-    lives of one town-episode that we exported belong together again. `env` is the environment it is of, where the
-    dataset does not say, or not as it is called here.
+    Observations of any fixed size become features; actions are those of a Discrete space, or of a Box and flattened.
+    Every episode stays one, and lives of one town-episode that we exported belong together again. `env` is the
+    environment it is of, where the dataset does not say, or not as it is called here.
 
     Raises:
         MissingExtraError: `minari` is not installed.
@@ -51,7 +51,8 @@ def import_minari(
         raise UsageError(f"{dataset_id} does not say of which environment it is. Name one with --env.")
     actions, observations = _codes(dataset, dataset_id)
     features = _names(told.feature_names, observations.names, "features", dataset_id)
-    layout = Layout(features, _names(told.action_names, actions.names, "actions", dataset_id), (), 0, env_id)
+    names = _names(told.action_names, actions.names, "actions", dataset_id)
+    layout = Layout(features, names, (), 0, env_id, actions.low, actions.high)
     with sole_writer(output):
         check_output(output, overwrite=overwrite)
         with atomic_directory(output) as directory:
@@ -72,7 +73,7 @@ def import_minari(
                 "ticks": places.ticks, "n_envs": places.n_envs, "n_agents": told.n_agents,
                 "seeds": places.seeds, "feature_names": list(layout.feature_names),
                 "action_names": list(layout.action_names), "map_channels": [], "map_size": 0, "maps": False,
-                "minari": dataset_id,
+                "minari": dataset_id, **describe_bounds(layout),
             }  # fmt: skip
             manifest = directory / f"{PREFIX}{SUFFIX}"
             manifest.write_bytes(encode_manifest(about, {"samples": rows}))
@@ -131,20 +132,48 @@ def _why(error: Exception) -> str:
 class _Indices:
     """Actions of a Discrete space: their names, and the number of the first."""
 
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
     def __init__(self, space: spaces.Discrete) -> None:
         self.names, self.start = DiscreteActions(space).names, int(space.start)
 
+    def recorded(self, actions: Any) -> NDArray[np.int64]:
+        """(n_steps,); `DataError` where one is not of the space."""
+        indices = np.asarray(actions, np.int64) - self.start
+        if not 0 <= indices.min() <= indices.max() < len(self.names):
+            raise DataError(f"it has actions outside the {len(self.names)} of its space.")
+        return indices
 
-def _codes(dataset: Any, dataset_id: str) -> tuple[_Indices, ObservationCode]:
-    """How its actions and observations become indices and features."""
+
+class _Vectors:
+    """Actions of a Box, flattened: their bounds."""
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, space: spaces.Box) -> None:
+        code = BoxActions(space)
+        self.low, self.high = code.low, code.high
+
+    def recorded(self, actions: Any) -> NDArray[np.float32]:
+        """(n_steps, n_dimensions); `DataError` where one is not of the space."""
+        vectors = np.asarray(actions, np.float32).reshape(len(actions), -1)
+        if not within_bounds(vectors, self.low, self.high).all():
+            raise DataError("it has actions that are no numbers or outside the bounds of its space.")
+        return vectors
+
+
+def _codes(dataset: Any, dataset_id: str) -> tuple[_Indices | _Vectors, ObservationCode]:
+    """How its actions and observations become indices or vectors, and features."""
     space = dataset.action_space
-    if not isinstance(space, spaces.Discrete):
+    if not isinstance(space, spaces.Discrete | spaces.Box):
         raise DataError(
-            f"The actions of {dataset_id} are {space}; recordings hold indices, of a Discrete space."
+            f"The actions of {dataset_id} are {space}; recordings hold indices, of a Discrete space, or vectors, of a "
+            f"Box."
         )
     try:
-        action_code(space, dataset_id)
-        return _Indices(space), observation_code(dataset.observation_space, dataset_id)
+        actions = _Indices(space) if isinstance(space, spaces.Discrete) else _Vectors(space)
+        return actions, observation_code(dataset.observation_space, dataset_id)
     except EnvironmentCreationError as error:
         raise DataError(str(error)) from error
 
@@ -219,7 +248,7 @@ def _tick(number: Any) -> int:
 
 
 def _trajectory(
-    episode: Any, code: ObservationCode, actions: _Indices, place: _Place, where: str
+    episode: Any, code: ObservationCode, actions: _Indices | _Vectors, place: _Place, where: str
 ) -> Trajectory:
     """An episode as one life: what was seen before each action, and after the last."""
     n_steps = len(episode.rewards)
@@ -236,11 +265,11 @@ def _trajectory(
             cut = cut & (np.arange(n_steps) < n_steps - 1)
         life = Trajectory(
             features=np.stack(seen[:-1]),
-            actions=np.asarray(episode.actions, np.int64) - actions.start,
+            actions=actions.recorded(episode.actions),
             rewards=np.asarray(episode.rewards, np.float32),
             terminated=ended,
             truncated=cut,
-            action_mask=None if mask is None else np.asarray(mask[:n_steps], np.bool_),
+            action_mask=None if mask is None or actions.low else np.asarray(mask[:n_steps], np.bool_),
             final_features=None if place.left_out else seen[-1],
         )
         _check_values(life, seen, len(actions.names))
@@ -257,8 +286,6 @@ def _check_values(life: Trajectory, seen: Sequence[NDArray[np.float32]], n_actio
     """Refuse what a recording may not hold, before it is written."""
     if not (np.isfinite(np.stack(seen)).all() and np.isfinite(life.rewards).all()):
         raise DataError("it has observations or rewards that are NaN or infinite; expected finite numbers.")
-    if not 0 <= life.actions.min() <= life.actions.max() < n_actions:
-        raise DataError(f"it has actions outside the {n_actions} of its space.")
     if life.action_mask is not None and life.action_mask.shape[1] != n_actions:
         raise DataError(f"`action_mask` has {life.action_mask.shape[1]} columns for {n_actions} actions.")
 

@@ -26,7 +26,10 @@ class AnnealStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse demonstrations that are not there, stages that nobody runs, seeds that the gate may not see."""
+        """Refuse demonstrations that are not there, stages that nobody runs, seeds that the gate may not see.
+
+        And an accuracy that is asked of what has none.
+        """
         from townlet_train.api import (
             build_expert,
             check_block_unseen,
@@ -39,6 +42,11 @@ class AnnealStrategy:
                 "An anneal begins with a clone of its own, so --fork has no meaning here. Leave it out."
             )
         spec = spec_of(context.config)
+        if self.params.bc_threshold is not None and spec.action_shape:
+            raise UsageError(
+                f"bc_threshold asks for an accuracy, which a clone of vectors has not, and those of {spec.env_id} are. "
+                f"Leave it out; guardrails.return_tolerance holds every stage to the clone's return."
+            )
         if self.params.clone is not None:
             load_checkpoint(self.params.clone).info.check_matches(spec)
         elif self.params.bc_manifest is None:

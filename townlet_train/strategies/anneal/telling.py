@@ -29,7 +29,7 @@ def describe(
     found = {} if result is None else result.model_dump()
     is_clone, raised = stage.mode == BC, {flag.guardrail for flag in flags}
     accuracy = found.get("val_accuracy") if stage.mode in (BC, DAGGER) else None
-    threshold = setting.suits.bc_threshold if is_clone else None
+    threshold = setting.suits.bc_threshold if is_clone and accuracy is not None else None
     return AnnealStageResultDTO(
         cycle=stage.cycle,
         mode=stage.mode,
