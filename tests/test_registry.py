@@ -247,6 +247,20 @@ def test_a_plugin_that_nobody_has_is_warned_of_once(
     assert capsys.readouterr().err.count(warning) == 1
 
 
+@pytest.mark.parametrize("named", ["builtin", "townlet-train", "aa-coin"])
+def test_keeping_our_own_strategies_out_is_warned_of(
+    named: str, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(site, "aa-coin", COIN.replace('"coin"', '"bc"'))
+    monkeypatch.setenv("TOWNLET_TRAIN_DISABLE_PLUGINS", named)
+    assert main(["strategies", "list"]) == 0
+    warning = (
+        "Warning: TOWNLET_TRAIN_DISABLE_PLUGINS keeps out the strategies of townlet-train itself, so that a name of "
+        "theirs, as 'bc', is free to others.\n"
+    )
+    assert (warning in capsys.readouterr().err) is (named != "aa-coin")
+
+
 @pytest.mark.parametrize(
     ("variables", "loaded"),
     [

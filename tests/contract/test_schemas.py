@@ -143,6 +143,7 @@ def test_a_number_may_be_null_and_says_where_it_was_not_finite() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["schema", "a2c"], "names what it prints, too; results of plugins have none here."),
         (["schema", "runn"], "No schema named 'runn'. Did you mean 'run'?"),
         (["schema", "run", "--output", "x"], "--output writes every schema. Leave the name out"),
     ],

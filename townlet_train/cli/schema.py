@@ -16,7 +16,8 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]", help="Document to describe, or the command that prints it; unset: list them."
+            metavar="[NAME]",
+            help="Document to describe, or the command of ours that prints it; unset: list them.",
         ),
     ] = None,
     output: Annotated[

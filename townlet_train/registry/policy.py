@@ -57,14 +57,20 @@ class PluginPolicy:
         return ""
 
     def unknown(self, plugins: Iterable[PluginRecord]) -> tuple[str, ...]:
-        """A sentence for each name that a variable has and none of `plugins`."""
-        names = {_normal(name) for plugin in plugins for name in (plugin.name, plugin.distribution)}
-        return tuple(
+        """A sentence for each name that a variable has and none of `plugins`, and one where ours are kept out."""
+        found = {(plugin.name, plugin.distribution) for plugin in plugins}
+        names = {_normal(name) for both in found for name in both}
+        ours = any(distribution == OURS and self.objection(name, OURS) for name, distribution in found)
+        kept_out = (
+            f"{DENY} keeps out the strategies of {OURS} itself, so that a name of theirs, as 'bc', is free to others.",
+        )
+        misspelt = tuple(
             f"{variable} names {name!r}, and no plugin of that name is installed.{suggestion(name, names)}"
             for variable, given in ((ALLOW, self.allowed or ()), (DENY, self.denied))
             for name in sorted(given)
             if name not in names
         )
+        return (*misspelt, *(kept_out if ours else ()))
 
 
 def _names(text: str) -> frozenset[str]:

@@ -124,7 +124,7 @@ class Listing:
     strategies: tuple[StrategyRecord, ...]
     plugins: tuple[PluginRecord, ...]
     experts: tuple[ExpertRecord, ...] = ()
-    unknown: tuple[str, ...] = ()  # a sentence for each name that a variable has and no plugin
+    unknown: tuple[str, ...] = ()  # sentences on what the variables name: nobody, or ours to be kept out
     offers: tuple[OfferRecord, ...] = ()  # loggers, environments, exporters, gate checks and commands
 
     @property

@@ -123,7 +123,7 @@ def list_schemas(output: Path | None = None) -> SchemasDTO:
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """The JSON Schema of a document, by its name or by the command that prints it, in any case.
+    """The JSON Schema of a document, by its name or by the command of ours that prints it, in any case.
 
     Raises:
         UnknownNameError: there is none of that name.
@@ -133,7 +133,10 @@ def schema_of(name: str) -> dict[str, Any]:
     called |= {each.casefold().removesuffix("dto"): each for each in known if each not in FILES}
     called |= PRINTED_BY | {each: each for each in FILES}
     if name.casefold() not in called:
-        raise UnknownNameError("schema", name, known, "A command that prints one names it, too.")
+        hint = (
+            "A command of townlet-train itself names what it prints, too; results of plugins have none here."
+        )
+        raise UnknownNameError("schema", name, known, hint)
     name = called[name.casefold()]
     model, kind, version = known[name]
     if kind == "file":
