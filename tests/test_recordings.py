@@ -101,6 +101,21 @@ def test_a_million_frames_are_counted_and_merged_in_little_memory(tmp_path: Path
     assert peak(lambda: merge_recordings([many, other], tmp_path / "large")) < 1.5 * small
 
 
+@pytest.mark.slow
+def test_a_conversion_holds_a_little_of_every_life_and_none_of_the_frames(tmp_path: Path) -> None:
+    few, many = wide_store(tmp_path / "few", 50_000), wide_store(tmp_path / "many", 300_000)
+
+    def there_and_back(manifest: Path, folder: Path) -> None:
+        convert_recording(manifest, folder / "npz", "npz")
+        convert_recording(folder / "npz", folder / "memmap", "memmap")
+
+    more_lives = (300_000 - 50_000) // EPISODE_TICKS
+    small = peak(lambda: there_and_back(few, tmp_path / "small"))
+    assert (
+        peak(lambda: there_and_back(many, tmp_path / "large")) < small + 4_000 * more_lives
+    )  # the frames are 24 MB more
+
+
 def test_what_is_held_of_every_sample_is_small(tmp_path: Path) -> None:
     convert_recording(wide_store(tmp_path / "store", 50_000), tmp_path / "npz", "npz")
     assert len(open_replay(tmp_path / "npz").seeds) == N_ENVS  # what is loaded once
