@@ -130,7 +130,12 @@ FAKES: dict[str, tuple[str, str, str, str]] = {
         "run",
         "returned int, expected a TrainingResultDTO",
     ),
-    "a result without its strategy": ("strategy=self.name, ", "", "run", "the result says strategy=''"),
+    "a result without its strategy": (
+        "strategy=self.name, ",
+        "",
+        "run",
+        "returned a result of '', expected a TrainingResultDTO of 'coin': pass",
+    ),
     "a result that JSON changes": (
         'heads: float = Field(0, description="share of heads")',
         "heads: float = Field(0)\n        @computed_field\n        def tails(self) -> float: return 0.5",

@@ -181,7 +181,7 @@ class TrainingOrchestrator:
         if result.strategy != strategy.name:
             raise PluginError(
                 f"{self._whose(name)} returned a result of {result.strategy!r}, expected a TrainingResultDTO of "
-                f"{strategy.name!r}."
+                f"{strategy.name!r}: pass strategy=self.name."
             )
         warnings = (*result.warnings, *self._forced(name, context, handed))
         return result.model_copy(update={"warnings": warnings})
