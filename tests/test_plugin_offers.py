@@ -18,6 +18,7 @@ from townlet_train.config import RunConfig
 from townlet_train.errors import ConfigError, ExitCode, PluginError, UsageError
 from townlet_train.orchestrator import TrainingOrchestrator, run_strategy
 from townlet_train.registry import COMMAND, ENVIRONMENT, EXPORTER, PluginPolicy, PluginStatus, discover
+from townlet_train.registry.offers import OUR_FORMATS
 from townlet_train.services.export import FORMATS
 from townlet_train.services.gate import evaluate_pair, judge
 from townlet_train.services.replay import ReplayDatasetService
@@ -617,3 +618,7 @@ def test_a_candidate_that_a_check_objects_to_is_not_played_from_python_either(
     verdict = judge(*evaluate_pair(config, Path(checkpoint), "expert", checks=checks), config.gate)
     assert verdict.verdict == "FAIL"
     assert verdict.reasons[0].startswith("The gate check 'small' of check-dist 1.2 objects: It has ")
+
+
+def test_the_formats_that_no_plugin_may_have_are_those_we_write() -> None:
+    assert set(OUR_FORMATS) == set(FORMATS)
