@@ -69,15 +69,29 @@ def anneal(
     return result
 
 
+@pytest.mark.parametrize("shared_trunk", [False, True])
 def test_the_first_update_after_the_hand_over_begins_with_the_very_clone(
-    demonstrations: Path, tmp_path: Path
+    shared_trunk: bool, demonstrations: Path, tmp_path: Path
 ) -> None:
-    made = anneal(tmp_path / "run", demonstrations, ["bc", "critic_warmup", "ppo"])
+    params = {"bc": {"n_epochs": 4, "shared_trunk": shared_trunk}}
+    made = anneal(tmp_path / "run", demonstrations, ["bc", "critic_warmup", "ppo"], params=params)
     lines = [line for line in read_log(tmp_path / "run/metrics.jsonl") if line["mode"] == "ppo"]
     assert lines[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
     assert lines[0]["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert lines[0]["entropy"] == pytest.approx(entropy_of(Path(str(made.bc_checkpoint))), rel=0.1)
     assert lines[1]["reference_kl"] > 1e-6  # so the first one could have been told from it
+
+
+@pytest.mark.parametrize(("told", "kept"), [({}, False), ({"shared_trunk": True}, True)])
+def test_a_clones_shared_trunk_is_the_actors_alone_unless_told(
+    told: dict[str, Any], kept: bool, demonstrations: Path, tmp_path: Path
+) -> None:
+    params = {"bc": {"n_epochs": 1, "shared_trunk": True}, "ppo": {**ONE_STEP, **told}}
+    made = anneal(tmp_path / "run", demonstrations, ["bc", "ppo"], params=params)
+    networks = [
+        load_checkpoint(tmp_path / "run" / str(stage.checkpoint)).info.network for stage in made.stages
+    ]
+    assert [network.get("shared_trunk", False) for network in networks] == [True, kept]
 
 
 def entropy_of(clone: Path) -> float:

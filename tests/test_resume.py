@@ -439,6 +439,45 @@ def test_a_fork_is_resumed_as_the_same_fork(tmp_path: Path) -> None:
         assert left_by(tmp_path / f"resumed{step}") == left_by(tmp_path / "fork", after=step)
 
 
+def test_a_fork_that_shares_no_trunk_keeps_the_actor_and_begins_a_critic_of_its_own(tmp_path: Path) -> None:
+    train(tmp_path / "run", shared_trunk=True, **NORMALISED)
+    parent, fork = tmp_path / "run/checkpoint_700.zip", tmp_path / "fork"
+    params = {"shared_trunk": False, "critic_only": True}
+    config = RunConfig(env="CartPole-v1", seed=9)
+    run_strategy("ppo", params, config=config, run_dir=fork, resume_from=parent, fork=True)
+    old, new = load_checkpoint(parent), load_checkpoint(fork / "checkpoint_700.zip")
+    ours = {name.replace("shared_net", "policy_net"): array for name, array in old.weights.items()}
+    assert new.info.network == {key: old.info.network[key] for key in old.info.network if key != "shared_trunk"}
+    critic = {name for name in new.weights if "value_net" in name}
+    assert {name for name in new.weights if name not in ours} < critic
+    for name in new.weights.keys() - critic - {"normaliser.mean", "normaliser.std"}:
+        np.testing.assert_array_equal(new.weights[name], ours[name])
+    for layer in ("0", "2"):
+        trunks = (new.weights[f"mlp_extractor.{of}_net.{layer}.weight"] for of in ("policy", "value"))
+        assert abs(np.corrcoef(*(trunk.ravel() for trunk in trunks))[0, 1]) < 0.2  # no copy
+    assert old.optimizer is not None
+    assert new.optimizer is not None
+    assert new.optimizer["reward_scale.count"][0] > old.optimizer["reward_scale.count"][0]
+    resume(fork / "checkpoint_400.zip", tmp_path / "resumed")
+    assert left_by(tmp_path / "resumed") == left_by(fork, after=400)
+
+
+def test_a_run_that_goes_on_has_the_network_it_had(tmp_path: Path) -> None:
+    train(tmp_path / "shared", shared_trunk=True)
+    with pytest.raises(UsageError, match="shared_trunk"):
+        resume(tmp_path / "shared/checkpoint_300.zip", tmp_path / "other", shared_trunk=False)
+    train(tmp_path / "separate")
+    with pytest.raises(CheckpointError, match=r"shared_trunk False, the params describe one with True"):
+        run_strategy(
+            "ppo",
+            {"shared_trunk": True},
+            config=RunConfig(env="CartPole-v1"),
+            run_dir=tmp_path / "other",
+            resume_from=tmp_path / "separate/checkpoint_300.zip",
+            fork=True,
+        )
+
+
 def test_a_clone_is_forked_into_ppo_as_it_is(tmp_path: Path) -> None:
     train(tmp_path / "run", timesteps=100)
     loaded = load_checkpoint(tmp_path / "run/checkpoint_100.zip")

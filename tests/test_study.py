@@ -92,7 +92,7 @@ def test_a_difference_takes_the_seeds_that_both_have() -> None:
 
 
 def test_conditions_differ_in_what_they_say_they_do() -> None:
-    told = {name: anneal_params(name, {}, env="LunarLander-v3", timesteps=2100) for name in TERMS}
+    told = {name: anneal_params(name, {}, "shared", env="LunarLander-v3", timesteps=2100) for name in TERMS}
     assert {name: params.get("ppo", {}).get("normalize_rewards") for name, params in told.items()} == {
         "naive": False, "normalised": True, "warmup": True, "kl": True, "all": True, "default": None,
     }  # fmt: skip
@@ -105,6 +105,7 @@ def test_conditions_differ_in_what_they_say_they_do() -> None:
         "naive": 0, "normalised": 0, "warmup": 0, "kl": 0.05, "all": 0.05, "default": None,
     }  # fmt: skip
     assert [name for name, params in told.items() if "guardrails" not in params] == ["default"]
+    assert [name for name, params in told.items() if not params["ppo"].get("shared_trunk")] == ["default"]
     # A warm-up of a twentieth is among the steps.
     assert {name: params["timesteps"] for name, params in told.items()} == {
         "naive": 2100, "normalised": 2100, "warmup": 2000, "kl": 2100, "all": 2000, "default": 2000,
@@ -113,8 +114,8 @@ def test_conditions_differ_in_what_they_say_they_do() -> None:
 
 def test_where_the_default_has_kl_the_conditions_take_it() -> None:
     assert what_suits("town", AnnealParams()).kl_coef > 0
-    assert anneal_params("kl", {}, env="town", timesteps=100).get("kl_coef") is None
-    assert anneal_params("kl", {"kl_coef": 0.3}, env="CartPole-v1", timesteps=100)["kl_coef"] == 0.3
+    assert anneal_params("kl", {}, "separate", env="town", timesteps=100).get("kl_coef") is None
+    assert anneal_params("kl", {"kl_coef": 0.3}, "separate", env="CartPole-v1", timesteps=100)["kl_coef"] == 0.3
 
 
 @pytest.mark.torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Generic, Literal
@@ -192,13 +192,15 @@ def _network(env: EnvSpec, params: OnPolicyParams, start: StartingPoint | None) 
 
 
 def _continued_network(wanted: NetworkSpec, start: StartingPoint, env: EnvSpec) -> NetworkSpec:
-    """The checkpoint's network.
+    """The checkpoint's network; of a shared trunk, a fork makes one for the actor and one for the critic if it is told.
 
     Raises:
         CheckpointError: it is not the one that the params describe, or reads and does other things than `env` has.
     """
     start.checkpoint.info.check_matches(env)
     saved = NetworkSpec.from_document(start.checkpoint.info.network)
+    if start.fork:
+        saved = replace(saved, shared_trunk=saved.shared_trunk and wanted.shared_trunk)
     for name in ("kind", "hidden_sizes", "activation", "distribution", "shared_trunk"):
         if getattr(saved, name) != getattr(wanted, name):
             raise CheckpointError(

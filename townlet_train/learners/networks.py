@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -194,6 +195,16 @@ def import_weights(network: nn.Module, weights: Arrays) -> None:
             )
     for name, tensor in network.state_dict().items():
         tensor.copy_(torch.from_numpy(weights[name]))
+
+
+def with_own_critic(spec: NetworkSpec, weights: Arrays, fresh: Arrays) -> dict[str, NDArray[np.float32]]:
+    """The arrays of an MLP with a shared trunk, whose critic is instead the one in `fresh`, with a trunk of its own.
+
+    A trunk that imitation shaped is a poor one for values: a copy of it learns them worse than a fresh one.
+    """
+    own_trunk = replace(spec, shared_trunk=False).actor_trunk
+    actor = {name: array for name, array in weights.items() if name not in spec.critic_shapes()}
+    return {**fresh, **{name.replace(spec.actor_trunk, own_trunk): array for name, array in actor.items()}}
 
 
 class FlatParameters:

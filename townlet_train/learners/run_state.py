@@ -15,9 +15,10 @@ from townlet_train.data.checkpoint import under as under
 from townlet_train.errors import CheckpointError, InexactStateError
 from townlet_train.learners.assembly import Parts
 from townlet_train.learners.curve import TrainingCurve
+from townlet_train.learners.networks import with_own_critic
 from townlet_train.learners.roles import Stats
 from townlet_train.learners.telemetry import EventTally
-from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD
+from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkSpec
 
 logger = logging.getLogger(__name__)
 
@@ -127,9 +128,15 @@ class RunState(Generic[Stats]):
     def _adopt(self, start: StartingPoint) -> None:
         """Take over the policy, and what its learner knows where the method is the same."""
         parts, saved = self.parts, start.checkpoint
-        parts.learner.load_weights(saved.weights)
+        network = NetworkSpec.from_document(saved.info.network)
+        same_network = network == parts.network
+        weights = saved.weights
+        if not same_network:
+            weights = with_own_critic(network, weights, parts.learner.weights)
+            logger.info("the critic begins anew with hidden layers of its own, the actor keeps those they shared")
+        parts.learner.load_weights(weights)
         same_method = saved.optimizer is not None and saved.info.algorithm == parts.info.algorithm
-        parts.learner.adopt(saved.optimizer if same_method else None, optimiser=start.optimiser)
+        parts.learner.adopt(saved.optimizer if same_method else None, optimiser=start.optimiser and same_network)
         moments = below("collector.moments", saved.training or {})
         parts.source.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
 

@@ -100,12 +100,16 @@ class NetworkSpec:
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every trainable array by name and shape, those that decide the action first."""
-        return self.actor_shapes() | _shapes(self._critic_layers())
+        return self.actor_shapes() | self.critic_shapes()
 
     def actor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The arrays that decide the action; imitation trains these alone."""
         spread = {LOG_STD: (self.n_actions,)} if self.distribution == "gaussian" else {}
         return _shapes(self._actor_layers()) | spread
+
+    def critic_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The arrays that values alone depend on."""
+        return _shapes(self._critic_layers())
 
     def hidden_layers(self, trunk: str) -> dict[str, tuple[int, int]]:
         """An MLP trunk's layers as (n_out, n_in); odd indices are activations, as in a torch Sequential."""

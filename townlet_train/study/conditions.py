@@ -32,11 +32,14 @@ WITH_KL = ("kl", "all")
 CONDITIONS = (*TERMS, SCRATCH, BC)
 
 
-def anneal_params(condition: str, said: Mapping[str, Any], *, env: str, timesteps: int) -> dict[str, Any]:
+def anneal_params(
+    condition: str, said: Mapping[str, Any], trunk: str, *, env: str, timesteps: int
+) -> dict[str, Any]:
     """Params of the anneal of a condition, over what was said of anneal; a warm-up's steps are among `timesteps`."""
     usual = what_suits(env, AnnealParams(**said))
     kl = SOME_KL if condition in WITH_KL and not usual.kl_coef else {}
-    params = merged(ONE_PROCESS, said, *TERMS[condition], kl)
+    as_cloned = {} if condition == DEFAULT else {"ppo": {"shared_trunk": trunk == SHARED}}
+    params = merged(ONE_PROCESS, said, *TERMS[condition], kl, as_cloned)
     warmup = AnnealParams(**params).critic_warmup
     return {**params, "gate": False, "timesteps": max(1, int(timesteps / (1 + warmup)))}
 

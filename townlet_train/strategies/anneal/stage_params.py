@@ -78,7 +78,7 @@ def share_left(journey: Journey, setting: Setting) -> float:
 
 
 def _common(journey: Journey, setting: Setting) -> dict[str, Any]:
-    """What all stages of PPO are told; their network is the clone's."""
+    """What all stages of PPO are told; their network is the clone's, but that a critic has hidden layers of its own."""
     return {
         "evaluation_episodes": 0,
         "telemetry_frequency": 0,
@@ -88,10 +88,10 @@ def _common(journey: Journey, setting: Setting) -> dict[str, Any]:
 
 
 def _network(journey: Journey, setting: Setting) -> dict[str, Any]:
-    """The params that describe the clone's network."""
+    """The params that describe the clone's network, as if its actor and critic shared nothing."""
     if setting.params.clone is not None:
         network = load_checkpoint(setting.context.run_dir / str(journey.clone)).info.network
-        names = ("hidden_sizes", "activation", "shared_trunk")
+        names = ("hidden_sizes", "activation")
         return {"network": network["kind"], **{name: network[name] for name in names if name in network}}
-    names = ("network", "hidden_sizes", "shared_trunk")
+    names = ("network", "hidden_sizes")
     return {name: setting.suits.bc[name] for name in names if name in setting.suits.bc}

@@ -234,9 +234,8 @@ def _imitated_better(journey: Journey, stage: StageParams, measured: EvaluationD
 def _fingerprint(policy: Checkpoint) -> str:
     """A hash of everything that decides what a policy does: two of one fingerprint act alike."""
     spec = NetworkSpec.from_document(policy.info.network)
-    critic = spec.parameter_shapes().keys() - spec.actor_shapes().keys()
     digest = hashlib.sha256()
-    for name in sorted(policy.weights.keys() - critic):
+    for name in sorted(policy.weights.keys() - spec.critic_shapes().keys()):
         digest.update(name.encode())
         digest.update(policy.weights[name].tobytes())
     return digest.hexdigest()
