@@ -84,6 +84,16 @@ def test_a_guardrail_first_softens_then_restores_the_best_then_holds(tmp_path: P
     assert events == ["stage"] * 4 + ["soften", "stage", "restore", "stage", "hold"]
 
 
+def test_where_the_clone_is_the_best_a_restored_stage_begins_with_the_critic_that_learned_beside_it(
+    tmp_path: Path,
+) -> None:
+    fainting = Reached(80, faint=0.5)
+    made = anneal(tmp_path / "run", [CLONE, WARM, fainting, fainting, fainting])
+    assert [stage.action for stage in made.result.stages[2:]] == ["soften", "restore", "hold"]
+    assert [told["from"] for told in made.told[2:]] == [1, 2, 1]
+    assert stage_of(made.result.checkpoint) == 0
+
+
 def test_strikes_are_forgotten_after_a_stage_that_keeps_within_the_guardrails(tmp_path: Path) -> None:
     fainting = Reached(50, faint=0.5)
     made = anneal(tmp_path / "run", [CLONE, WARM, fainting, Reached(45), fainting, Reached(60)])

@@ -22,6 +22,7 @@ class Journey(BaseModel):
     best: str | None = None
     best_measured: EvaluationDTO | None = None
     best_is_sure: bool = False  # to keep within the gate's guardrails
+    restart: str | None = None  # the newest checkpoint that acts as the best does, whose critic knows most
     clone: str | None = None
     reference: EvaluationDTO | None = None  # the pinned one
     previous: EvaluationDTO | None = None
@@ -40,11 +41,11 @@ class Journey(BaseModel):
 
         Who is `sure` to keep within the gate's guardrails is better than who is not, then who earns more.
         """
-        better = self.best_measured is None or (sure, measured.mean) > (
-            self.best_is_sure,
-            self.best_measured.mean,
-        )
+        before = self.best_measured
+        better = before is None or (sure, measured.mean) > (self.best_is_sure, before.mean)
         best = {"best": self.current, "best_measured": measured, "best_is_sure": sure} if better else {}
+        acts_as_best = before is None or better or measured.episode_returns == before.episode_returns
+        best |= {"restart": self.current} if acts_as_best else {}
         return self.model_copy(update={**best, "strikes": 0, "previous": measured, "loss": loss})
 
     def note(self, measured: EvaluationDTO, loss: float | None) -> Journey:
@@ -60,7 +61,7 @@ class Journey(BaseModel):
                 "rate_scale": self.rate_scale / SOFTER,
             }
             return self.model_copy(update={**softer, "strikes": 1})
-        back = {"current": self.best, "continues": None, "previous": self.best_measured, "loss": None}
+        back = {"current": self.restart, "continues": None, "previous": self.best_measured, "loss": None}
         if self.strikes == 1:
             return self.model_copy(update={**back, "strikes": 2})
         return self.model_copy(update={**back, "status": "HOLD", "reasons": reasons})
