@@ -193,7 +193,14 @@ def test_a_small_study_pairs_its_runs_and_runs_nothing_twice(
     assert main([*command, "--seeds", "2", "--resume"]) == 1
     assert "deepest_fall_worst" in capsys.readouterr().out
     assert main([*command, "--seeds", "2", "--resume", "--timesteps", "999"]) == 3
-    assert "is of other settings" in capsys.readouterr().err
+    assert "timesteps is 1200 there and 999 here" in capsys.readouterr().err
+    for damage in ("{", "[]", '{"seed": "one"}'):
+        (tmp_path / "study/cells/naive_separate_seed1.json").write_text(damage)
+        assert main([*command, "--seeds", "2", "--resume"]) == 2
+        assert "naive_separate_seed1.json is not what a study left" in capsys.readouterr().err
+    (tmp_path / "study/study.json").write_text("")
+    assert main([*command, "--seeds", "2", "--resume"]) == 2
+    assert "Choose another directory." in capsys.readouterr().err
 
 
 @pytest.mark.torch

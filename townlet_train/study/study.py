@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from townlet_train.config import RunConfig
 from townlet_train.envs.build import spec_of
-from townlet_train.errors import ConfigError, TrainingError, UnknownNameError, UsageError
+from townlet_train.errors import ConfigError, DataError, TrainingError, UnknownNameError, UsageError
 from townlet_train.files import make_folder, storing, write_json
 from townlet_train.policies.experts import Experts, build_expert
 from townlet_train.registry import PluginPolicy
 from townlet_train.results import StudyCellDTO, StudyDTO
+from townlet_train.services.recorded import flatten
 from townlet_train.strategies.anneal.params import AnnealParams
 from townlet_train.strategies.anneal.schedule import what_suits
 from townlet_train.study.cells import Job, episodes_at_the_end, n_cycles
@@ -175,7 +176,7 @@ def _run(study: Study, *, n_at_once: int, resume: bool, report: Callable[[int, i
     clones = {cloned: Path(_found(study, job.name)["clone"]) for cloned, job in cloning.items()}
     jobs = _cell_jobs(study, clones)
     run(jobs)
-    cells = tuple(StudyCellDTO.model_validate(_found(study, job.name)) for job in jobs)
+    cells = tuple(_cell(study, job.name) for job in jobs)
     return summary(study, cells)
 
 
@@ -210,9 +211,11 @@ def _claim(study: Study, resume: bool) -> None:
             raise UsageError(
                 f"{study.root} holds a study already. Go on with --resume, or choose another directory."
             )
-        if json.loads(path.read_bytes()) != document:
+        before, now = flatten(_read(path)), flatten(document)
+        for name in (name for name in {**before, **now} if before.get(name) != now.get(name)):
             raise UsageError(
-                f"{path} is of other settings, and cells of both cannot be compared. Choose another directory."
+                f"{path} is of a study with other settings, and cells of both cannot be compared: {name} is "
+                f"{before.get(name)} there and {now.get(name)} here. Say the same, or choose another directory."
             )
     write_json(path, document)
 
@@ -262,8 +265,30 @@ def _cell_jobs(study: Study, clones: Mapping[tuple[int, str], Path]) -> list[Job
 
 
 def _found(study: Study, name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(result_path(study.root, name).read_bytes())
+    return _read(result_path(study.root, name))
+
+
+def _cell(study: Study, name: str) -> StudyCellDTO:
+    found = _found(study, name)
+    try:
+        return StudyCellDTO.model_validate(found)
+    except ValidationError as error:
+        raise _damaged(result_path(study.root, name), f"{error.error_count()} of its values are wrong") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _damaged(path, f"it is no JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise _damaged(path, "it is no JSON object")
     return document
+
+
+def _damaged(path: Path, how: str) -> DataError:
+    again = "Choose another directory." if path.name == PLAN else "Delete it and go on with --resume."
+    return DataError(f"{path} is not what a study left there: {how}. {again}")
 
 
 def _refuse(study: Study, failed: Sequence[Job]) -> None:
