@@ -22,10 +22,12 @@ from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint
 from townlet_train.envs.build import spec_of
 from townlet_train.errors import CheckpointError, ConfigError, Interrupted, UnknownNameError, UsageError
+from townlet_train.orchestrator import run_strategy
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
 MODES = ["bc", "critic_warmup", "ppo", "foreign", "foreign", "foreign"]
 FOREIGN = {"schedule": [{"cycle": cycle, "mode": mode} for cycle, mode in enumerate(MODES)]}
+FOREIGN_LAST = {"schedule": FOREIGN["schedule"][:4]}
 
 
 def stage_of(path: str | None) -> int:
@@ -94,6 +96,18 @@ def test_where_the_clone_is_the_best_a_restored_stage_begins_with_the_critic_tha
     assert stage_of(made.result.checkpoint) == 0
 
 
+def test_an_anneal_that_noted_no_restart_yet_is_restored_to_its_best_policy(tmp_path: Path) -> None:
+    fainting = Reached(80, faint=0.5)
+    plan = [CLONE, WARM, fainting, fainting, Reached(50)]
+    anneal(tmp_path / "run", plan, stop_in=3)
+    newest = sorted((tmp_path / "run").glob("checkpoint_*.zip"))[-1]
+    saved = load_checkpoint(newest)
+    del saved.state["journey"]["restart"]
+    save_checkpoint(newest, saved)
+    made = anneal(tmp_path / "run", plan, resume_from="latest")
+    assert [told["from"] for told in made.told] == [2, 0]
+
+
 def test_strikes_are_forgotten_after_a_stage_that_keeps_within_the_guardrails(tmp_path: Path) -> None:
     fainting = Reached(50, faint=0.5)
     made = anneal(tmp_path / "run", [CLONE, WARM, fainting, Reached(45), fainting, Reached(60)])
@@ -155,6 +169,7 @@ def test_training_that_fails_leaves_the_best_policy_and_says_which_stage_it_was(
         ("bug", "Stage 3 (foreign) failed: KeyError: 'no such layer'. Its traceback is in the run's log."),
         ("nothing left", "Stage 3 (foreign) failed: It left no checkpoint."),
         ("torn", "Stage 3 (foreign) failed: "),
+        ("elsewhere", "Stage 3 (foreign) failed: It left "),
     ],
 )
 def test_a_plugins_stage_that_leaves_nothing_to_go_on_with_fails_the_anneal_and_not_the_program(
@@ -171,6 +186,7 @@ def test_a_plugins_stage_that_leaves_nothing_to_go_on_with_fails_the_anneal_and_
     ("worse", "reason"),
     [
         (Reached(-50), "The return fell from 30 (reference) to -50"),
+        (Reached(math.nan), "The return is nan, which is no number to go on with."),
         (Reached(50, loss=math.nan), "The loss is nan, which is no number to go on with."),
         (Reached(50, faint=0.9), "9.00 faint per 10 000 agent-ticks are more than 1"),
     ],
@@ -333,6 +349,30 @@ def test_a_stage_that_nobody_runs_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(UnknownNameError, match="Did you mean 'ppo'"):
         anneal(tmp_path / "run", [CLONE], {"schedule": schedule})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("params", [{"ppo": {"clip_rnge": 0.1}}, {"bc": {"n_epchs": 1}}])
+def test_a_param_that_a_stage_has_not_is_refused_before_anything_is_written(
+    params: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="Did you mean"):
+        run_strategy("anneal", params, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plugins_stage_may_name_its_checkpoint_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = anneal(Path("run"), [CLONE, WARM, Reached(40), Reached(50, fault="from the root")], FOREIGN_LAST)
+    assert (made.result.status, stage_of(made.result.checkpoint)) == ("PASS", 3)
+    assert made.result.stages[3].checkpoint == "stages/03_foreign/checkpoint_100.zip"
+
+
+def test_fewer_steps_than_stages_are_a_step_for_each(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50)], {"timesteps": 1})
+    assert [told["timesteps"] for told in made.told[1:]] == [1, 1, 1]
 
 
 def test_an_anneal_goes_on_where_its_stages_are_and_nowhere_else(tmp_path: Path) -> None:

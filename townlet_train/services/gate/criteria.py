@@ -158,7 +158,7 @@ def guardrail_criteria(
     """Each guardrail whose event is counted; one that compares needs a release.
 
     Raises:
-        ConfigError: events are counted, and the one that a guardrail names is none of them.
+        ConfigError: events are counted, and the one that a guardrail names is none of them, or none of the release's.
     """
     if not candidate.events:
         return ()
@@ -169,6 +169,11 @@ def guardrail_criteria(
             raise ConfigError(
                 f"gate.guardrails names event {guardrail.event!r}, which is not counted."
                 f"{suggestion(guardrail.event, candidate.events)}"
+            )
+        if guardrail.tolerance is not None and counted is not None and guardrail.event not in counted.events:
+            raise ConfigError(
+                f"gate.guardrails compares {guardrail.event!r} with {counted.name}, which has no such event. "
+                f"Evaluate it anew, or leave that guardrail out."
             )
         criteria += _guardrail(guardrail, candidate, counted, measure)
     return tuple(criteria)

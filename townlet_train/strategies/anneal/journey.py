@@ -61,7 +61,12 @@ class Journey(BaseModel):
                 "rate_scale": self.rate_scale / SOFTER,
             }
             return self.model_copy(update={**softer, "strikes": 1})
-        back = {"current": self.restart, "continues": None, "previous": self.best_measured, "loss": None}
+        back = {
+            "current": self.restart or self.best,
+            "continues": None,
+            "previous": self.best_measured,
+            "loss": None,
+        }
         if self.strikes == 1:
             return self.model_copy(update={**back, "strikes": 2})
         return self.model_copy(update={**back, "status": "HOLD", "reasons": reasons})

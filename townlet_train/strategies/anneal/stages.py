@@ -142,9 +142,10 @@ class Anneal:
             return journey
         if result.checkpoint is None:
             raise TrainingError("It left no checkpoint.")
-        left = str(newest(Path(result.checkpoint)).relative_to(self.setting.context.run_dir))
+        left = self._below(newest(Path(result.checkpoint)))
+        told = getattr(result, "steps", None)
         recorded = max(0, self._recorded - journey.steps)  # what is known where a result does not say
-        steps = 0 if stage.mode == BC else int(getattr(result, "steps", recorded))
+        steps = 0 if stage.mode == BC else recorded if told is None else int(told)
         return journey.model_copy(
             update={
                 "current": left,
@@ -153,6 +154,13 @@ class Anneal:
                 "steps": journey.steps + steps,
             }
         )
+
+    def _below(self, checkpoint: Path) -> str:
+        """A checkpoint's place below the run's directory, which may be moved."""
+        run_dir = self.setting.context.run_dir.resolve()
+        if not checkpoint.resolve().is_relative_to(run_dir):
+            raise TrainingError(f"It left {checkpoint}, which is not in the directory it was given.")
+        return str(checkpoint.resolve().relative_to(run_dir))
 
     def _measure(self, journey: Journey) -> EvaluationDTO:
         """What the policy at hand earns on the seeds that select; one that acts as another did is not asked again."""

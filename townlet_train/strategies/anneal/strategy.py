@@ -10,8 +10,8 @@ from townlet_train.api import (
     TrainingContext,
     UsageError,
 )
-from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, EVAL, AnnealParams
-from townlet_train.strategies.anneal.schedule import stages_of, what_suits
+from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, EVAL, PPO, AnnealParams
+from townlet_train.strategies.anneal.schedule import stages_of, strategy_of, what_suits
 
 
 class AnnealStrategy:
@@ -26,7 +26,7 @@ class AnnealStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse demonstrations that are not there, stages that nobody runs, seeds that the gate may not see.
+        """Refuse demonstrations that are not there, stages and params nobody knows, seeds that the gate may not see.
 
         And an accuracy that is asked of what has none.
         """
@@ -54,14 +54,16 @@ class AnnealStrategy:
         else:
             manifest = context.services.replay.check(self.params.bc_manifest)
             context.services.replay.check_env(manifest, context.config.env)
-        stages = stages_of(self.params, what_suits(context.config.env, self.params))
+        suits = what_suits(context.config.env, self.params)
+        stages = stages_of(self.params, suits)
         if stages[0].mode != BC:
             raise UsageError(
                 f"A schedule begins with bc, which leaves what is improved; this one with {stages[0].mode}."
             )
+        told = {BC: suits.bc, CRITIC_WARMUP: suits.ppo, PPO: suits.ppo}
         for stage in stages:
-            if stage.mode not in (CRITIC_WARMUP, EVAL):
-                context.build_strategy(stage.mode, stage.params)
+            if stage.mode != EVAL:
+                context.build_strategy(strategy_of(stage), {**told.get(stage.mode, {}), **stage.params})
         if self.params.gate:
             check_block_unseen(context.config)
 
