@@ -203,6 +203,16 @@ def test_a_plugins_stage_that_is_worse_is_acted_upon_like_our_own(
     assert [any(reason in sentence for sentence in reasons) for reasons in told] == [True] * 3
 
 
+def test_a_guardrail_on_an_event_that_nobody_counts_ends_the_anneal_with_its_first_stage(
+    tmp_path: Path,
+) -> None:
+    fiant = {"event": "fiant", "direction": "lower", "limit": 1}
+    config = RunConfig.model_validate({"seed": 7, "gate": {"guardrails": [fiant]}})
+    with pytest.raises(ConfigError, match=r"'fiant', which is not counted\. Did you mean 'faint'"):
+        anneal(tmp_path / "run", [CLONE, WARM, Reached(40)], config=config)
+    assert [path.name for path in (tmp_path / "run/stages").iterdir()] == ["00_bc"]
+
+
 def test_social_rewards_follow_their_schedule_by_cycle(tmp_path: Path) -> None:
     social = {"schedule": [{"cycle": 1, "stage": "C1"}, {"cycle": 2, "stage": "C2"}]}
     made = anneal(

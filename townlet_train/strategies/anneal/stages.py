@@ -169,7 +169,10 @@ class Anneal:
         acts = _fingerprint(load_checkpoint(path))
         if acts not in self._measured:
             episodes = self.setting.suits.stage_episodes
-            self._measured[acts] = self.setting.evaluate(episodes, SELECTION_SEED, checkpoint=path)
+            measured = self.setting.evaluate(episodes, SELECTION_SEED, checkpoint=path)
+            for guardrail in self.setting.context.config.gate.guardrails:
+                guardrail.check_counted(measured.events)
+            self._measured[acts] = measured
         return self._measured[acts].model_copy(update={"policy": journey.current})  # wherever the run is
 
     def _pinned(self, journey: Journey, stage: StageParams, measured: EvaluationDTO) -> Journey:
