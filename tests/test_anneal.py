@@ -21,8 +21,16 @@ from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint
 from townlet_train.envs.build import spec_of
-from townlet_train.errors import CheckpointError, ConfigError, Interrupted, UnknownNameError, UsageError
+from townlet_train.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    TownletTrainError,
+    UnknownNameError,
+    UsageError,
+)
 from townlet_train.orchestrator import run_strategy
+from townlet_train.services.promotion import PromotionService
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
 MODES = ["bc", "critic_warmup", "ppo", "foreign", "foreign", "foreign"]
@@ -367,6 +375,45 @@ def test_a_param_that_a_stage_has_not_is_refused_before_anything_is_written(
     params: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="Did you mean"):
+        run_strategy("anneal", params, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("params", "left", "sentence"),
+    [
+        ({"capture_dir": "nowhere"}, {}, "nowhere does not exist"),
+        ({"ppo": {"device": "cuda:77"}}, {}, "cuda:77"),
+        ({"promotion_dir": "releases"}, {"baselines.json": "{bad"}, "holds no baselines by dataset label"),
+        ({"promotion_dir": "releases"}, {"ledger.jsonl": "{bad\n"}, "Line 1 of ledger.jsonl"),
+        ({"promotion_dir": "releases/ledger.jsonl"}, {"ledger.jsonl": ""}, "is a file, expected a directory"),
+    ],
+)
+def test_what_only_the_end_of_an_anneal_needs_is_looked_at_before_its_beginning(
+    params: dict[str, object],
+    left: dict[str, str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("releases").mkdir()
+    for name, content in left.items():
+        (Path("releases") / name).write_text(content)
+    with pytest.raises(TownletTrainError, match=sentence) as raised:
+        run_strategy("anneal", params, config=RunConfig(env="CartPole-v1"), run_dir=Path("run"))
+    assert "\n" not in str(raised.value)
+    assert not Path("run").exists()
+
+
+@pytest.mark.torch
+def test_a_release_of_another_environment_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.zip"
+    save_checkpoint(path, small_checkpoint(MLP, SPEC))
+    PromotionService(tmp_path / "releases").begin(path)
+    params = {"promotion_dir": tmp_path / "releases"}
+    with pytest.raises(CheckpointError):
         run_strategy("anneal", params, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

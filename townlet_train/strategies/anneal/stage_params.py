@@ -53,20 +53,9 @@ def _ppo(journey: Journey, setting: Setting) -> dict[str, Any]:
     kl_coef = max(suits.kl_floor, kl_coef) * journey.kl_scale
     kl_coef = max(kl_coef, journey.kl_least) if journey.kl_scale > 1 else kl_coef
     near = {"kl_coef": kl_coef, "reference": setting.context.run_dir / str(journey.clone)} if kl_coef else {}
-    recorded = {
-        name: path
-        for name in ("replay_manifest", "capture_dir")
-        if (path := getattr(params, name)) is not None
-    }
     left = share_left(journey, setting)
     driven = {"expert_share": params.anneal_ratio * left, "bc_coef": params.bc_weight * left} if left else {}
-    return {
-        **common,
-        "timesteps": steps,
-        **near,
-        **driven,
-        **({"mode": "mixed", **recorded} if recorded else {}),
-    }
+    return {**common, "timesteps": steps, **near, **driven, **params.recorded}
 
 
 def share_left(journey: Journey, setting: Setting) -> float:
