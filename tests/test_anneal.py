@@ -104,6 +104,22 @@ def test_where_the_clone_is_the_best_a_restored_stage_begins_with_the_critic_tha
     assert stage_of(made.result.checkpoint) == 0
 
 
+def test_so_it_does_where_the_clone_and_so_its_warm_up_broke_a_limit(tmp_path: Path) -> None:
+    fainting = Reached(30, faint=0.5)
+    made = anneal(tmp_path / "run", [fainting] * 4)
+    assert [stage.action for stage in made.result.stages] == [None, "soften", "restore", "hold"]
+    assert [told["from"] for told in made.told[1:]] == [0, 1, 1]
+
+
+def test_a_policy_that_earns_just_what_the_best_does_is_not_what_a_stage_is_restored_to(
+    tmp_path: Path,
+) -> None:
+    fainting = Reached(30, faint=0.5)
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(30), fainting, fainting, Reached(40)])
+    assert [stage.action for stage in made.result.stages[3:]] == ["soften", "restore", None]
+    assert made.told[-1]["from"] == 1
+
+
 def test_an_anneal_that_noted_no_restart_yet_is_restored_to_its_best_policy(tmp_path: Path) -> None:
     fainting = Reached(80, faint=0.5)
     plan = [CLONE, WARM, fainting, fainting, Reached(50)]

@@ -29,7 +29,7 @@ from townlet_train.api import (
 from townlet_train.strategies.anneal.ending import summary
 from townlet_train.strategies.anneal.guardrails import Flag, Yardstick, flags_of, keeps_surely
 from townlet_train.strategies.anneal.journey import ACTIONS, Journey
-from townlet_train.strategies.anneal.params import ANNEAL, BC, DAGGER, EVAL, PPO, StageParams
+from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, DAGGER, EVAL, PPO, StageParams
 from townlet_train.strategies.anneal.setting import Setting
 from townlet_train.strategies.anneal.stage_params import stage_strategy
 from townlet_train.strategies.anneal.telling import LOSS_BASELINE, describe, describe_failed, events_of
@@ -146,9 +146,11 @@ class Anneal:
         told = getattr(result, "steps", None)
         recorded = max(0, self._recorded - journey.steps)  # what is known where a result does not say
         steps = 0 if stage.mode == BC else recorded if told is None else int(told)
+        taught = stage.mode == CRITIC_WARMUP and journey.current == journey.restart
         return journey.model_copy(
             update={
                 "current": left,
+                "restart": left if taught else journey.restart,
                 "continues": stage.mode,
                 "clone": left if stage.mode == BC else journey.clone,
                 "steps": journey.steps + steps,
