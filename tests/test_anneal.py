@@ -443,6 +443,13 @@ def test_a_plugins_stage_may_name_its_checkpoint_from_the_root(
     assert made.result.stages[3].checkpoint == "stages/03_foreign/checkpoint_100.zip"
 
 
+@pytest.mark.parametrize("name", ["capture_dir", "replay_manifest"])
+def test_what_was_recorded_is_learned_from_beside_in_every_stage_of_ppo(name: str, tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50)], {name: Path("recorded")})
+    beside = [(told.get("mode"), told.get(name)) for told in made.told]
+    assert beside == [(None, None), (None, None), ("mixed", Path("recorded")), ("mixed", Path("recorded"))]
+
+
 def test_fewer_steps_than_stages_are_a_step_for_each(tmp_path: Path) -> None:
     made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50)], {"timesteps": 1})
     assert [told["timesteps"] for told in made.told[1:]] == [1, 1, 1]
