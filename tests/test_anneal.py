@@ -463,6 +463,13 @@ def test_an_anneal_goes_on_where_its_stages_are_and_nowhere_else(tmp_path: Path)
         anneal(tmp_path / "elsewhere", plan, resume_from=str(newest))
 
 
+def test_an_anneal_of_other_params_is_a_new_one_and_no_fork(tmp_path: Path) -> None:
+    plan = [CLONE, WARM, Reached(40)]
+    anneal(tmp_path / "run", plan, stop_in=2)
+    with pytest.raises(UsageError, match=r"nothing may change\. .* in another --output-dir\.$"):
+        anneal(tmp_path / "run", plan, {"kl_coef": 0.3}, resume_from="latest")
+
+
 def test_a_schedule_that_begins_with_nothing_to_improve_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="A schedule begins with bc"):
         anneal(tmp_path / "run", [CLONE], {"schedule": [{"cycle": 0, "mode": "ppo"}]})
