@@ -53,10 +53,13 @@ def on_the_town() -> dict[str, float]:
     for seed in range(1, N_SEEDS + 1):
         result, took = train("anneal", seed)
         seconds.append(took)
+        actions = [stage["action"] for stage in result["stages"] if stage["action"]]
+        if result["gate"] is None:  # the guardrails ended it
+            print(f"  seed {seed:2}   {result['status']}   {took:.0f} s   {' '.join(actions)}", flush=True)
+            continue
         criteria = {found["criterion"]: found["candidate"] for found in result["gate"]["criteria"]}
         kept = criteria["mean"] >= least and criteria["faint"] <= MOST_FAINTS and result["status"] == "PASS"
         held += kept
-        actions = [stage["action"] for stage in result["stages"] if stage["action"]]
         print(
             f"  seed {seed:2}   return {criteria['mean']:5.1f}   faints {criteria['faint']:.2f} per 10 000   "
             f"conflicts {criteria['queue_conflict'] / 10:.1f} per 1 000   {result['status']}   {took:.0f} s   "

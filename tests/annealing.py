@@ -35,7 +35,7 @@ class Reached(NamedTuple):
     loss: float = 0.1
     accuracy: float = 1.0
     error: str = ""
-    fault: str = ""  # of a plugin: nothing left, torn, bug
+    fault: str = ""  # of a plugin: nothing left, torn, bug, elsewhere, from the root
     at_most: float | None = None  # what faints are shown to stay below; None: what was measured
 
 
@@ -93,6 +93,10 @@ class Fake:
         save_checkpoint(path, type(checkpoint)(checkpoint.info, checkpoint.weights, {"stage": index}))
         if reached.fault == "torn":
             path.write_bytes(path.read_bytes()[:1000])
+        if reached.fault == "elsewhere":
+            path = path.rename(context.run_dir.parents[2] / "elsewhere.zip")
+        if reached.fault == "from the root":
+            path = path.resolve()
         return self.result(reached, str(path))
 
     def result(self, reached: Reached, checkpoint: str) -> TrainingResultDTO:

@@ -21,11 +21,21 @@ from townlet_train.cli import main
 from townlet_train.config import RunConfig
 from townlet_train.data.checkpoint import load_checkpoint, save_checkpoint
 from townlet_train.envs.build import spec_of
-from townlet_train.errors import CheckpointError, ConfigError, Interrupted, UnknownNameError, UsageError
+from townlet_train.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    TownletTrainError,
+    UnknownNameError,
+    UsageError,
+)
+from townlet_train.orchestrator import run_strategy
+from townlet_train.services.promotion import PromotionService
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
 MODES = ["bc", "critic_warmup", "ppo", "foreign", "foreign", "foreign"]
 FOREIGN = {"schedule": [{"cycle": cycle, "mode": mode} for cycle, mode in enumerate(MODES)]}
+FOREIGN_LAST = {"schedule": FOREIGN["schedule"][:4]}
 
 
 def stage_of(path: str | None) -> int:
@@ -94,6 +104,34 @@ def test_where_the_clone_is_the_best_a_restored_stage_begins_with_the_critic_tha
     assert stage_of(made.result.checkpoint) == 0
 
 
+def test_so_it_does_where_the_clone_and_so_its_warm_up_broke_a_limit(tmp_path: Path) -> None:
+    fainting = Reached(30, faint=0.5)
+    made = anneal(tmp_path / "run", [fainting] * 4)
+    assert [stage.action for stage in made.result.stages] == [None, "soften", "restore", "hold"]
+    assert [told["from"] for told in made.told[1:]] == [0, 1, 1]
+
+
+def test_a_policy_that_earns_just_what_the_best_does_is_not_what_a_stage_is_restored_to(
+    tmp_path: Path,
+) -> None:
+    fainting = Reached(30, faint=0.5)
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(30), fainting, fainting, Reached(40)])
+    assert [stage.action for stage in made.result.stages[3:]] == ["soften", "restore", None]
+    assert made.told[-1]["from"] == 1
+
+
+def test_an_anneal_that_noted_no_restart_yet_is_restored_to_its_best_policy(tmp_path: Path) -> None:
+    fainting = Reached(80, faint=0.5)
+    plan = [CLONE, WARM, fainting, fainting, Reached(50)]
+    anneal(tmp_path / "run", plan, stop_in=3)
+    newest = sorted((tmp_path / "run").glob("checkpoint_*.zip"))[-1]
+    saved = load_checkpoint(newest)
+    del saved.state["journey"]["restart"]
+    save_checkpoint(newest, saved)
+    made = anneal(tmp_path / "run", plan, resume_from="latest")
+    assert [told["from"] for told in made.told] == [2, 0]
+
+
 def test_strikes_are_forgotten_after_a_stage_that_keeps_within_the_guardrails(tmp_path: Path) -> None:
     fainting = Reached(50, faint=0.5)
     made = anneal(tmp_path / "run", [CLONE, WARM, fainting, Reached(45), fainting, Reached(60)])
@@ -155,6 +193,7 @@ def test_training_that_fails_leaves_the_best_policy_and_says_which_stage_it_was(
         ("bug", "Stage 3 (foreign) failed: KeyError: 'no such layer'. Its traceback is in the run's log."),
         ("nothing left", "Stage 3 (foreign) failed: It left no checkpoint."),
         ("torn", "Stage 3 (foreign) failed: "),
+        ("elsewhere", "Stage 3 (foreign) failed: It left "),
     ],
 )
 def test_a_plugins_stage_that_leaves_nothing_to_go_on_with_fails_the_anneal_and_not_the_program(
@@ -171,6 +210,7 @@ def test_a_plugins_stage_that_leaves_nothing_to_go_on_with_fails_the_anneal_and_
     ("worse", "reason"),
     [
         (Reached(-50), "The return fell from 30 (reference) to -50"),
+        (Reached(math.nan), "The return is nan, which is no number to go on with."),
         (Reached(50, loss=math.nan), "The loss is nan, which is no number to go on with."),
         (Reached(50, faint=0.9), "9.00 faint per 10 000 agent-ticks are more than 1"),
     ],
@@ -185,6 +225,16 @@ def test_a_plugins_stage_that_is_worse_is_acted_upon_like_our_own(
     assert stage_of(made.result.checkpoint) == 2
     told = [event["reasons"] for event in made.events if event["event"] in ("soften", "restore", "hold")]
     assert [any(reason in sentence for sentence in reasons) for reasons in told] == [True] * 3
+
+
+def test_a_guardrail_on_an_event_that_nobody_counts_ends_the_anneal_with_its_first_stage(
+    tmp_path: Path,
+) -> None:
+    fiant = {"event": "fiant", "direction": "lower", "limit": 1}
+    config = RunConfig.model_validate({"seed": 7, "gate": {"guardrails": [fiant]}})
+    with pytest.raises(ConfigError, match=r"'fiant', which is not counted\. Did you mean 'faint'"):
+        anneal(tmp_path / "run", [CLONE, WARM, Reached(40)], config=config)
+    assert [path.name for path in (tmp_path / "run/stages").iterdir()] == ["00_bc"]
 
 
 def test_social_rewards_follow_their_schedule_by_cycle(tmp_path: Path) -> None:
@@ -335,12 +385,89 @@ def test_a_stage_that_nobody_runs_is_refused_before_anything_is_written(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("params", [{"ppo": {"clip_rnge": 0.1}}, {"bc": {"n_epchs": 1}}])
+def test_a_param_that_a_stage_has_not_is_refused_before_anything_is_written(
+    params: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="Did you mean"):
+        run_strategy("anneal", params, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("params", "left", "sentence"),
+    [
+        ({"capture_dir": "nowhere"}, {}, "nowhere does not exist"),
+        ({"ppo": {"device": "cuda:77"}}, {}, "cuda:77"),
+        ({"promotion_dir": "releases"}, {"baselines.json": "{bad"}, "holds no baselines by dataset label"),
+        ({"promotion_dir": "releases"}, {"ledger.jsonl": "{bad\n"}, "Line 1 of ledger.jsonl"),
+        ({"promotion_dir": "releases/ledger.jsonl"}, {"ledger.jsonl": ""}, "is a file, expected a directory"),
+    ],
+)
+def test_what_only_the_end_of_an_anneal_needs_is_looked_at_before_its_beginning(
+    params: dict[str, object],
+    left: dict[str, str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("releases").mkdir()
+    for name, content in left.items():
+        (Path("releases") / name).write_text(content)
+    with pytest.raises(TownletTrainError, match=sentence) as raised:
+        run_strategy("anneal", params, config=RunConfig(env="CartPole-v1"), run_dir=Path("run"))
+    assert "\n" not in str(raised.value)
+    assert not Path("run").exists()
+
+
+@pytest.mark.torch
+def test_a_release_of_another_environment_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.zip"
+    save_checkpoint(path, small_checkpoint(MLP, SPEC))
+    PromotionService(tmp_path / "releases").begin(path)
+    params = {"promotion_dir": tmp_path / "releases"}
+    with pytest.raises(CheckpointError):
+        run_strategy("anneal", params, config=RunConfig(env="CartPole-v1"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plugins_stage_may_name_its_checkpoint_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = anneal(Path("run"), [CLONE, WARM, Reached(40), Reached(50, fault="from the root")], FOREIGN_LAST)
+    assert (made.result.status, stage_of(made.result.checkpoint)) == ("PASS", 3)
+    assert made.result.stages[3].checkpoint == "stages/03_foreign/checkpoint_100.zip"
+
+
+@pytest.mark.parametrize("name", ["capture_dir", "replay_manifest"])
+def test_what_was_recorded_is_learned_from_beside_in_every_stage_of_ppo(name: str, tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50)], {name: Path("recorded")})
+    beside = [(told.get("mode"), told.get(name)) for told in made.told]
+    assert beside == [(None, None), (None, None), ("mixed", Path("recorded")), ("mixed", Path("recorded"))]
+
+
+def test_fewer_steps_than_stages_are_a_step_for_each(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40), Reached(50)], {"timesteps": 1})
+    assert [told["timesteps"] for told in made.told[1:]] == [1, 1, 1]
+
+
 def test_an_anneal_goes_on_where_its_stages_are_and_nowhere_else(tmp_path: Path) -> None:
     plan = [CLONE, WARM, Reached(40)]
     anneal(tmp_path / "run", plan, stop_in=2)
     newest = sorted((tmp_path / "run").glob("checkpoint_*.zip"))[-1]
     with pytest.raises(UsageError, match="An anneal goes on where its stages are"):
         anneal(tmp_path / "elsewhere", plan, resume_from=str(newest))
+
+
+def test_an_anneal_of_other_params_is_a_new_one_and_no_fork(tmp_path: Path) -> None:
+    plan = [CLONE, WARM, Reached(40)]
+    anneal(tmp_path / "run", plan, stop_in=2)
+    with pytest.raises(UsageError, match=r"nothing may change\. .* in another --output-dir\.$"):
+        anneal(tmp_path / "run", plan, {"kl_coef": 0.3}, resume_from="latest")
 
 
 def test_a_schedule_that_begins_with_nothing_to_improve_is_refused(tmp_path: Path) -> None:

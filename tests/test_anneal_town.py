@@ -94,6 +94,18 @@ def test_a_clones_shared_trunk_is_the_actors_alone_unless_told(
     assert [network.get("shared_trunk", False) for network in networks] == [True, kept]
 
 
+def test_the_networks_of_all_stages_are_as_wide_as_a_stage_made_its_clone(
+    demonstrations: Path, tmp_path: Path
+) -> None:
+    clone = {"cycle": 0, "mode": "bc", "params": {"n_epochs": 1, "hidden_sizes": [16, 8]}}
+    schedule = [clone, {"cycle": 1, "mode": "ppo"}]
+    made = anneal(tmp_path / "run", demonstrations, [], params={"schedule": schedule})
+    networks = [
+        load_checkpoint(tmp_path / "run" / str(stage.checkpoint)).info.network for stage in made.stages
+    ]
+    assert [network["hidden_sizes"] for network in networks] == [[16, 8], [16, 8]]
+
+
 def entropy_of(clone: Path) -> float:
     """Mean entropy of a clone over the first ticks of other towns, by NumPy alone, nats."""
     env = TownVectorEnv(RunConfig.model_validate(CONFIG).town, N_ENVS)

@@ -112,6 +112,18 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(
     assert str(tmp_path / "bad.json") in found["error"]["message"]
 
 
+def test_events_that_the_release_was_not_evaluated_for_are_refused_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path
+) -> None:
+    evaluation = json.loads(good.read_text())
+    for name, events in (("candidate", {"faint": 0.0, "queue_conflict": 1.0}), ("release", {"faint": 0.0})):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**evaluation, "events": events}))
+    code, found = gate(capsys, "--returns", tmp_path / "candidate.json", tmp_path / "release.json")
+    assert code == 3
+    release = tmp_path / "release.json"
+    assert f"compares 'queue_conflict' with {release}, which has no such event" in found["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "option", ["--block 2", "--episodes 40", "--env CartPole-v1", "--sampled", "--deterministic"]
 )

@@ -447,7 +447,9 @@ def test_a_fork_that_shares_no_trunk_keeps_the_actor_and_begins_a_critic_of_its_
     run_strategy("ppo", params, config=config, run_dir=fork, resume_from=parent, fork=True)
     old, new = load_checkpoint(parent), load_checkpoint(fork / "checkpoint_700.zip")
     ours = {name.replace("shared_net", "policy_net"): array for name, array in old.weights.items()}
-    assert new.info.network == {key: old.info.network[key] for key in old.info.network if key != "shared_trunk"}
+    assert new.info.network == {
+        key: old.info.network[key] for key in old.info.network if key != "shared_trunk"
+    }
     critic = {name for name in new.weights if "value_net" in name}
     assert {name for name in new.weights if name not in ours} < critic
     for name in new.weights.keys() - critic - {"normaliser.mean", "normaliser.std"}:

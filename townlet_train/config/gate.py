@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
 from townlet_train.config.base import ConfigModel
+from townlet_train.errors import ConfigError, suggestion
 
 FEWEST_EPISODES = 20  # below, a tail of a tenth is one episode, which shows no spread
 BLOCK_SIZE = 10_000  # seeds
@@ -42,6 +44,14 @@ class Guardrail(ConfigModel):
     def tolerated_above(self) -> float | None:
         """Share of the release's rate that a candidate may be above it."""
         return self.tolerance if self.rise is None else self.rise
+
+    def check_counted(self, events: Iterable[str]) -> None:
+        """Raise `ConfigError` when its event is none of those that an environment counts, which may be none at all."""
+        counted = tuple(events)
+        if counted and self.event not in counted:
+            raise ConfigError(
+                f"gate.guardrails names event {self.event!r}, which is not counted.{suggestion(self.event, counted)}"
+            )
 
     def allowed(self, release_rate: float) -> tuple[float, float]:
         """The lowest and the highest rate allowed beside a release's, all per 10 000 agent-ticks.

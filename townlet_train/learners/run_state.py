@@ -133,10 +133,14 @@ class RunState(Generic[Stats]):
         weights = saved.weights
         if not same_network:
             weights = with_own_critic(network, weights, parts.learner.weights)
-            logger.info("the critic begins anew with hidden layers of its own, the actor keeps those they shared")
+            logger.info(
+                "the critic begins anew with hidden layers of its own, the actor keeps those they shared"
+            )
         parts.learner.load_weights(weights)
         same_method = saved.optimizer is not None and saved.info.algorithm == parts.info.algorithm
-        parts.learner.adopt(saved.optimizer if same_method else None, optimiser=start.optimiser and same_network)
+        parts.learner.adopt(
+            saved.optimizer if same_method else None, optimiser=start.optimiser and same_network
+        )
         moments = below("collector.moments", saved.training or {})
         parts.source.adopt_normaliser(saved.weights[FEATURE_MEAN], saved.weights[FEATURE_STD], moments)
 

@@ -172,7 +172,8 @@ def changed_keys(config: RunConfig, origin: Mapping[str, str], default: str) -> 
 
 def _another_run(path: Path, key: str, saved: object, given: object, may_change: list[str]) -> UsageError:
     allowed = f"only {', '.join(may_change)} may" if may_change else "nothing may"
+    new = "a new run with its policy by --fork" if may_change else "a new run in another --output-dir"
     return UsageError(
         f"{key} is {saved!r} in {path} and {given!r} now, which makes it another run; {allowed} change. "
-        f"Leave it out, or begin a new run with its policy by --fork."
+        f"Leave it out, or begin {new}."
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from townlet_train.config import GateSettings, Guardrail
-from townlet_train.errors import ConfigError, suggestion
+from townlet_train.errors import ConfigError
 from townlet_train.results import GateCriterionDTO, Verdict
 from townlet_train.services.gate.bounds import Bounds, Measure, episodes_needed
 from townlet_train.services.gate.measured import Measured, Values
@@ -158,17 +158,18 @@ def guardrail_criteria(
     """Each guardrail whose event is counted; one that compares needs a release.
 
     Raises:
-        ConfigError: events are counted, and the one that a guardrail names is none of them.
+        ConfigError: events are counted, and the one that a guardrail names is none of them, or none of the release's.
     """
     if not candidate.events:
         return ()
     counted = release if release is not None and release.events else None
     criteria: list[Criterion] = []
     for guardrail in settings.guardrails:
-        if guardrail.event not in candidate.events:
+        guardrail.check_counted(candidate.events)
+        if guardrail.tolerance is not None and counted is not None and guardrail.event not in counted.events:
             raise ConfigError(
-                f"gate.guardrails names event {guardrail.event!r}, which is not counted."
-                f"{suggestion(guardrail.event, candidate.events)}"
+                f"gate.guardrails compares {guardrail.event!r} with {counted.name}, which has no such event. "
+                f"Evaluate it anew, or leave that guardrail out."
             )
         criteria += _guardrail(guardrail, candidate, counted, measure)
     return tuple(criteria)

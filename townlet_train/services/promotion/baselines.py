@@ -31,8 +31,9 @@ def load_baselines(directory: Path) -> dict[str, dict[str, float]]:
     try:
         return _File.model_validate_json(path.read_bytes()).baselines if path.exists() else {}
     except (OSError, ValidationError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise UsageError(
-            f"{path} holds no baselines by dataset label ({error}). Remove it, and the next anneal begins a new one."
+            f"{path} holds no baselines by dataset label ({why}). Remove it, and the next anneal begins a new one."
         ) from error
 
 

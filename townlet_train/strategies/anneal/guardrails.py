@@ -63,6 +63,9 @@ def upper_bound(measured: EvaluationDTO, baseline: EvaluationDTO) -> float:
 
 def _return_flags(measured: EvaluationDTO, yardstick: Yardstick, limits: Guardrails) -> Iterator[Flag]:
     """The return is shown to be lower than before by more than what is tolerated."""
+    if not math.isfinite(measured.mean):
+        yield Flag(RETURN, f"The return is {measured.mean}, which is no number to go on with.")
+        return
     tolerated = limits.return_tolerance * yardstick.scale
     for name in ("reference", "previous"):
         baseline: EvaluationDTO = getattr(yardstick, name)

@@ -43,10 +43,14 @@ class Journey(BaseModel):
         """
         before = self.best_measured
         better = before is None or (sure, measured.mean) > (self.best_is_sure, before.mean)
-        best = {"best": self.current, "best_measured": measured, "best_is_sure": sure} if better else {}
-        acts_as_best = before is None or better or measured.episode_returns == before.episode_returns
-        best |= {"restart": self.current} if acts_as_best else {}
-        return self.model_copy(update={**best, "strikes": 0, "previous": measured, "loss": loss})
+        best = {
+            "best": self.current,
+            "best_measured": measured,
+            "best_is_sure": sure,
+            "restart": self.current,
+        }
+        kept = {"strikes": 0, "previous": measured, "loss": loss}
+        return self.model_copy(update={**kept, **(best if better else {})})
 
     def note(self, measured: EvaluationDTO, loss: float | None) -> Journey:
         """A stage went through a guardrail that only looks: it goes on, and its policy is not the best."""
@@ -61,7 +65,12 @@ class Journey(BaseModel):
                 "rate_scale": self.rate_scale / SOFTER,
             }
             return self.model_copy(update={**softer, "strikes": 1})
-        back = {"current": self.restart, "continues": None, "previous": self.best_measured, "loss": None}
+        back = {
+            "current": self.restart or self.best,
+            "continues": None,
+            "previous": self.best_measured,
+            "loss": None,
+        }
         if self.strikes == 1:
             return self.model_copy(update={**back, "strikes": 2})
         return self.model_copy(update={**back, "status": "HOLD", "reasons": reasons})

@@ -92,6 +92,13 @@ class AnnealParams(StrategyParams):
         description="held-out episodes of the best policy at the end; 0: none; unset: evaluation.episodes",
     )
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Params of ppo that name the recorded transitions to learn from beside; none where there are none."""
+        named = {"replay_manifest": self.replay_manifest, "capture_dir": self.capture_dir}
+        found = {name: path for name, path in named.items() if path is not None}
+        return {"mode": "mixed", **found} if found else {}
+
     @model_validator(mode="after")
     def _an_expert_where_one_is_imitated(self) -> AnnealParams:
         if self.bc_weight and not self.anneal_ratio:

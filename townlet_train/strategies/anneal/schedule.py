@@ -83,6 +83,11 @@ def stages_of(params: AnnealParams, suits: Suits) -> tuple[StageParams, ...]:
     return (*first, *(StageParams(cycle=cycle, mode=PPO) for cycle in range(1, suits.n_cycles + 1)))
 
 
+def strategy_of(stage: StageParams) -> str:
+    """Name of the strategy that runs a stage; `eval` has none."""
+    return PPO if stage.mode == CRITIC_WARMUP else stage.mode
+
+
 def ppo_stage_steps(stages: tuple[StageParams, ...], suits: Suits) -> int:
     """Steps of one PPO stage, where it does not say."""
-    return suits.timesteps // max(1, sum(stage.mode == PPO for stage in stages))
+    return max(1, suits.timesteps // max(1, sum(stage.mode == PPO for stage in stages)))

@@ -7,7 +7,7 @@ from typing import Any
 from townlet_train.api import load_checkpoint
 from townlet_train.strategies.anneal.journey import Journey
 from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, DAGGER, EVAL, PPO, StageParams
-from townlet_train.strategies.anneal.schedule import ppo_stage_steps
+from townlet_train.strategies.anneal.schedule import ppo_stage_steps, strategy_of
 from townlet_train.strategies.anneal.setting import Setting
 
 SLOWEST = 0.1  # share of the learning rate that the last stages keep
@@ -18,9 +18,8 @@ def stage_strategy(stage: StageParams, journey: Journey, setting: Setting) -> di
     builders = {BC: _bc, DAGGER: _dagger, CRITIC_WARMUP: _critic_warmup, PPO: _ppo}
     if stage.mode == EVAL:
         return {"strategy": EVAL, "params": {}}
-    name = PPO if stage.mode == CRITIC_WARMUP else stage.mode
     decided = builders[stage.mode](journey, setting) if stage.mode in builders else {}
-    return {"strategy": name, "params": {**decided, **stage.params}}
+    return {"strategy": strategy_of(stage), "params": {**decided, **stage.params}}
 
 
 def _bc(journey: Journey, setting: Setting) -> dict[str, Any]:
@@ -54,20 +53,9 @@ def _ppo(journey: Journey, setting: Setting) -> dict[str, Any]:
     kl_coef = max(suits.kl_floor, kl_coef) * journey.kl_scale
     kl_coef = max(kl_coef, journey.kl_least) if journey.kl_scale > 1 else kl_coef
     near = {"kl_coef": kl_coef, "reference": setting.context.run_dir / str(journey.clone)} if kl_coef else {}
-    recorded = {
-        name: path
-        for name in ("replay_manifest", "capture_dir")
-        if (path := getattr(params, name)) is not None
-    }
     left = share_left(journey, setting)
     driven = {"expert_share": params.anneal_ratio * left, "bc_coef": params.bc_weight * left} if left else {}
-    return {
-        **common,
-        "timesteps": steps,
-        **near,
-        **driven,
-        **({"mode": "mixed", **recorded} if recorded else {}),
-    }
+    return {**common, "timesteps": steps, **near, **driven, **params.recorded}
 
 
 def share_left(journey: Journey, setting: Setting) -> float:
@@ -89,9 +77,6 @@ def _common(journey: Journey, setting: Setting) -> dict[str, Any]:
 
 def _network(journey: Journey, setting: Setting) -> dict[str, Any]:
     """The params that describe the clone's network, as if its actor and critic shared nothing."""
-    if setting.params.clone is not None:
-        network = load_checkpoint(setting.context.run_dir / str(journey.clone)).info.network
-        names = ("hidden_sizes", "activation")
-        return {"network": network["kind"], **{name: network[name] for name in names if name in network}}
-    names = ("network", "hidden_sizes")
-    return {name: setting.suits.bc[name] for name in names if name in setting.suits.bc}
+    network = load_checkpoint(setting.path(journey.clone)).info.network
+    names = ("hidden_sizes", "activation")
+    return {"network": network["kind"], **{name: network[name] for name in names if name in network}}

@@ -29,7 +29,7 @@ from townlet_train.api import (
 from townlet_train.strategies.anneal.ending import summary
 from townlet_train.strategies.anneal.guardrails import Flag, Yardstick, flags_of, keeps_surely
 from townlet_train.strategies.anneal.journey import ACTIONS, Journey
-from townlet_train.strategies.anneal.params import ANNEAL, BC, DAGGER, EVAL, PPO, StageParams
+from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, DAGGER, EVAL, PPO, StageParams
 from townlet_train.strategies.anneal.setting import Setting
 from townlet_train.strategies.anneal.stage_params import stage_strategy
 from townlet_train.strategies.anneal.telling import LOSS_BASELINE, describe, describe_failed, events_of
@@ -142,17 +142,27 @@ class Anneal:
             return journey
         if result.checkpoint is None:
             raise TrainingError("It left no checkpoint.")
-        left = str(newest(Path(result.checkpoint)).relative_to(self.setting.context.run_dir))
+        left = self._below(newest(Path(result.checkpoint)))
+        told = getattr(result, "steps", None)
         recorded = max(0, self._recorded - journey.steps)  # what is known where a result does not say
-        steps = 0 if stage.mode == BC else int(getattr(result, "steps", recorded))
+        steps = 0 if stage.mode == BC else recorded if told is None else int(told)
+        taught = stage.mode == CRITIC_WARMUP and journey.current == journey.restart
         return journey.model_copy(
             update={
                 "current": left,
+                "restart": left if taught else journey.restart,
                 "continues": stage.mode,
                 "clone": left if stage.mode == BC else journey.clone,
                 "steps": journey.steps + steps,
             }
         )
+
+    def _below(self, checkpoint: Path) -> str:
+        """A checkpoint's place below the run's directory, which may be moved."""
+        run_dir = self.setting.context.run_dir.resolve()
+        if not checkpoint.resolve().is_relative_to(run_dir):
+            raise TrainingError(f"It left {checkpoint}, which is not in the directory it was given.")
+        return str(checkpoint.resolve().relative_to(run_dir))
 
     def _measure(self, journey: Journey) -> EvaluationDTO:
         """What the policy at hand earns on the seeds that select; one that acts as another did is not asked again."""
@@ -161,7 +171,10 @@ class Anneal:
         acts = _fingerprint(load_checkpoint(path))
         if acts not in self._measured:
             episodes = self.setting.suits.stage_episodes
-            self._measured[acts] = self.setting.evaluate(episodes, SELECTION_SEED, checkpoint=path)
+            measured = self.setting.evaluate(episodes, SELECTION_SEED, checkpoint=path)
+            for guardrail in self.setting.context.config.gate.guardrails:
+                guardrail.check_counted(measured.events)
+            self._measured[acts] = measured
         return self._measured[acts].model_copy(update={"policy": journey.current})  # wherever the run is
 
     def _pinned(self, journey: Journey, stage: StageParams, measured: EvaluationDTO) -> Journey:

@@ -10,8 +10,8 @@ from townlet_train.api import (
     TrainingContext,
     UsageError,
 )
-from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, EVAL, AnnealParams
-from townlet_train.strategies.anneal.schedule import stages_of, what_suits
+from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, EVAL, PPO, AnnealParams
+from townlet_train.strategies.anneal.schedule import stages_of, strategy_of, what_suits
 
 
 class AnnealStrategy:
@@ -26,13 +26,10 @@ class AnnealStrategy:
         self.params = params
 
     def prepare(self, context: TrainingContext) -> None:
-        """Refuse demonstrations that are not there, stages that nobody runs, seeds that the gate may not see.
-
-        And an accuracy that is asked of what has none.
-        """
+        """Refuse what to begin with, stages, params or releases that cannot be used, and seeds the gate may not see."""
         from townlet_train.api import (
-            build_expert,
             check_block_unseen,
+            load_baselines,
             load_checkpoint,
             spec_of,
         )  # bring NumPy
@@ -41,6 +38,20 @@ class AnnealStrategy:
             raise UsageError(
                 "An anneal begins with a clone of its own, so --fork has no meaning here. Leave it out."
             )
+        self._check_beginning(context)
+        self._check_stages(context)
+        if self.params.gate:
+            check_block_unseen(context.config)
+        if self.params.promotion_dir is not None:
+            load_baselines(self.params.promotion_dir)
+        release = None if context.services.promotion is None else context.services.promotion.release
+        if self.params.gate and release is not None:
+            load_checkpoint(release).info.check_matches(spec_of(context.config))
+
+    def _check_beginning(self, context: TrainingContext) -> None:
+        """Refuse a clone or demonstrations that cannot be used, and an accuracy that is asked of what has none."""
+        from townlet_train.api import build_expert, load_checkpoint, spec_of  # bring NumPy
+
         spec = spec_of(context.config)
         if self.params.bc_threshold is not None and spec.action_shape:
             raise UsageError(
@@ -54,16 +65,22 @@ class AnnealStrategy:
         else:
             manifest = context.services.replay.check(self.params.bc_manifest)
             context.services.replay.check_env(manifest, context.config.env)
-        stages = stages_of(self.params, what_suits(context.config.env, self.params))
+
+    def _check_stages(self, context: TrainingContext) -> None:
+        """Refuse a schedule that begins with nothing to improve, and stages whose strategy or params nobody knows."""
+        suits = what_suits(context.config.env, self.params)
+        stages = stages_of(self.params, suits)
         if stages[0].mode != BC:
             raise UsageError(
                 f"A schedule begins with bc, which leaves what is improved; this one with {stages[0].mode}."
             )
+        told = {BC: suits.bc, CRITIC_WARMUP: suits.ppo, PPO: {**suits.ppo, **self.params.recorded}}
         for stage in stages:
-            if stage.mode not in (CRITIC_WARMUP, EVAL):
-                context.build_strategy(stage.mode, stage.params)
-        if self.params.gate:
-            check_block_unseen(context.config)
+            if stage.mode != EVAL:
+                params = {**told.get(stage.mode, {}), **stage.params}
+                strategy = context.build_strategy(strategy_of(stage), params)
+                if stage.mode in (CRITIC_WARMUP, PPO):  # others may want to see what they begin with
+                    strategy.prepare(context)
 
     def run(self, context: TrainingContext) -> AnnealSummaryDTO:
         """Stage after stage until all are done or the guardrails end it; the best policy is what it leaves."""
