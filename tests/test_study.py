@@ -115,7 +115,9 @@ def test_conditions_differ_in_what_they_say_they_do() -> None:
 def test_where_the_default_has_kl_the_conditions_take_it() -> None:
     assert what_suits("town", AnnealParams()).kl_coef > 0
     assert anneal_params("kl", {}, "separate", env="town", timesteps=100).get("kl_coef") is None
-    assert anneal_params("kl", {"kl_coef": 0.3}, "separate", env="CartPole-v1", timesteps=100)["kl_coef"] == 0.3
+    assert (
+        anneal_params("kl", {"kl_coef": 0.3}, "separate", env="CartPole-v1", timesteps=100)["kl_coef"] == 0.3
+    )
 
 
 @pytest.mark.torch

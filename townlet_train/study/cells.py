@@ -133,9 +133,7 @@ def _train_from_scratch(job: Job, registry: Registry) -> StudyCellDTO:
 
 def _anneal(job: Job, registry: Registry) -> StudyCellDTO:
     """An anneal of the clone under the condition; where it was ended, what it released stands for the rest."""
-    params = anneal_params(
-        job.condition, job.said, job.trunk, env=job.config.env, timesteps=job.timesteps
-    )
+    params = anneal_params(job.condition, job.said, job.trunk, env=job.config.env, timesteps=job.timesteps)
     result = TrainingOrchestrator(job.config, registry=registry).run(
         "anneal", {**params, "clone": job.clone}, run_dir=job.folder, overwrite=True
     )

@@ -273,7 +273,9 @@ def _cell(study: Study, name: str) -> StudyCellDTO:
     try:
         return StudyCellDTO.model_validate(found)
     except ValidationError as error:
-        raise _damaged(result_path(study.root, name), f"{error.error_count()} of its values are wrong") from error
+        raise _damaged(
+            result_path(study.root, name), f"{error.error_count()} of its values are wrong"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
