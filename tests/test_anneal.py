@@ -31,6 +31,7 @@ from townlet_train.errors import (
 )
 from townlet_train.orchestrator import run_strategy
 from townlet_train.services.promotion import PromotionService
+from townlet_train.strategies.ppo import PPOParams
 
 CLONE, WARM = Reached(30.0), Reached(30.0)
 MODES = ["bc", "critic_warmup", "ppo", "foreign", "foreign", "foreign"]
@@ -105,10 +106,10 @@ def test_where_the_clone_is_the_best_a_restored_stage_begins_with_the_critic_tha
 
 
 def test_so_it_does_where_the_clone_and_so_its_warm_up_broke_a_limit(tmp_path: Path) -> None:
-    fainting = Reached(30, faint=0.5)
-    made = anneal(tmp_path / "run", [fainting] * 4)
-    assert [stage.action for stage in made.result.stages] == [None, "soften", "restore", "hold"]
-    assert [told["from"] for told in made.told[1:]] == [0, 1, 1]
+    fainting, worse = Reached(30, faint=0.5), Reached(30, faint=0.9)
+    made = anneal(tmp_path / "run", [fainting, fainting, worse, worse, worse])
+    assert [stage.action for stage in made.result.stages] == [None, None, "soften", "restore", "hold"]
+    assert [told["from"] for told in made.told[1:]] == [0, 1, 2, 1]
 
 
 def test_a_policy_that_earns_just_what_the_best_does_is_not_what_a_stage_is_restored_to(
@@ -130,6 +131,30 @@ def test_an_anneal_that_noted_no_restart_yet_is_restored_to_its_best_policy(tmp_
     save_checkpoint(newest, saved)
     made = anneal(tmp_path / "run", plan, resume_from="latest")
     assert [told["from"] for told in made.told] == [2, 0]
+
+
+def test_a_stage_that_leaves_the_policy_as_it_was_is_told_of_and_not_acted_upon(tmp_path: Path) -> None:
+    fainting = Reached(80, faint=0.5)
+    modes = ["bc", "critic_warmup", "foreign", "eval", "foreign"]
+    schedule = [{"cycle": cycle, "mode": mode} for cycle, mode in enumerate(modes)]
+    made = anneal(tmp_path / "run", [CLONE, WARM, fainting, fainting, Reached(60)], {"schedule": schedule})
+    assert [stage.action for stage in made.result.stages] == [None, None, "soften", None, None]
+    assert made.result.stages[3].flags
+    assert (made.result.status, stage_of(made.result.checkpoint)) == ("PASS", 4)
+
+
+def test_a_clone_that_faints_too_often_may_be_improved_upon(tmp_path: Path) -> None:
+    plan = [Reached(30, faint=0.3), Reached(30, faint=0.3), Reached(40, faint=0.2), Reached(45, faint=0.4)]
+    made = anneal(tmp_path / "run", plan)
+    assert [stage.action for stage in made.result.stages] == [None, None, None, "soften"]
+    assert "4.00 faint per 10 000 agent-ticks are more than 1" in made.result.stages[3].flags[0]
+    assert stage_of(made.result.checkpoint) == 2
+
+
+def test_an_entropy_bonus_is_paid_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    made = anneal(tmp_path / "run", [CLONE, WARM, Reached(40)], {"kl_coef": 0.3})
+    assert [told.get("ent_coef", 0.0) for told in made.told] == [0.0] * 3
+    assert PPOParams().ent_coef == 0.0
 
 
 def test_strikes_are_forgotten_after_a_stage_that_keeps_within_the_guardrails(tmp_path: Path) -> None:
@@ -323,6 +348,21 @@ CORRECTED = [
     {"cycle": 1, "mode": "ppo"},
     {"cycle": 2, "mode": "ppo"},
 ]
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"ppo": {"normalize_observations": True}}, "features stay standardised as the clone's"),
+        ({"ppo": {"shared_trunk": True}}, "this clone's share none. Give bc.shared_trunk too"),
+    ],
+)
+def test_what_a_clone_decides_is_refused_before_anything_is_written(
+    params: dict[str, dict[str, bool]], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, UsageError), match=sentence):
+        anneal(tmp_path / "run", [CLONE, WARM, Reached(40)], params)
+    assert not (tmp_path / "run").exists()
 
 
 def test_steps_of_ppo_are_the_anneals_to_share_out(tmp_path: Path) -> None:

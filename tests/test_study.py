@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from townlet_train.cli import main
+from townlet_train.config import RunConfig
+from townlet_train.errors import TrainingError
+from townlet_train.registry import PluginPolicy, discover
 from townlet_train.results import AnnealStageResultDTO, StudyCellDTO, StudyPointDTO
 from townlet_train.strategies.anneal.params import AnnealParams
 from townlet_train.strategies.anneal.schedule import what_suits
 from townlet_train.study.cells import curve_of
 from townlet_train.study.conditions import CONDITIONS, TERMS, anneal_params
+from townlet_train.study.study import plan_study, run_study
 from townlet_train.study.summary import Scale, deepest_fall, return_at, rows_of
 
 SCALE = Scale(random=-100.0, expert=300.0)  # 4 points of return are 1 %
@@ -203,6 +207,30 @@ def test_a_small_study_pairs_its_runs_and_runs_nothing_twice(
     (tmp_path / "study/study.json").write_text("")
     assert main([*command, "--seeds", "2", "--resume"]) == 2
     assert "Choose another directory." in capsys.readouterr().err
+
+
+@pytest.mark.torch
+def test_an_expert_that_earns_no_more_than_random_is_no_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "study/cells").mkdir(parents=True)
+    (tmp_path / "study/cells/scale.json").write_text('{"random": 9.0, "expert": 9.0}')
+    study = plan_study(
+        RunConfig(env="CartPole-v1"),
+        {},
+        seeds=range(1, 2),
+        conditions=["bc"],
+        trunks=["separate"],
+        timesteps=100,
+        root=tmp_path / "study",
+        experts=discover().experts,
+        plugins=PluginPolicy(),
+    )
+    with pytest.raises(
+        TrainingError, match="expert earns 9 in CartPole-v1 and random 9, so there is nothing to clone"
+    ):
+        run_study(study, n_at_once=1, resume=False, report=lambda done, n: None)
 
 
 @pytest.mark.torch

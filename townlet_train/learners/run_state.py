@@ -134,7 +134,9 @@ class RunState(Generic[Stats]):
         if not same_network:
             weights = with_own_critic(network, weights, parts.learner.weights)
             logger.info(
-                "the critic begins anew with hidden layers of its own, the actor keeps those they shared"
+                "the critic of %s is left: one with hidden layers of its own begins, the actor keeps what they shared; "
+                "--shared-trunk leaves them shared",
+                start.path,
             )
         parts.learner.load_weights(weights)
         same_method = saved.optimizer is not None and saved.info.algorithm == parts.info.algorithm

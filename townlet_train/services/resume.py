@@ -111,7 +111,8 @@ def check_resumable(found: Found, algorithm: str) -> None:
     if found.algorithm != algorithm:
         raise CheckpointError(
             f"{path} was trained by {found.algorithm!r}, not by {algorithm!r}. "
-            f"Resume it with `townlet-train {found.algorithm}`, or begin a new run with its policy by --fork."
+            f"Resume it with `townlet-train {found.algorithm}`, or begin a new run with its policy by --fork, "
+            f"an anneal by --clone."
         )
     if checkpoint is None or found.forked:
         return

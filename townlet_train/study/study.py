@@ -170,20 +170,19 @@ def _run(study: Study, *, n_at_once: int, resume: bool, report: Callable[[int, i
         if failed:
             _refuse(study, failed)
 
-    run([study.job("scale", "scale"), *_demonstration_jobs(study)])
+    run([study.job("scale", "scale")])
+    scale = _scale(study)
+    run(_demonstration_jobs(study))
     cloning = _clone_jobs(study)
     run([*cloning.values()])
     clones = {cloned: Path(_found(study, job.name)["clone"]) for cloned, job in cloning.items()}
     jobs = _cell_jobs(study, clones)
     run(jobs)
-    cells = tuple(_cell(study, job.name) for job in jobs)
-    return summary(study, cells)
+    return summary(study, scale, tuple(_cell(study, job.name) for job in jobs))
 
 
-def summary(study: Study, cells: tuple[StudyCellDTO, ...]) -> StudyDTO:
+def summary(study: Study, scale: Scale, cells: tuple[StudyCellDTO, ...]) -> StudyDTO:
     """Cells, and what they say together."""
-    found = _found(study, "scale")
-    scale = Scale(found["random"], found["expert"])
     n_budgets = n_cycles(study.config.env, study.said)
     budgets = [study.timesteps * k // n_budgets for k in range(n_budgets + 1)]
     params = AnnealParams(**study.said)
@@ -262,6 +261,17 @@ def _cell_jobs(study: Study, clones: Mapping[tuple[int, str], Path]) -> list[Job
                 rest = {"condition": condition, "trunk": trunk, "clone": clone}
                 jobs.append(study.job("cell", name, seed=seed, folder=folder, **rest))
     return jobs
+
+
+def _scale(study: Study) -> Scale:
+    """What random and the expert earn, which falls are measured in."""
+    found = _found(study, "scale")
+    if not found["expert"] > found["random"]:
+        raise TrainingError(
+            f"The expert earns {found['expert']:.4g} in {study.config.env} and random {found['random']:.4g}, so there "
+            f"is nothing to clone. Study an environment whose expert earns more."
+        )
+    return Scale(found["random"], found["expert"])
 
 
 def _found(study: Study, name: str) -> dict[str, Any]:

@@ -81,18 +81,21 @@ def _return_flags(measured: EvaluationDTO, yardstick: Yardstick, limits: Guardra
 def _event_flags(
     measured: EvaluationDTO, reference: EvaluationDTO, guardrails: Sequence[Guardrail]
 ) -> Iterator[Flag]:
-    """A rate left what the gate would allow it beside the reference; intensities are held to what conflicts are."""
+    """A rate left what the gate would allow beside the reference, and is further out than the reference's own.
+
+    Intensities are held to what conflicts are.
+    """
     for guardrail in guardrails:
         for event in (guardrail.event, f"{guardrail.event}_intensity"):
             if event not in measured.events or event not in reference.events:
                 continue
             before, now = 10 * reference.events[event], 10 * measured.events[event]
             low, high = guardrail.allowed(before)
-            if now > high:
+            if now > max(high, before):
                 yield Flag(
                     event, f"{now:.2f} {event} per 10 000 agent-ticks are more than {high:.4g}{_than(before)}"
                 )
-            elif now < low:
+            elif now < min(low, before):
                 yield Flag(
                     event, f"{now:.2f} {event} per 10 000 agent-ticks are fewer than {low:.4g}{_than(before)}"
                 )

@@ -112,6 +112,14 @@ class AnnealParams(StrategyParams):
         return self
 
     @model_validator(mode="after")
+    def _the_normaliser_is_the_clones(self) -> AnnealParams:
+        if self.ppo.get("normalize_observations"):
+            raise ValueError(
+                "ppo.normalize_observations has no meaning: features stay standardised as the clone's"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_beginning(self) -> AnnealParams:
         if self.clone is not None and self.bc_manifest is not None:
             raise ValueError("one of clone and bc_manifest can be named, not both")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from townlet_train.strategies.anneal.training import newest, train_stage
 
 SELECTION_SEED = 25_000_000  # of the episodes that stages are measured on, which select the best
 LOG = "anneal_log.jsonl"
+UNMOVED = (CRITIC_WARMUP, EVAL)  # stages that leave the policy as it was, which no strike would mend
 
 
 class Anneal:
@@ -99,6 +101,7 @@ class Anneal:
             return self._told(index, done, before.fail(reason), started)
         journey = self._pinned(journey, stage, measured)
         loss = getattr(result, "loss_total", None)
+        compared = loss if stage.mode == PPO and loss is not None else journey.loss
         flags = self._flags(journey, stage, measured, loss)
         done = describe(setting, stage, journey, result, measured, flags, told)
         if stage.mode == BC and done.passed is False:
@@ -106,15 +109,16 @@ class Anneal:
                 f"The clone's held-out accuracy is {done.accuracy:.3f}, below {done.threshold:g}."
             )
             action: str | None = "fail"
+        elif flags and stage.mode in UNMOVED:
+            after, action = journey, None
         elif flags and not setting.params.guardrails.act:
-            after, action = journey.note(measured, journey.loss if loss is None else loss), None
+            after, action = journey.note(measured, compared), None
         elif flags:
             after, action = journey.object(tuple(flag.reason for flag in flags)), ACTIONS[journey.strikes]
         else:
             journey = _imitated_better(journey, stage, measured)
-            comparable = stage.mode == PPO and loss is not None
             sure = self._is_sure(journey, measured)
-            after, action = journey.accept(measured, loss if comparable else journey.loss, sure=sure), None
+            after, action = journey.accept(measured, compared, sure=sure), None
         acted = {
             "action": action,
             "rolled_back": action in ("restore", "hold", "fail"),
@@ -245,10 +249,9 @@ def _imitated_better(journey: Journey, stage: StageParams, measured: EvaluationD
 
 
 def _fingerprint(policy: Checkpoint) -> str:
-    """A hash of everything that decides what a policy does: two of one fingerprint act alike."""
+    """A hash of all that decides what a policy does: two of one fingerprint act alike, whoever else reads the trunk."""
     spec = NetworkSpec.from_document(policy.info.network)
-    digest = hashlib.sha256()
-    for name in sorted(policy.weights.keys() - spec.critic_shapes().keys()):
-        digest.update(name.encode())
+    digest = hashlib.sha256(repr(replace(spec, shared_trunk=False)).encode())
+    for name in (*spec.actor_shapes(), *sorted(policy.weights.keys() - spec.parameter_shapes().keys())):
         digest.update(policy.weights[name].tobytes())
     return digest.hexdigest()

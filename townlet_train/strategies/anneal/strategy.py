@@ -11,7 +11,7 @@ from townlet_train.api import (
     UsageError,
 )
 from townlet_train.strategies.anneal.params import ANNEAL, BC, CRITIC_WARMUP, EVAL, PPO, AnnealParams
-from townlet_train.strategies.anneal.schedule import stages_of, strategy_of, what_suits
+from townlet_train.strategies.anneal.schedule import Suits, stages_of, strategy_of, what_suits
 
 
 class AnnealStrategy:
@@ -74,6 +74,11 @@ class AnnealStrategy:
             raise UsageError(
                 f"A schedule begins with bc, which leaves what is improved; this one with {stages[0].mode}."
             )
+        if suits.ppo.get("shared_trunk") and not self._shared_clone(suits):
+            raise UsageError(
+                "ppo.shared_trunk leaves shared what the clone's actor and critic share, and this clone's share none. "
+                "Give bc.shared_trunk too, or leave it out."
+            )
         told = {BC: suits.bc, CRITIC_WARMUP: suits.ppo, PPO: {**suits.ppo, **self.params.recorded}}
         for stage in stages:
             if stage.mode != EVAL:
@@ -81,6 +86,14 @@ class AnnealStrategy:
                 strategy = context.build_strategy(strategy_of(stage), params)
                 if stage.mode in (CRITIC_WARMUP, PPO):  # others may want to see what they begin with
                     strategy.prepare(context)
+
+    def _shared_clone(self, suits: Suits) -> bool:
+        """Whether actor and critic of what the anneal begins with share their hidden layers."""
+        from townlet_train.api import load_checkpoint  # brings NumPy
+
+        if self.params.clone is None:
+            return bool(suits.bc.get("shared_trunk"))
+        return bool(load_checkpoint(self.params.clone).info.network.get("shared_trunk"))
 
     def run(self, context: TrainingContext) -> AnnealSummaryDTO:
         """Stage after stage until all are done or the guardrails end it; the best policy is what it leaves."""
