@@ -202,9 +202,10 @@ def test_of_many_equal_candidates_hardly_ever_one_is_called_better() -> None:
     assert found / 150 <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / 150)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWS)
 def test_false_promotions_are_no_oftener_than_alpha(name: str) -> None:
-    n_gates = 200
+    n_gates = 2000
     beyond_luck = 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / n_gates)
     equal = rates(judge, DRAWS[name], 64, 0.0, n_gates)
     edge = rates(judge, DRAWS[name], 64, -MARGIN, n_gates)
