@@ -82,6 +82,31 @@ def test_the_first_update_after_the_hand_over_begins_with_the_very_clone(
     assert lines[1]["reference_kl"] > 1e-6  # so the first one could have been told from it
 
 
+@pytest.mark.slow
+def test_where_nothing_holds_the_clone_neighbours_faint_and_the_guardrails_see_it_and_bring_it_back(
+    tmp_path: Path,
+) -> None:
+    town = {"seed": 5, "town": {"episode_ticks": 320}, "rollout": {"towns": 64, "ticks": 320}}
+    capture_as_configured(RunConfig.model_validate(town), output=tmp_path / "shown", with_maps=False)
+    naive = {
+        "kl_coef": 0.0,
+        "critic_warmup": 0.0,
+        "bc": {"n_epochs": 24, "learning_rate": 3e-3, "shared_trunk": True},
+        "ppo": {"n_envs": 64, "n_steps": 32, "shared_trunk": True, "normalize_rewards": False},
+    }
+    few = {"timesteps": 98_304, "n_cycles": 4, "stage_episodes": 48, "schedule": ()}
+    params = {**naive, **few}
+    made = anneal(tmp_path / "run", tmp_path / "shown", [], params=params, **town)
+    clone, first, second, third, _ = made.stages
+    faints = [stage.faints_per_10k or 0.0 for stage in (clone, first, second, third)]
+    assert faints[0] < 1 < faints[1] < faints[2]
+    assert any("faint per 10 000 agent-ticks are more than 1" in sentence for sentence in first.flags)
+    assert [first.action, second.action] == ["soften", "restore"]
+    assert (third.kl_coef or 0.0) > (first.kl_coef or 0.0) == 0.0
+    assert faints[3] < faints[1]
+    assert [stage.best for stage in made.stages] == [True, False, False, False, False]
+
+
 @pytest.mark.parametrize(("told", "kept"), [({}, False), ({"shared_trunk": True}, True)])
 def test_a_clones_shared_trunk_is_the_actors_alone_unless_told(
     told: dict[str, Any], kept: bool, demonstrations: Path, tmp_path: Path
