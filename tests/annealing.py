@@ -200,8 +200,9 @@ def anneal(
     orchestrator = TrainingOrchestrator(
         config or RunConfig(seed=7), services=services, registry=Registry(Listing(records, ()), classes)
     )
-    settings = {"bc_manifest": Path("demonstrations"), "n_cycles": max(1, len(plan) - 2), "gate": False}
-    settings |= params or {}
+    settings = {"bc_manifest": Path("demonstrations"), "gate": False, **(params or {})}
+    if "schedule" not in settings:
+        settings.setdefault("n_cycles", max(1, len(plan) - 2))
     try:
         result = orchestrator.run(
             "anneal", settings, run_dir=run_dir, resume_from=resume_from, fork=fork, report=report

@@ -342,6 +342,35 @@ def test_a_schedule_of_ones_own_takes_the_place_of_the_usual(tmp_path: Path) -> 
     assert made.told[1]["timesteps"] == 77
 
 
+def test_the_rate_falls_over_the_steps_that_the_stages_of_a_schedule_say(tmp_path: Path) -> None:
+    ppo = [{"cycle": cycle, "mode": "ppo", "params": {"timesteps": 200}} for cycle in (1, 2)]
+    first = [{"cycle": 0, "mode": "bc"}, {"cycle": 0, "mode": "critic_warmup"}]
+    plan = [CLONE, WARM, Reached(40), Reached(50)]
+    made = anneal(tmp_path / "run", plan, {"schedule": [*first, *ppo]})
+    assert made.told[1]["timesteps"] == 400 * 0.05
+    whole = made.told[1]["learning_rate"]
+    # The fakes tell of 100 steps a stage: a quarter and a half of all.
+    assert [told["learning_rate"] / whole for told in made.told[2:]] == pytest.approx([0.75, 0.5])
+    del ppo[1]["params"]
+    made = anneal(tmp_path / "rest", plan, {"schedule": [*first, *ppo], "timesteps": 500})
+    assert [told["timesteps"] for told in made.told[1:]] == [25, 200, 300]
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"n_cycles": 3}, "schedule names the stages one by one: leave n_cycles out"),
+        ({"timesteps": 300}, "every ppo stage of schedule says its own timesteps: leave the anneal's out"),
+    ],
+)
+def test_what_a_schedule_says_is_not_to_be_said_again(
+    params: dict[str, int], sentence: str, tmp_path: Path
+) -> None:
+    ppo = {"cycle": 1, "mode": "ppo", "params": {"timesteps": 77}}
+    with pytest.raises(ConfigError, match=sentence):
+        anneal(tmp_path / "run", [CLONE], {"schedule": [{"cycle": 0, "mode": "bc"}, ppo], **params})
+
+
 CORRECTED = [
     {"cycle": 0, "mode": "bc"},
     {"cycle": 0, "mode": "dagger"},
@@ -546,6 +575,13 @@ def test_a_policy_that_is_there_is_taken_instead_of_a_clone(tmp_path: Path) -> N
     assert (first.accuracy, first.passed, first.return_mean) == (None, None, pytest.approx(30.0))
     assert (made.result.demonstrations, made.result.status) == (None, "PASS")
     assert made.told[0]["hidden_sizes"] == [8, 4]  # the given network's, not the usual
+    assert first.learning_rate is None  # nothing was trained
+
+
+def test_how_to_clone_is_refused_beside_a_clone_that_is_there(tmp_path: Path) -> None:
+    params = {"bc_manifest": None, "clone": tmp_path / "mine.zip", "bc": {"n_epochs": 3}}
+    with pytest.raises(ConfigError, match="clone is taken as it is, and bc is not run: leave bc out"):
+        anneal(tmp_path / "run", [CLONE], params)
 
 
 def test_a_policy_to_begin_with_must_be_whole_and_of_this_environment(tmp_path: Path) -> None:

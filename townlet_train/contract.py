@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,7 +34,10 @@ class StrategyParams(BaseModel):
     may_change_on_resume: ClassVar[frozenset[str] | None] = None
 
 
-def validated_params(model: type[StrategyParams], values: Mapping[str, Any], where: str) -> StrategyParams:
+SomeParams = TypeVar("SomeParams", bound=StrategyParams)
+
+
+def validated_params(model: type[SomeParams], values: Mapping[str, Any], where: str) -> SomeParams:
     """Params from plain values; `where` says whose they are.
 
     Raises:
@@ -46,7 +49,8 @@ def validated_params(model: type[StrategyParams], values: Mapping[str, Any], whe
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         hint = suggestion(key, model.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{where}.{key} is {first['input']!r}: {first['msg']}.{hint}") from error
+        said = f"{where}.{key} is {first['input']!r}" if key else where
+        raise ConfigError(f"{said}: {first['msg'].removeprefix('Value error, ')}.{hint}") from error
 
 
 PROGRESS_LOG = "townlet_train.progress"  # the logger of lines that a live line on a terminal stands in for

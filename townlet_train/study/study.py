@@ -13,8 +13,9 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from townlet_train.config import RunConfig
+from townlet_train.contract import validated_params
 from townlet_train.envs.build import spec_of
-from townlet_train.errors import ConfigError, DataError, TrainingError, UnknownNameError, UsageError
+from townlet_train.errors import DataError, TrainingError, UnknownNameError, UsageError
 from townlet_train.files import make_folder, storing, write_json
 from townlet_train.policies.experts import Experts, build_expert
 from townlet_train.registry import PluginPolicy
@@ -94,16 +95,9 @@ def plan_study(
     if decided is not None:
         raise UsageError(f"A study decides anneal.{decided} itself. Leave it out.")
     build_expert(spec_of(config), experts)
-    try:
-        suits = what_suits(config.env, AnnealParams(**said))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"anneal.{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}."
-        ) from error
-    return Study(
-        config, said, seeds, tuple(conditions), tuple(trunks), timesteps or suits.timesteps, root, plugins
-    )
+    params = validated_params(AnnealParams, said, "anneal")
+    timesteps = timesteps or what_suits(config.env, params).timesteps
+    return Study(config, said, seeds, tuple(conditions), tuple(trunks), timesteps, root, plugins)
 
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:

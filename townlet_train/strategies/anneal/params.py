@@ -49,7 +49,9 @@ class AnnealParams(StrategyParams):
     capture_dir: Path | None = Field(None, description="capture that PPO learns from beside")
     dataset_label: str | None = Field(None, description="what baselines are kept under; unset: their folder")
     timesteps: int | None = Field(
-        None, gt=0, description="steps of all PPO stages; unset: what the environment is worth"
+        None,
+        gt=0,
+        description="steps of all PPO stages; unset: what the environment is worth, or the schedule's stages say",
     )
     n_cycles: int | None = Field(None, gt=0, description="PPO stages they are divided into")
     critic_warmup: float = Field(
@@ -109,6 +111,21 @@ class AnnealParams(StrategyParams):
     def _steps_are_shared_out(self) -> AnnealParams:
         if "timesteps" in self.ppo:
             raise ValueError("ppo.timesteps is the anneal's to share out: give timesteps, or a schedule")
+        return self
+
+    @model_validator(mode="after")
+    def _a_schedule_says_its_stages(self) -> AnnealParams:
+        if self.schedule and self.n_cycles is not None:
+            raise ValueError("schedule names the stages one by one: leave n_cycles out")
+        ppo = [stage for stage in self.schedule if stage.mode == PPO]
+        if ppo and self.timesteps is not None and all("timesteps" in stage.params for stage in ppo):
+            raise ValueError("every ppo stage of schedule says its own timesteps: leave the anneal's out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_given_clone_is_taken_as_it_is(self) -> AnnealParams:
+        if self.clone is not None and self.bc:
+            raise ValueError("clone is taken as it is, and bc is not run: leave bc out")
         return self
 
     @model_validator(mode="after")

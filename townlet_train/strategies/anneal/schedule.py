@@ -70,7 +70,12 @@ def what_suits(env_id: str, params: AnnealParams) -> Suits:
     usual = TOWN if env_id == "town" else GYMNASIUM
     said = {name: value for name in Suits._fields if (value := getattr(params, name, None)) not in (None, {})}
     said |= {name: {**getattr(usual, name), **getattr(params, name)} for name in ("bc", "ppo")}
-    return usual._replace(**said)
+    suits = usual._replace(**said)
+    own, n_unsaid = own_steps(params.schedule)
+    if not own:
+        return suits
+    unsaid = n_unsaid * (usual.timesteps // (len(own) + n_unsaid))
+    return suits._replace(timesteps=max(sum(own) + n_unsaid, params.timesteps or sum(own) + unsaid))
 
 
 def stages_of(params: AnnealParams, suits: Suits) -> tuple[StageParams, ...]:
@@ -88,6 +93,14 @@ def strategy_of(stage: StageParams) -> str:
     return PPO if stage.mode == CRITIC_WARMUP else stage.mode
 
 
+def own_steps(stages: tuple[StageParams, ...]) -> tuple[list[int], int]:
+    """Steps of the PPO stages that say how many, and the number of those that do not."""
+    said = [stage.params.get("timesteps") for stage in stages if stage.mode == PPO]
+    own = [steps for steps in said if isinstance(steps, int)]  # what else it may be, ppo refuses
+    return own, len(said) - len(own)
+
+
 def ppo_stage_steps(stages: tuple[StageParams, ...], suits: Suits) -> int:
-    """Steps of one PPO stage, where it does not say."""
-    return max(1, suits.timesteps // max(1, sum(stage.mode == PPO for stage in stages)))
+    """Steps of a PPO stage that does not say: those of its kind share what the others leave."""
+    own, n_unsaid = own_steps(stages)
+    return max(1, (suits.timesteps - sum(own)) // max(1, n_unsaid))

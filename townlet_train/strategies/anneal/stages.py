@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,6 +37,7 @@ from townlet_train.strategies.anneal.stage_params import stage_strategy
 from townlet_train.strategies.anneal.telling import LOSS_BASELINE, describe, describe_failed, events_of
 from townlet_train.strategies.anneal.training import newest, train_stage
 
+logger = logging.getLogger(__name__)
 SELECTION_SEED = 25_000_000  # of the episodes that stages are measured on, which select the best
 LOG = "anneal_log.jsonl"
 UNMOVED = (CRITIC_WARMUP, EVAL)  # stages that leave the policy as it was, which no strike would mend
@@ -214,6 +216,8 @@ class Anneal:
         """The journey with a stage that is done, which the log hears of."""
         for event in events_of(index, done, after, time.perf_counter() - started):
             self._log.append(event)
+        if done.action is not None:
+            logger.warning("stage %d (%s): %s. %s", index + 1, done.mode, done.action, " ".join(done.flags))
         return after.model_copy(update={"stages": (*after.stages, done)})
 
     def _report(self, journey: Journey) -> None:

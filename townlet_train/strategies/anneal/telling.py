@@ -28,6 +28,7 @@ def describe(
     """A stage that left a policy, before anything is done about it."""
     found = {} if result is None else result.model_dump()
     is_clone, raised = stage.mode == BC, {flag.guardrail for flag in flags}
+    given = is_clone and setting.params.clone is not None  # nothing was trained then
     accuracy = found.get("val_accuracy") if stage.mode in (BC, DAGGER) else None
     threshold = setting.suits.bc_threshold if is_clone and accuracy is not None else None
     return AnnealStageResultDTO(
@@ -49,7 +50,7 @@ def describe(
         bc_weight=told["params"].get("bc_coef"),
         reference_kl=found.get("reference_kl"),
         kl_coef=told["params"].get("kl_coef"),
-        learning_rate=told["params"].get("learning_rate"),
+        learning_rate=None if given else told["params"].get("learning_rate"),
         return_mean=measured.mean,
         return_low=measured.ci_low,
         return_high=measured.ci_high,
