@@ -134,8 +134,8 @@ class RunState(Generic[Stats]):
         if not same_network:
             weights = with_own_critic(network, weights, parts.learner.weights)
             logger.info(
-                "the critic of %s is left: one with hidden layers of its own begins, the actor keeps what they shared; "
-                "--shared-trunk leaves them shared",
+                "the actor of %s keeps the hidden layers it shared, the critic begins anew with its own; param "
+                "shared_trunk leaves them shared",
                 start.path,
             )
         parts.learner.load_weights(weights)
