@@ -469,7 +469,9 @@ def test_a_run_that_goes_on_has_the_network_it_had(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="shared_trunk"):
         resume(tmp_path / "shared/checkpoint_300.zip", tmp_path / "other", shared_trunk=False)
     train(tmp_path / "separate")
-    with pytest.raises(CheckpointError, match=r"shared_trunk False, the params describe one with True"):
+    with pytest.raises(
+        CheckpointError, match=r"shared_trunk False, and shared_trunk is True here. Leave it out."
+    ):
         run_strategy(
             "ppo",
             {"shared_trunk": True},

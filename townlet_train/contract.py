@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 class StrategyParams(BaseModel):
     """Base of every strategy's params: frozen, and a key nobody declared is an error.
 
-    A strategy whose runs can be resumed names the params that may change when they are.
+    A strategy whose runs can be resumed names the params that may change when they are; `say_env` are params that name
+    recordings or checkpoints: where nobody names an environment, a new run is in that of the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     may_change_on_resume: ClassVar[frozenset[str] | None] = None
+    say_env: ClassVar[tuple[str, ...]] = ()
 
 
 SomeParams = TypeVar("SomeParams", bound=StrategyParams)

@@ -118,6 +118,7 @@ class TrainingOrchestrator:
         """
         chosen = self.registry.find(name)
         plan = plan_run(self.config, self.origin, chosen, params, run_dir, resume_from, fork=fork)
+        plan = plan._replace(config=self.registry.listing.with_env(plan.config))
         with self._named(name):
             strategy = self.build_strategy(name, plan.params)
         details = plan.describe(strategy)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from townlet_train.config import DEFAULT, RunConfig, config_hash
 from townlet_train.contract import StartingPoint, StrategyParams, TrainingStrategy, validated_params
-from townlet_train.errors import TownletTrainError, UsageError
-from townlet_train.services.replay import ReplayDatasetService
+from townlet_train.errors import UsageError
+from townlet_train.services.environment import in_env_of
 from townlet_train.services.resume import (
     LATEST,
     Found,
@@ -61,7 +60,8 @@ def plan_run(
 ) -> Plan:
     """What to run, where, and with which settings: those given, above a checkpoint's when there is one.
 
-    A new run in no environment that was named is in that of the recording which its param `manifest` names.
+    A new run in no environment that was named is in that of the first file which params that say one name, or of the
+    checkpoint it is forked from.
 
     Raises:
         UsageError: a setting differs that makes it another run, or there is nothing left to do.
@@ -69,11 +69,10 @@ def plan_run(
     """
     path = run_dir or _own_dir(resume_from, fork) or default_run_dir(strategy.name, config.seed)
     recover_run_dir(path)
-    if resume_from is None or fork:
-        config, origin = _in_recorded_env(config, origin, params.get("manifest"))
     if resume_from is None:
         if fork:
             raise UsageError("--fork begins with a checkpoint's policy. Name it with --resume-from.")
+        config, origin = in_env_of(config, origin, _files_with_env(strategy, params))
         return Plan(config, params, path, origin=origin)
     may_change = strategy.Params.may_change_on_resume
     if may_change is None:
@@ -84,8 +83,9 @@ def plan_run(
     if fork:
         found = find_checkpoint(str(resume_from), path)
         saved = found.state.get("params", {}) if found.algorithm == strategy.name else {}
-        start = _starting_point(found, fork)
-        return Plan(config, {**saved, **params}, path, start, found.warnings, origin=origin)
+        start, together = _starting_point(found, fork), {**saved, **params}
+        config, origin = in_env_of(config, origin, [*_files_with_env(strategy, together), found.path])
+        return Plan(config, together, path, start, found.warnings, origin=origin)
     found = find_start(str(resume_from), path)
     check_resumable(found, strategy.name)
     given = dict(changed_keys(config, origin, DEFAULT))
@@ -98,17 +98,10 @@ def plan_run(
     return Plan(continued, together, path, start, warnings, found.resumed(may_change), origin)
 
 
-def _in_recorded_env(
-    config: RunConfig, origin: Mapping[str, str], manifest: object
-) -> tuple[RunConfig, Mapping[str, str]]:
-    """The config in the environment of a recording, where none was named; where it is none, others will say so."""
-    if not isinstance(manifest, str | Path) or "env" in dict(changed_keys(config, origin, DEFAULT)):
-        return config, origin
-    with suppress(TownletTrainError):
-        env = ReplayDatasetService().env_id(Path(manifest))
-        if env is not None and env != config.env:
-            return config.model_copy(update={"env": env}), {**origin, "env": str(manifest)}
-    return config, origin
+def _files_with_env(strategy: type[TrainingStrategy], params: Mapping[str, Any]) -> list[Path]:
+    """The files named by those params of a strategy whose files say an environment."""
+    named = (params.get(name) for name in strategy.Params.say_env)
+    return [Path(path) for path in named if isinstance(path, str | Path)]
 
 
 def _own_dir(resume_from: Path | str | None, fork: bool) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import typer
 
 from townlet_train.cli.commands import COMMANDS
 from townlet_train.cli.output import say
-from townlet_train.errors import CheckpointError
 from townlet_train.policies.experts import EXPERT, EXPERTS, Experts
 from townlet_train.registry import GATE_CHECK, Listing, PluginPolicy, Registry, catalogue, discover
 from townlet_train.registry.policy import STRICT
@@ -108,17 +106,8 @@ def load_settings(
 
 
 def in_env_of(context: typer.Context, settings: Settings, checkpoints: Iterable[Path]) -> RunConfig:
-    """The config in the environment of the first checkpoint that can be read, where no environment was named.
+    """The config in the environment of the first checkpoint that tells one, where no environment was named."""
+    from townlet_train.services.environment import in_env_of
 
-    What cannot be read is left to those who judge it.
-    """
-    from townlet_train.config import DEFAULT
-    from townlet_train.data.checkpoint import load_checkpoint
-
-    if settings.origin["env"] == DEFAULT:
-        for path in checkpoints:
-            with suppress(CheckpointError):
-                known = load_checkpoint(path).info.env_id
-                config = settings.config.model_copy(update={"env": known or settings.config.env})
-                return session_listing(context).with_env(config)
-    return settings.config
+    config, _ = in_env_of(settings.config, settings.origin, checkpoints)
+    return session_listing(context).with_env(config)

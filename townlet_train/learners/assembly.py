@@ -180,31 +180,37 @@ def describe(
 
 def _network(env: EnvSpec, params: OnPolicyParams, start: StartingPoint | None) -> NetworkSpec:
     """The network that the params describe; that of the checkpoint to begin with, where there is one."""
-    wanted = network_for_env(
+    if start is not None:
+        return _continued_network(env, params, start)
+    return network_for_env(
         env,
-        params.network,
+        params.network or "mlp",
         params.hidden_sizes,
         params.activation,
         normalised=params.normalize_observations,
         shared_trunk=params.shared_trunk,
     )
-    return wanted if start is None else _continued_network(wanted, start, env)
 
 
-def _continued_network(wanted: NetworkSpec, start: StartingPoint, env: EnvSpec) -> NetworkSpec:
-    """The checkpoint's network; of a shared trunk, a fork makes one for the actor and one for the critic if it is told.
+def _continued_network(env: EnvSpec, params: OnPolicyParams, start: StartingPoint) -> NetworkSpec:
+    """The checkpoint's network; of a shared trunk, a fork makes one for the actor and one for the critic unless told.
 
     Raises:
-        CheckpointError: it is not the one that the params describe, or reads and does other things than `env` has.
+        CheckpointError: a param says another, or it reads and does other things than `env` has.
     """
     start.checkpoint.info.check_matches(env)
     saved = NetworkSpec.from_document(start.checkpoint.info.network)
     if start.fork:
-        saved = replace(saved, shared_trunk=saved.shared_trunk and wanted.shared_trunk)
-    for name in ("kind", "hidden_sizes", "activation", "distribution", "shared_trunk"):
-        if getattr(saved, name) != getattr(wanted, name):
+        saved = replace(saved, shared_trunk=saved.shared_trunk and params.shared_trunk)
+    for name, kept in (
+        ("network", saved.kind),
+        ("hidden_sizes", saved.hidden_sizes),
+        ("activation", saved.activation),
+        ("shared_trunk", saved.shared_trunk),
+    ):
+        said = getattr(params, name)
+        if said is not None and said != kept:
             raise CheckpointError(
-                f"{start.path} holds a network with {name} {getattr(saved, name)!r}, the params describe one with "
-                f"{getattr(wanted, name)!r}. Give the params of the checkpoint."
+                f"{start.path} holds a network with {name} {kept!r}, and {name} is {said!r} here. Leave it out."
             )
     return saved

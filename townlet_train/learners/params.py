@@ -50,18 +50,23 @@ class OnPolicyParams(StrategyParams):
     evaluation_episodes: int | None = Field(
         None, ge=0, description="held-out episodes at the end; 0: none; unset: evaluation.episodes"
     )
-    network: Literal["mlp", "conflict_aware"] = Field(
-        "mlp", description="mlp reads the features; conflict_aware the map too, as upstream's network"
+    network: Literal["mlp", "conflict_aware"] | None = Field(
+        None,
+        description="mlp reads the features; conflict_aware the map too, as upstream's network; "
+        "unset: that of the checkpoint to begin with, else mlp",
     )
     hidden_sizes: tuple[int, ...] | None = Field(
-        None, min_length=1, description="hidden layer widths; unset: 64 64 for mlp, 256 for conflict_aware"
+        None,
+        min_length=1,
+        description="hidden layer widths; unset: the checkpoint's, else 64 64 for mlp, 256 for conflict_aware",
     )
     shared_trunk: bool = Field(
         False, description="actor and critic of an mlp read the same hidden layers; learns by autograd"
     )
     activation: Literal["tanh", "relu"] | None = Field(
         None,
-        description="of the hidden layers; unset: tanh for mlp, relu for conflict_aware, which has no other",
+        description="of the hidden layers; unset: the checkpoint's, else tanh for mlp, relu for conflict_aware, "
+        "which has no other",
     )
     device: str = Field(
         "auto",

@@ -26,6 +26,8 @@ class BCParams(StrategyParams):
         }
     )
 
+    say_env: ClassVar[tuple[str, ...]] = ("manifest",)
+
     manifest: Path | None = Field(
         None, description="demonstrations: a manifest, a capture directory or a sample"
     )

@@ -23,6 +23,7 @@ class PPOParams(OnPolicyParams):
     may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset(
         {*(OnPolicyParams.may_change_on_resume or ()), "telemetry_frequency", "telemetry_max_entries"}
     )
+    say_env: ClassVar[tuple[str, ...]] = ("replay_manifest", "capture_dir", "replay_sample", "reference")
 
     batch_size: int = Field(64, gt=0, description="transitions per gradient")
     n_epochs: int = Field(10, gt=0, description="passes over a rollout")

@@ -22,6 +22,7 @@ class DAggerParams(StrategyParams):
     """What DAgger can be told; those of cloning are named as `bc` names them."""
 
     may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset({"evaluation_episodes"})
+    say_env: ClassVar[tuple[str, ...]] = ("manifest",)
 
     timesteps: int = Field(20_000, gt=0, description="agent-ticks that the expert labels, at most")
     n_iterations: int = Field(10, gt=0, description="times of playing, labelling and learning")

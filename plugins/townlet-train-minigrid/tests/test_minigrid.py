@@ -112,6 +112,7 @@ def test_a_captured_walk_is_cloned_by_the_rooms_name_and_gated_beside_the_expert
     env, demos, run = ["--env", "minigrid-empty-random-5x5"], str(tmp_path / "demos"), tmp_path / "bc"
     captured = told(capsys, "rollout", "capture", *env, "--output", demos, "--envs", "8", "--ticks", "300")
     assert captured["env"] == room_id("Empty-Random-5x5")
+    told(capsys, "bc", "--manifest", demos, "--dry-run")  # the recording says where, by the room's id alone
     clone = told(capsys, "bc", *env, "--manifest", demos, "--output-dir", str(run))
     assert clone["return_score_greedy"] > 0.9
     gate = ["gate", clone["checkpoint"], "--against", "expert", "--episodes", "40"]

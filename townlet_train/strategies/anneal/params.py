@@ -42,6 +42,7 @@ class AnnealParams(StrategyParams):
     """What an anneal can be told."""
 
     may_change_on_resume: ClassVar[frozenset[str] | None] = frozenset()
+    say_env: ClassVar[tuple[str, ...]] = ("clone", "bc_manifest", "replay_manifest", "capture_dir")
 
     bc_manifest: Path | None = Field(None, description="demonstrations; unset: the expert's are captured")
     clone: Path | None = Field(None, description="a policy to begin with instead of cloning")
