@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from townlet_train.errors import ConfigError, UsageError
 from townlet_train.results import GateCriterionDTO, GateDTO
 from townlet_train.services.gate import Measured, block_seeds, judge, judge_all, sequential_looks
 from townlet_train.services.gate.blocks import check_block_unseen
+from townlet_train.services.gate.bounds import episodes_needed
 from townlet_train.services.gate.judge import judge_sequentially
+from townlet_train.services.statistics import Studentised
 
 N = 100
 QUIET = GateSettings(resamples=999)
@@ -95,6 +98,57 @@ def test_the_episodes_asked_for_do_decide_four_times_in_five() -> None:
     apart = rng.normal(truth, sigma, size=(2000, n))
     low = apart.mean(axis=1) - 1.66 * apart.std(axis=1) / math.sqrt(n)
     assert (low >= -1.0).mean() > 0.6
+
+
+def test_the_episodes_that_a_tail_of_two_asks_for_decide_it_in_most_gates() -> None:
+    rng = np.random.default_rng(5)
+    settings = GateSettings(resamples=299, margin_absolute=500.0, tail_margin_absolute=20.0, guardrails=())
+    draw = partial(rng.normal, 276, 20)
+    decided = []
+    while len(decided) < 60:
+        ours, theirs = draw(size=20), draw(size=20)
+        held = judge(measured(ours), measured(theirs, "release"), settings)
+        more = held.episodes_needed
+        if more is not None and more < 1000:
+            ours, theirs = np.append(ours, draw(size=more)), np.append(theirs, draw(size=more))
+            decided.append(judge(measured(ours), measured(theirs, "release"), settings).verdict != "HOLD")
+    assert 0.5 < np.mean(decided) < 0.95
+
+
+def test_a_bound_that_resamples_widen_asks_for_more_episodes_than_student_alone_would() -> None:
+    wide = Studentised(value=0.0, error=10.0, freedom=1, roots=np.linspace(-2, 60, 999))
+    narrow = Studentised(value=0.0, error=10.0, freedom=1, roots=np.linspace(-2, 2, 999))
+    asked = [episodes_needed(bounds, -60.0, 20, level=0.05, power=0.8) for bounds in (wide, narrow)]
+    more, fewer = asked
+    assert more is not None
+    assert fewer is not None
+    assert more > 2 * fewer > 2
+
+
+def test_of_a_tail_with_few_episodes_a_hold_says_what_its_bound_is_worth(rng: np.random.Generator) -> None:
+    said = {}
+    for n in (24, 100):
+        ours = 276 + 20 * rng.normal(size=n)
+        ours[: n // 12] = -100
+        theirs = 276 + 20 * rng.normal(size=n)
+        settings = GateSettings(resamples=999, margin_absolute=500.0, tail_margin_absolute=280.0)
+        result = judge(measured(ours), measured(theirs, "release"), settings)
+        assert (result.verdict, row(result, "cvar").status) == ("HOLD", "HOLD")
+        said[n] = result.reasons[1:]
+    assert said[24] == (
+        "The worst 10% of 24 episodes are 2, too few to be bounded well, so that number may be far off; 100 episodes "
+        "have 10.",
+    )
+    assert said[100] == ()
+
+
+def test_one_more_episode_is_told_as_one(release: Measured, rng: np.random.Generator) -> None:
+    candidate = better_by(release, -1, rng)
+    settings = GateSettings(resamples=999, power=0.501, tail_margin_absolute=500.0)
+    low = row(judge(candidate, release, settings), "mean").low
+    assert low is not None
+    asked = settings.model_copy(update={"margin_absolute": -low - 1e-3})
+    assert "about 1 more episode would decide." in judge(candidate, release, asked).reasons[0]
 
 
 def test_a_deep_tail_is_no_pass_however_good_the_mean(release: Measured, rng: np.random.Generator) -> None:

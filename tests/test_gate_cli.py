@@ -15,8 +15,9 @@ from townlet_train.config import GateSettings, RunConfig, TownConfig
 from townlet_train.data.checkpoint import Checkpoint, save_checkpoint
 from townlet_train.envs.protocol import EnvSpec
 from townlet_train.envs.town import TownVectorEnv
+from townlet_train.errors import CheckpointError
 from townlet_train.policies.network import FEATURE_STD, NetworkSpec
-from townlet_train.services.gate import block_seeds, evaluate_pair, judge
+from townlet_train.services.gate import block_seeds, evaluate_pair, gate_checkpoints, judge
 
 SHORT = ["--set", "town.episode_ticks=20", "--episodes", "32", "--set", "gate.resamples=299"]
 
@@ -97,7 +98,7 @@ def test_files_can_be_judged_sequentially(
         ('{"episode_returns": 1, "seeds": [1]}', "episode_returns is 1, expected a list"),
         ('{"episode_returns": [1], "seeds": [1.5]}', "seeds[0] is 1.5, expected a whole number"),
         ('{"episode_returns": [1, 2], "seeds": [1]}', "2 episode_returns and 1 seeds"),
-        ('{"episode_returns": [1], "seeds": [1]}', "has 1 episodes, a gate needs at least 20"),
+        ('{"episode_returns": [1], "seeds": [1]}', "has 1 episode, a gate needs at least 20"),
         ('{"episode_returns": [1], "seeds": [1], "events": {"faint": -1}}', "events.faint is -1"),
         (json.dumps({"episode_returns": [1e308] * 60, "seeds": [*range(60)]}), "beyond 1e+100"),
     ],
@@ -158,13 +159,35 @@ def test_files_of_other_seeds_are_refused(
     returns = json.loads(good.read_text())["episode_returns"]
     cases = {
         "different seeds": list(range(1, 61)),
-        "another order": list(range(60))[::-1],
+        "Evaluate both with the same --seed and --episodes, or sort": list(range(60))[::-1],
         "has seed 0 2 times": [0, 0, *range(2, 60)],
     }
     for sentence, seeds in cases.items():
         code, found = gate(capsys, "--returns", write(tmp_path / "other.json", returns, seeds), good)
         assert code == 3
         assert sentence in found["error"]["message"]
+
+
+def test_a_deterministic_evaluation_is_not_compared_with_a_sampled_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, good: Path
+) -> None:
+    def acted(name: str, policy: str = "run/ppo_model.zip", **more: Any) -> Path:
+        returns = json.loads(good.read_text())["episode_returns"]
+        return write(tmp_path / f"{name}.json", returns, policy=policy, **more)
+
+    greedy, sampled = acted("greedy", deterministic=True), acted("sampled", deterministic=False)
+    for files in ((greedy, sampled), (sampled, greedy)):
+        code, found = gate(capsys, "--returns", *files)
+        assert code == 3
+        assert (
+            f"{greedy} was evaluated with the most probable actions and {sampled} with"
+            in (found["error"]["message"])
+        )
+    expert = acted("expert", policy="expert", deterministic=True)
+    for files in ((greedy, acted("untold")), (sampled, good), (sampled, expert)):
+        assert gate(capsys, "--returns", *files)[0] == 0
+    code, found = gate(capsys, "--returns", acted("odd", deterministic="yes"), good)
+    assert 'deterministic is "yes", expected true or false' in found["error"]["message"]
 
 
 def test_a_missing_file_and_a_missing_release_are_usage_errors(
@@ -298,6 +321,68 @@ def test_several_candidates_are_judged_together(
     assert [row["candidate"] for row in found["candidates"]] == [str(candidate), str(release)]
     assert found["candidate"] in {str(candidate), str(release)}
     assert code == {"PASS": 0, "HOLD": 10, "FAIL": 11}[found["verdict"]]
+
+
+def test_a_copy_of_the_release_is_refused_beside_other_candidates(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, candidate: Path, release: Path
+) -> None:
+    copy = tmp_path / "copy.zip"
+    copy.write_bytes(release.read_bytes())
+    code, found = gate(capsys, candidate, copy, "--against", release, *SHORT)
+    assert code == 3
+    assert f"{copy} and the release {release} are the same file, byte for byte" in found["error"]["message"]
+    code, found = gate(capsys, copy, "--against", release, *SHORT, "--set", "gate.guardrails=[]")
+    assert (code, found["verdict"]) == (0, "PASS")
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_of_several_candidates_one_that_cannot_be_read_fails_and_the_others_are_judged(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, candidate: Path, release: Path, sequential: bool
+) -> None:
+    truncated, foreign = tmp_path / "truncated.zip", tmp_path / "foreign.zip"
+    truncated.write_bytes(candidate.read_bytes()[:-100])
+    foreign.write_bytes(b"nothing")
+    looks = ["--sequential"] if sequential else []
+    code, found = gate(capsys, truncated, candidate, foreign, "--against", release, *SHORT, *looks)
+    rows = found["candidates"]
+    assert [row["verdict"] for row in rows][::2] == ["FAIL", "FAIL"]
+    assert f"{truncated} is not a whole zip archive" in rows[0]["reason"]
+    assert [row["mean"] is None for row in rows] == [True, False, True]
+    assert code in (0, 10, 11)
+    for only in (truncated, foreign):
+        assert gate(capsys, only, "--against", release, *SHORT, *looks)[0] == 6
+
+
+def test_of_several_candidates_one_of_another_environment_fails_and_is_told_to_be_gated_by_itself(
+    capsys: pytest.CaptureFixture[str], town: EnvSpec, tmp_path: Path, candidate: Path, release: Path
+) -> None:
+    other = checkpoint_of(town)
+    elsewhere = other.info.model_copy(update={"env_id": "CartPole-v1"})
+    save_checkpoint(tmp_path / "other.zip", Checkpoint(elsewhere, other.weights))
+    _, found = gate(capsys, candidate, tmp_path / "other.zip", "--against", release, *SHORT)
+    row = found["candidates"][1]
+    assert (row["verdict"], row["mean"]) == ("FAIL", None)
+    assert row["reason"] == (
+        "It was trained in environment 'CartPole-v1', and this gate plays 'town'. Gate it by itself, beside a release "
+        "of that environment."
+    )
+
+
+def test_a_file_that_is_not_there_is_told_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, candidate: Path
+) -> None:
+    monkeypatch.delattr("townlet_train.services.gate.checkpoints.build_env")
+    absent, config = tmp_path / "absent.zip", RunConfig()
+    for candidates, release in (
+        ([absent], None),
+        ([candidate, absent], "expert"),
+        ([candidate], absent),
+        ([candidate], str(absent)),
+    ):
+        with pytest.raises(CheckpointError, match=r"absent\.zip does not exist"):
+            gate_checkpoints(config, candidates, release)
+    with pytest.raises(CheckpointError, match=r"absent\.zip does not exist"):
+        evaluate_pair(config, absent, candidate)
 
 
 def test_a_table_tells_a_person_what_was_decided(capsys: pytest.CaptureFixture[str], good: Path) -> None:

@@ -490,7 +490,12 @@ def test_what_is_no_gate_document_ends_with_3(
     (tmp_path / "gate.json").write_bytes(text.encode(errors="surrogatepass"))
     folder = ("--promotion-dir", str(tmp_path / "promotion"))
     assert run(capsys, "record", "--gate", str(tmp_path / "gate.json"), *folder)[0] == 3
-    assert run(capsys, "record", "--gate", str(tmp_path / "nowhere.json"), *folder)[0] == 3
+    code, found = run(capsys, "record", "--gate", str(tmp_path / "nowhere.json"), *folder)
+    assert (code, found["error"]["message"]) == (
+        3,
+        f"{tmp_path / 'nowhere.json'} cannot be read: No such file or directory. Pass what `townlet-train gate --json` "
+        f"printed.",
+    )
     with pytest.raises(UsageError, match="has no `verdict`, so no gate printed it"):
         gate_evidence({})
     assert not (tmp_path / "promotion").exists()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.promotions import candidate, history, judge
+from townlet_train.errors import LedgerError
 from townlet_train.results import PromotionVerifyDTO
 from townlet_train.services.promotion import PromotionService
 from townlet_train.services.promotion.folder import PromotionFolder
@@ -210,6 +211,20 @@ def test_a_released_file_that_changed_is_found_and_never_restored(recorded: Reco
     assert (verified.valid, len(verified.problems), verified.releases) == (False, 2, 2)
     (folder / "release.zip").unlink()
     with pytest.raises(Exception, match="does not have the bytes that were released under this name"):
+        service.verify(rebuild=True)
+
+
+def test_a_released_file_that_is_missing_is_told_to_be_missing(recorded: Recorded) -> None:
+    folder = recorded.fresh()
+    service = PromotionService(folder)
+    for stored in (folder / "releases").iterdir():
+        stored.unlink()
+    first, _ = service.verify().problems
+    assert (
+        first.problem == f"{first.file} is missing. Restore the directory from a backup, or begin a new one."
+    )
+    (folder / "release.zip").unlink()
+    with pytest.raises(LedgerError, match="is missing, and it was released"):
         service.verify(rebuild=True)
 
 

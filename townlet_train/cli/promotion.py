@@ -142,7 +142,9 @@ def _read(gate: str) -> str:
         return sys.stdin.read()
     try:
         return Path(gate).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageError(
-            f"{gate} cannot be read ({error}). Pass what `townlet-train gate --json` printed."
+            f"{gate} cannot be read: {error.strerror}. Pass what `townlet-train gate --json` printed."
         ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{gate} is no text. Pass what `townlet-train gate --json` printed.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -15,12 +16,13 @@ from townlet_train.services.statistics import (
     Sample,
     anytime_critical_value,
     sign_e_value,
+    student_quantile,
     studentise,
 )
 from townlet_train.services.statistics.studentised import Statistic
 
 MOST_EPISODES = 1_000_000  # beyond, "about n more" is no plan
-SETTLED = 8  # rounds in which a critical value that depends on the number finds it
+LARGE_FREEDOM = 200  # degrees from which on Student's quantiles are all but normal
 
 
 class Bounds(Protocol):
@@ -30,6 +32,8 @@ class Bounds(Protocol):
     def value(self) -> float: ...
     @property
     def error(self) -> float: ...
+    @property
+    def freedom(self) -> int: ...
     def low(self, level: float) -> float: ...
     def high(self, level: float) -> float: ...
 
@@ -69,20 +73,40 @@ def anytime_bounds(statistic: Statistic, *samples: Sample) -> AnytimeBounds:
 def episodes_needed(bounds: Bounds, limit: float, n: int, *, level: float, power: float) -> int | None:
     """About how many more episodes would show, with a chance of `power`, on which side of `limit` the truth lies.
 
-    n ((c + z_power) error / distance)^2 in all, if the truth is what was measured, with c the normal quantile of the
-    level, or what a bound that holds at any time takes at that many. None: no sensible number.
+    The fewest in all at which (critical value + z_power) errors fit between estimate and limit, if the truth is what
+    was measured; errors shrink with the root of their number. None: no sensible number.
     """
     distance = abs(bounds.value - limit)
     if bounds.error == 0 or distance == 0:
         return None
-    normal, total = NormalDist(), float(n)
-    for _ in range(SETTLED):
-        critical = normal.inv_cdf(1 - level)
-        if isinstance(bounds, AnytimeBounds):
-            critical = anytime_critical_value(math.ceil(total), level, bounds.freedom)
-        total = n * min(((critical + normal.inv_cdf(power)) * bounds.error / distance) ** 2, MOST_EPISODES)
-    more = math.ceil(total) - n
-    return max(more, 1) if more <= MOST_EPISODES else None
+    spare = NormalDist().inv_cdf(power)
+
+    def decides(total: int) -> bool:
+        critical = _critical_at(total, bounds, n, level, above=bounds.value > limit)
+        return (critical + spare) * bounds.error * math.sqrt(n / total) <= distance
+
+    too_few, enough = n, n + 1
+    while not decides(enough):
+        too_few, enough = enough, n + 2 * (enough - n)
+        if too_few - n > MOST_EPISODES:
+            return None
+    more = bisect_left(range(too_few + 1, enough), True, key=decides) + too_few + 1 - n
+    return more if more <= MOST_EPISODES else None
+
+
+def _critical_at(total: int, bounds: Bounds, n: int, level: float, *, above: bool) -> float:
+    """How many standard errors the bound towards the limit will lie off the estimate with `total` episodes.
+
+    Degrees of freedom grow with the number. By how much resamples widen a bound of fixed size fades with its square,
+    which is measured: resamples without any of the tail's few deep episodes, which look sure, grow rare that fast.
+    """
+    freedom = min(max((bounds.freedom + 1) * total // n - 1, 1), LARGE_FREEDOM)
+    if isinstance(bounds, AnytimeBounds):
+        return anytime_critical_value(total, level, freedom)
+    normal = NormalDist().inv_cdf(1 - level)
+    apart = bounds.value - bounds.low(level) if above else bounds.high(level) - bounds.value
+    resampled = normal + (apart / bounds.error - normal) * (n / total) ** 2
+    return max(resampled, student_quantile(1 - level, freedom))
 
 
 def signs_needed(wins: int, losses: int, n: int, *, level: float) -> int | None:

@@ -24,9 +24,15 @@ from townlet_train.policies.scripted import scripted_policy
 from townlet_train.results import GateDTO
 from townlet_train.services.evaluation import MOST_ENVS
 from townlet_train.services.gate.blocks import block_name, block_seeds, check_block_unseen
-from townlet_train.services.gate.integrity import NO_CHECKS, GateChecks, inspect_candidate, integrity_problems
+from townlet_train.services.gate.integrity import (
+    NO_CHECKS,
+    GateChecks,
+    check_is_file,
+    inspect_candidate,
+    integrity_problems,
+)
 from townlet_train.services.gate.judge import FIRST_LOOK, best_of, judge_all, judge_sequentially
-from townlet_train.services.gate.measured import Measured
+from townlet_train.services.gate.measured import Measured, may_be_scripted
 
 LOOK_EVERY = 16  # pairs that a sequential gate plays between looks
 
@@ -56,16 +62,18 @@ def gate_checkpoints(
     What one of `checks` objects to in a candidate is a reason to FAIL.
 
     Raises:
-        UsageError: a candidate is named twice, there is nothing to compare with, or seeds that select are the gate's.
-        CheckpointError: a file is no checkpoint, or the release is damaged or of another environment.
+        UsageError: a candidate is named twice, or is one of several and the release itself; there is nothing to compare
+            with, or seeds that select are the gate's.
+        CheckpointError: a file is missing, the only candidate is no checkpoint, or the release is damaged or of another
+            environment.
     """
-    if len({path.resolve() for path in candidates}) < len(candidates):
-        raise UsageError("A candidate is named twice; each is judged once.")
+    _check_named(candidates, release)
     check_block_unseen(config)
     n_envs = min(config.gate.episodes, LOOK_EVERY if sequential else MOST_ENVS)
     with closing(build_env(config, n_envs, n_workers=None, processes=processes)) as env:
         settings = with_threshold_of(env, config.gate, release)
-        players = [_candidate(path, env, config, checks) for path in candidates]
+        alone = len(candidates) == 1
+        players = [_candidate(path, env, config, checks, alone=alone) for path in candidates]
         reference = None if release is None else _release(release, env, config, experts)
         if sequential:
             return _play_sequentially(players, reference, env, settings, report)
@@ -99,6 +107,7 @@ def evaluate_pair(
     Raises:
         CheckpointError: as `gate_checkpoints`.
     """
+    _check_named([candidate], release)
     with closing(build_env(config, min(config.gate.episodes, MOST_ENVS), n_workers=None)) as env:
         ours, theirs = _candidate(candidate, env, config, checks), _release(release, env, config, experts)
         seeds = block_seeds(config.gate)
@@ -171,8 +180,33 @@ def _play_sequentially(
     return best_of([verdicts[player.name] for player in players])
 
 
-def _candidate(path: Path, env: VectorEnv, config: RunConfig, checks: GateChecks = NO_CHECKS) -> Player:
-    found = inspect_candidate(path, env.spec, block_seeds(config.gate), block_name(config.gate))
+def _check_named(candidates: Sequence[Path], release: str | Path | None) -> None:
+    """Refuse, before anything is built, files that are not there and candidates that nobody needs to judge."""
+    if len({path.resolve() for path in candidates}) < len(candidates):
+        raise UsageError("A candidate is named twice; each is judged once.")
+    released = None if release is None or _is_scripted(release) else Path(release)
+    for path in (*candidates, *([] if released is None else [released])):
+        check_is_file(path)
+    if released is None or len(candidates) == 1:
+        return
+    of_release = sha256_of(released)
+    for path in candidates:
+        if sha256_of(path) == of_release:
+            raise UsageError(
+                f"{path} and the release {released} are the same file, byte for byte, and beside other candidates it "
+                f"would only share their alpha. Leave it out."
+            )
+
+
+def _is_scripted(release: str | Path) -> bool:
+    """Whether a scripted policy is meant; a file wins over one of that name."""
+    return isinstance(release, str) and not Path(release).exists() and may_be_scripted(Path(release))
+
+
+def _candidate(
+    path: Path, env: VectorEnv, config: RunConfig, checks: GateChecks = NO_CHECKS, *, alone: bool = True
+) -> Player:
+    found = inspect_candidate(path, env.spec, block_seeds(config.gate), block_name(config.gate), alone=alone)
     if found.checkpoint is None or found.problems:
         return Player(str(path), None, found.sha256, found.problems)
     objections = tuple(said for check in checks.values() for said in check(found.checkpoint))
@@ -184,10 +218,10 @@ def _candidate(path: Path, env: VectorEnv, config: RunConfig, checks: GateChecks
 
 
 def _release(release: str | Path, env: VectorEnv, config: RunConfig, experts: Experts) -> Player:
-    """The policy to compare with; a file wins over a scripted policy of that name."""
+    """The policy to compare with."""
     path = Path(release)
-    if not path.exists() and isinstance(release, str) and path.suffix == "" and len(path.parts) == 1:
-        return Player(release, scripted_policy(release, env.spec, experts))
+    if _is_scripted(release):
+        return Player(str(release), scripted_policy(str(release), env.spec, experts))
     checkpoint = load_checkpoint(path)
     checkpoint.info.check_matches(env.spec)
     problems = integrity_problems(checkpoint, env.spec, block_seeds(config.gate), block_name(config.gate))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from townlet_train.data.checkpoint import MANIFEST, Checkpoint, Spaces, load_checkpoint
+from townlet_train.data.checkpoint import MANIFEST, Checkpoint, Spaces, load_checkpoint, task_of
 from townlet_train.errors import CheckpointError
 from townlet_train.files import sha256_of
 from townlet_train.policies.network import FEATURE_MEAN, FEATURE_STD, NetworkPolicy
@@ -28,13 +28,18 @@ class Inspected(NamedTuple):
     problems: tuple[str, ...]
 
 
-def inspect_candidate(path: Path, spaces: Spaces, seeds: Sequence[int], block: str) -> Inspected:
+def inspect_candidate(
+    path: Path, spaces: Spaces, seeds: Sequence[int], block: str, *, alone: bool = True
+) -> Inspected:
     """Read a candidate and find what is wrong with it; a problem is a reason to FAIL.
 
     Raises:
-        CheckpointError: there is no checkpoint of ours to judge: no file, no archive, another program's.
+        CheckpointError: there is no file; or the only candidate is no checkpoint of ours: no archive, or another
+            program's.
     """
-    _check_is_ours(path)
+    check_is_file(path)
+    if alone:
+        _check_is_ours(path)
     digest = sha256_of(path)
     try:
         checkpoint = load_checkpoint(path)
@@ -49,6 +54,12 @@ def integrity_problems(
 ) -> tuple[str, ...]:
     """What is wrong with a checkpoint that can be read, a sentence each."""
     problems = []
+    trained_in, played = checkpoint.info.env_id, spaces.env_id
+    if trained_in and played and task_of(trained_in) != task_of(played):
+        return (
+            f"It was trained in environment {trained_in!r}, and this gate plays {played!r}. Gate it by itself, beside "
+            f"a release of that environment.",
+        )
     for check in (lambda: checkpoint.info.check_matches(spaces), lambda: NetworkPolicy(checkpoint)):
         try:
             check()
@@ -75,6 +86,12 @@ def _normaliser_problems(checkpoint: Checkpoint) -> list[str]:
         index = int(np.flatnonzero(std <= 0)[0])
         return [f"The normaliser's deviation of feature {index} is {std[index]:g}, expected more than 0."]
     return []
+
+
+def check_is_file(path: Path) -> None:
+    """Raise as `load_checkpoint` does where there is no file to read."""
+    if not path.is_file():
+        load_checkpoint(path)
 
 
 def _check_is_ours(path: Path) -> None:

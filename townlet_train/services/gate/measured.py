@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,12 @@ class Measured:
     sha256: str | None = None
     env: str | None = None
     problems: tuple[str, ...] = ()
+    deterministic: bool | None = None  # None: not known, or it makes no difference to the policy
 
     def first(self, n: int) -> Measured:
         """The first n episodes."""
         events = {name: values[:n] for name, values in self.events.items()}
-        return Measured(
-            self.name, self.seeds[:n], self.returns[:n], events, self.rates_only, self.sha256, self.env
-        )
+        return replace(self, seeds=self.seeds[:n], returns=self.returns[:n], events=events)
 
 
 def read_returns(path: Path) -> Measured:
@@ -72,6 +71,7 @@ def read_returns(path: Path) -> Measured:
         events={name: np.full(len(returns), PER_10K * rate) for name, rate in rates.items()},
         rates_only=True,
         env=env if isinstance(env, str) else None,
+        deterministic=_deterministic(path, document),
     )
 
 
@@ -83,7 +83,7 @@ def check_comparable(candidate: Measured, release: Measured | None, fewest: int)
             raise UsageError(f"{measured.name} has seed {seed} {times} times; a seed is one episode.")
         if len(measured.seeds) < fewest:
             raise UsageError(
-                f"{measured.name} has {len(measured.seeds)} episodes, a gate needs at least {fewest}."
+                f"{measured.name} has {counted(len(measured.seeds), 'episode')}, a gate needs at least {fewest}."
             )
         if not np.isfinite(measured.returns).all():
             index = int(np.flatnonzero(~np.isfinite(measured.returns))[0])
@@ -99,6 +99,12 @@ def check_comparable(candidate: Measured, release: Measured | None, fewest: int)
             f"{candidate.name} is of {candidate.env!r} and {release.name} of {release.env!r}; a gate compares "
             f"within one environment."
         )
+    if {candidate.deterministic, release.deterministic} == {True, False}:
+        greedy, sampled = (candidate, release) if candidate.deterministic else (release, candidate)
+        raise UsageError(
+            f"{greedy.name} was evaluated with the most probable actions and {sampled.name} with sampled ones; a gate "
+            f"compares like with like. Evaluate both with --sampled, or both with --deterministic."
+        )
     if candidate.seeds == release.seeds:
         return
     apart = set(candidate.seeds) ^ set(release.seeds)
@@ -107,7 +113,19 @@ def check_comparable(candidate: Measured, release: Measured | None, fewest: int)
             f"{candidate.name} and {release.name} have different seeds ({len(apart)} are in one alone, first "
             f"{min(apart)}). Evaluate both on the same ones."
         )
-    raise UsageError(f"{candidate.name} and {release.name} have the same seeds in another order.")
+    raise UsageError(
+        f"{candidate.name} and {release.name} have the same seeds in another order, and episodes are paired by their "
+        f"place. Evaluate both with the same --seed and --episodes, or sort the seeds of each, and its returns alike."
+    )
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "episode"), counted(2, "episode")
+    ('1 episode', '2 episodes')
+    """
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _numbers(path: Path, document: Mapping[str, Any], key: str) -> Values:
@@ -134,6 +152,19 @@ def _rates(path: Path, document: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not math.isfinite(rate) or rate < 0:
             raise UsageError(f"{path}, events.{name} is {_shown(rate)}, expected a rate of at least 0.")
     return dict(rates)
+
+
+def _deterministic(path: Path, document: Mapping[str, Any]) -> bool | None:
+    """Whether a checkpoint's most probable actions were taken; a scripted policy has but one way to act."""
+    found, policy = document.get("deterministic"), document.get("policy")
+    if found is not None and not isinstance(found, bool):
+        raise UsageError(f"{path}, deterministic is {_shown(found)}, expected true or false.")
+    return None if isinstance(policy, str) and may_be_scripted(Path(policy)) else found
+
+
+def may_be_scripted(policy: Path) -> bool:
+    """Whether it reads as the name of a scripted policy: neither in a folder nor with an ending."""
+    return policy.suffix == "" and len(policy.parts) == 1
 
 
 def _list(path: Path, document: Mapping[str, Any], key: str) -> Sequence[Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from townlet_train.config import GateSettings
 from townlet_train.results import GateCriterionDTO, GateDTO
+from townlet_train.services.gate.measured import counted
 
 WORDS = {
     "mean": "the mean return",
@@ -12,13 +15,20 @@ WORDS = {
     "threshold": "the mean return",
 }
 
+FEW_IN_TAIL = 10  # episodes; with fewer, one crash more or less moves everything that is said of the tail
+
 
 def explain(result: GateDTO, settings: GateSettings) -> tuple[str, ...]:
     """What decided: of a FAIL everything that is shown to be worse, of a HOLD everything that is open."""
     if result.verdict == "PASS":
         return (_passed(result), *([_superior(result)] if result.superior else []))
     rows = [row for row in result.criteria if row.status == result.verdict]
-    sentences = [_failed(row) if result.verdict == "FAIL" else _open(row) for row in rows]
+    if result.verdict == "FAIL":
+        sentences = [_failed(row) for row in rows]
+    else:
+        sentences = [
+            said for row in rows for said in (_open(row), *_few(row, result.episodes, settings.tail))
+        ]
     limit = 1 / (result.level or settings.alpha)
     if result.e_inferior is not None and result.e_inferior >= limit:
         sentences.insert(
@@ -77,10 +87,21 @@ def _open(row: GateCriterionDTO) -> str:
     return f"{_what(row)}, is not shown to be {' and '.join(asked)}; {more}"
 
 
+def _few(row: GateCriterionDTO, episodes: int, tail: float) -> tuple[str, ...]:
+    """What the bound of a tail is worth that has few episodes."""
+    n_tail = int(tail * episodes)
+    if row.criterion != "cvar" or n_tail >= FEW_IN_TAIL:
+        return ()
+    return (
+        f"The worst {tail:.0%} of {episodes} episodes are {n_tail}, too few to be bounded well, so that number may be "
+        f"far off; {math.ceil(FEW_IN_TAIL / tail)} episodes have {FEW_IN_TAIL}.",
+    )
+
+
 def _more(episodes: int | None) -> str:
     if episodes is None:
         return "no number of episodes would decide."
-    return f"about {episodes} more episodes would decide."
+    return f"about {counted(episodes, 'more episode')} would decide."
 
 
 def _what(row: GateCriterionDTO) -> str:

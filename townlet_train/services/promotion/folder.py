@@ -175,11 +175,18 @@ class PromotionFolder:
 
     def damaged_releases(self, ledger: Ledger) -> tuple[PromotionProblem, ...]:
         """What is wrong with the bytes that are kept of everything ever released."""
+        damage = ((sha256, self._damage(sha256)) for sha256 in released(ledger))
         return tuple(
-            _problem(f"{RELEASES}/{sha256}.zip", "does not have the bytes that its name says", FROM_BACKUP)
-            for sha256 in released(ledger)
-            if not self.stored(sha256).exists() or sha256_of(self.stored(sha256)) != sha256
+            _problem(f"{RELEASES}/{sha256}.zip", what, FROM_BACKUP) for sha256, what in damage if what
         )
+
+    def _damage(self, sha256: str) -> str | None:
+        """What is wrong with the bytes that are kept of a release, if anything is."""
+        if not self.stored(sha256).exists():
+            return "is missing"
+        if sha256_of(self.stored(sha256)) != sha256:
+            return "does not have the bytes that its name says"
+        return None
 
     def sound(self) -> tuple[Ledger, tuple[str, ...]]:
         """The ledger, after doing what a killed command had left to do; and what that was.
@@ -268,9 +275,10 @@ class PromotionFolder:
 
     def _copy_stored(self, sha256: str, target: Path) -> None:
         source = self.stored(sha256)
-        if source.exists():
-            shutil.copyfile(source, target)
-        if not source.exists() or sha256_of(target) != sha256:
+        if not source.exists():
+            raise LedgerError(f"{source} is missing, and it was released. {FROM_BACKUP}.")
+        shutil.copyfile(source, target)
+        if sha256_of(target) != sha256:
             raise LedgerError(
                 f"{source} does not have the bytes that were released under this name. {FROM_BACKUP}."
             )
