@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from townlet_train.api import load_checkpoint
 from townlet_train.strategies.anneal.journey import Journey
 from townlet_train.strategies.anneal.params import BC, CRITIC_WARMUP, DAGGER, EVAL, PPO, StageParams
 from townlet_train.strategies.anneal.schedule import ppo_stage_steps, strategy_of
@@ -33,7 +32,7 @@ def _dagger(journey: Journey, setting: Setting) -> dict[str, Any]:
 def _critic_warmup(journey: Journey, setting: Setting) -> dict[str, Any]:
     steps = int(setting.suits.timesteps * setting.params.critic_warmup)
     return {
-        **_common(journey, setting),
+        **_common(setting),
         "timesteps": max(1, steps),
         "critic_only": True,
         "until_explained_variance": setting.params.critic_explains,
@@ -45,7 +44,7 @@ def _ppo(journey: Journey, setting: Setting) -> dict[str, Any]:
     suits, params = setting.suits, setting.params
     steps = ppo_stage_steps(setting.stages, suits)
     done = min(1.0, journey.steps / suits.timesteps)
-    common = _common(journey, setting)
+    common = _common(setting)
     common["learning_rate"] *= journey.rate_scale * max(SLOWEST, 1 - done)
     kl_coef = (
         suits.kl_coef if suits.kl_half_life is None else suits.kl_coef * 2 ** (-done / suits.kl_half_life)
@@ -65,18 +64,6 @@ def share_left(journey: Journey, setting: Setting) -> float:
     return 1.0 if n_stages == 1 else 1 - n_done / (n_stages - 1)
 
 
-def _common(journey: Journey, setting: Setting) -> dict[str, Any]:
-    """What all stages of PPO are told; their network is the clone's, but that a critic has hidden layers of its own."""
-    return {
-        "evaluation_episodes": 0,
-        "telemetry_frequency": 0,
-        **_network(journey, setting),
-        **setting.suits.ppo,
-    }
-
-
-def _network(journey: Journey, setting: Setting) -> dict[str, Any]:
-    """The params that describe the clone's network, as if its actor and critic shared nothing."""
-    network = load_checkpoint(setting.path(journey.clone)).info.network
-    names = ("hidden_sizes", "activation")
-    return {"network": network["kind"], **{name: network[name] for name in names if name in network}}
+def _common(setting: Setting) -> dict[str, Any]:
+    """What all stages of PPO are told; their network is that of what they begin with, each critic's layers its own."""
+    return {"evaluation_episodes": 0, "telemetry_frequency": 0, **setting.suits.ppo}
