@@ -93,8 +93,8 @@ def _few(row: GateCriterionDTO, episodes: int, tail: float) -> tuple[str, ...]:
     if row.criterion != "cvar" or n_tail >= FEW_IN_TAIL:
         return ()
     return (
-        f"The worst {tail:.0%} of {episodes} episodes are {n_tail}, too few to be bounded well, so that number may be "
-        f"far off; {math.ceil(FEW_IN_TAIL / tail)} episodes have {FEW_IN_TAIL}.",
+        f"The worst {tail:.0%} of {episodes} episodes are {n_tail}, too few to be bounded well, so one crash more "
+        f"or less changes all that is said of them; gate at least {math.ceil(FEW_IN_TAIL / tail)} episodes.",
     )
 
 
