@@ -1,5 +1,7 @@
 """Capture, clone and evaluate from Python; the commands `rollout capture`, `bc` and `evaluate` do the same.
 
+Run again, it replaces what it left.
+
 python examples/clone_the_expert.py --towns 96 --output clone
 """
 
@@ -21,9 +23,11 @@ def main(output: Path, towns: int, episodes: int) -> dict[str, float]:
         rollout=RolloutConfig(towns=towns, store="memmap"),
         evaluation=EvaluationConfig(episodes=episodes),
     )
-    captured = capture_as_configured(config, output=output / "demonstrations", with_maps=False)
+    captured = capture_as_configured(
+        config, output=output / "demonstrations", with_maps=False, overwrite=True
+    )
     orchestrator = TrainingOrchestrator(config)
-    clone = orchestrator.run_bc(manifest=Path(captured.manifest), run_dir=output / "run")
+    clone = orchestrator.run_bc(manifest=Path(captured.manifest), run_dir=output / "run", overwrite=True)
 
     evaluations = {name: evaluate_as_configured(config, scripted=name) for name in ("expert", "random")}
     evaluations["clone"] = evaluate_as_configured(config, checkpoint=Path(str(clone.checkpoint)))

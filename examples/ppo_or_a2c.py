@@ -2,7 +2,7 @@
 
 python examples/ppo_or_a2c.py --output ppo_or_a2c
 
-trains ten runs of 50 000 steps and prints what `townlet-train compare ppo_or_a2c/*` prints.
+trains ten runs of 50 000 steps, in place of earlier ones, and prints what `townlet-train compare ppo_or_a2c/*` prints.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def main(output: Path, seeds: int, timesteps: int, episodes: int) -> CompareDTO:
                 {**params, "n_envs": 1, "timesteps": timesteps, "evaluation_episodes": episodes},
                 config=RunConfig(env="LunarLander-v3", seed=seed),
                 run_dir=runs[-1],
+                overwrite=True,
             )
     return compare_runs(runs)
 

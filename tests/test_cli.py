@@ -18,6 +18,8 @@ from townlet_train.cli.commands import COMMANDS
 from townlet_train.cli.generated import SHARED
 from townlet_train.cli.params import TAKEN
 from townlet_train.errors import ExitCode
+from townlet_train.policies.experts import EXPERT, SCRIPTED_HELP, SCRIPTED_NAMES
+from townlet_train.policies.scripted import SCRIPTED
 
 ECHO = """
     import os
@@ -129,6 +131,21 @@ def test_every_command_of_the_table_loads_and_explains_itself(
     assert code == ExitCode.OK
     assert f"Usage: townlet-train {name}" in out
     assert "--json" in out or "COMMAND" in out
+
+
+def test_help_of_anneal_names_the_study_that_is_a_command_below_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = call(capsys, "anneal", "--help")
+    assert code == ExitCode.OK
+    assert f"See also `anneal study`: {COMMANDS['anneal study'].help}" in " ".join(out.split())
+    assert "See also" not in call(capsys, "bc", "--help")[1]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "gate", "rollout capture"])
+def test_help_names_every_scripted_policy_there_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {*SCRIPTED_NAMES} == {EXPERT, *SCRIPTED}
+    assert SCRIPTED_HELP in " ".join(call(capsys, *command.split(), "--help")[1].split())
 
 
 def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

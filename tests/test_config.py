@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from townlet_train.config.layers import preset_names
 from townlet_train.contract import StrategyParams
 from townlet_train.errors import ConfigError, ExitCode, TownletTrainError, UnknownNameError
 from townlet_train.registry import discover
+from townlet_train.strategies.anneal.params import AnnealParams
 
 
 class DiceParams(StrategyParams):
@@ -213,6 +215,53 @@ def test_a_strategy_section_is_kept_and_checked_against_its_params() -> None:
         load(sets=["dice.sides=1"], environ={}, sections=dice)
     with pytest.raises(ConfigError, match=r"Unknown setting 'dice\.side'.*Did you mean 'dice\.sides'"):
         load(sets=["dice.side=1"], environ={}, sections=dice)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "anneal:\n  schedule:\n    - {cycle: 0, mode: bc}\n    - mode: ppo\n      cylce: 1\n",
+            "Unknown setting 'anneal.schedule.1.cylce' (s.yaml, line 5). Did you mean 'cycle'?",
+        ),
+        (
+            "anneal:\n  schedule:\n    - cycle: 0\n      mode: bc\n    - mode: ppo\n      cycle: -1\n",
+            "anneal.schedule.1.cycle = -1 (s.yaml, line 6): expected greater than or equal to 0.",
+        ),
+        (
+            "social:\n  schedule:\n    - cycle: 1\n      stage: C1\n      staeg: C2\n",
+            "Unknown setting 'social.schedule.0.staeg' (s.yaml, line 5). Did you mean 'stage'?",
+        ),
+        (
+            "anneal:\n  guardrails:\n    retrun_tolerance: 1\n",
+            "Unknown setting 'anneal.guardrails.retrun_tolerance' (s.yaml, line 3). "
+            "Did you mean 'anneal.guardrails.return_tolerance'?",
+        ),
+        (
+            "anneal:\n  schedule:\n    - cycle: 0\n      mode: bc\n      mode: ppo\n",
+            "s.yaml, line 5 has the key 'anneal.schedule.0.mode' a second time; remove one of them.",
+        ),
+        (
+            '{"social": {"schedule": [\n{"cycle": -1, "stage": "C1"}]}}',
+            "social.schedule.0.cycle = -1 (s.json)",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_told_with_its_line_and_what_was_likely_meant(
+    text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("s.json" if text.startswith("{") else "s.yaml")
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load(files=[file], environ={}, sections=lambda: {"anneal": AnnealParams})
+
+
+def test_a_list_of_many_aliases_is_read_at_once(tmp_path: Path) -> None:
+    doubled = "".join(f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]\n" for n in range(1, 60))
+    (tmp_path / "s.yaml").write_text(f"l0: &l0 [1]\n{doubled}")
+    where = read_document(tmp_path / "s.yaml").source("l59")  # written out, a list of 2 ** 59 numbers
+    assert where.endswith("line 60")
 
 
 def test_strategies_are_not_asked_for_when_no_layer_mentions_one() -> None:

@@ -14,6 +14,8 @@ CALLS = {
     "listing": ["strategies", "list"],
     "listing as JSON": ["strategies", "list", "--json"],
     "help of a strategy": ["bc", "--help"],
+    "help of anneal": ["anneal", "--help"],
+    "help of gate": ["gate", "--help"],
     "description of a strategy": ["strategies", "show", "bc"],
     "settings": ["config", "show", "--origin"],
     "plugins": ["plugins", "list"],

@@ -33,9 +33,11 @@ def test_every_example_has_its_test() -> None:
 @pytest.mark.torch
 def test_a_clone_made_from_python_beats_chance(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    means = example("clone_the_expert").main(tmp_path, towns=8, episodes=2)
+    main = example("clone_the_expert").main
+    means = main(tmp_path, towns=8, episodes=2)
     assert means["random"] < means["clone"] < means["expert"]
     assert (tmp_path / "run" / "bc_seed1_model.zip").exists()
+    assert main(tmp_path, towns=8, episodes=2) == means, "run again, it takes its own place"
 
 
 def test_random_agents_in_pettingzoo_do_badly_and_the_same_each_time() -> None:
@@ -52,9 +54,11 @@ def test_random_agents_in_pettingzoo_do_badly_and_the_same_each_time() -> None:
 def test_two_methods_are_compared_by_their_runs(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("Box2D")
-    compared = example("ppo_or_a2c").main(tmp_path, seeds=2, timesteps=2048, episodes=2)
+    main = example("ppo_or_a2c").main
+    compared = main(tmp_path, seeds=2, timesteps=2048, episodes=2)
     assert [(method.group, method.seeds) for method in compared.methods] == [("ppo", (1, 2)), ("a2c", (1, 2))]
     assert compared.metric == "evaluation.mean"
+    assert main(tmp_path, seeds=2, timesteps=2048, episodes=2) == compared, "run again, in their own place"
 
 
 def test_the_settings_file_changes_the_town_and_the_method() -> None:

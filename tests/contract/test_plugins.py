@@ -32,6 +32,13 @@ def test_every_folder_is_a_distribution_that_is_installed_and_listed_as_ok(
     assert statuses == dict.fromkeys(PLUGINS, "ok")
 
 
+@pytest.mark.parametrize("name", PLUGINS)
+def test_every_readme_installs_its_plugin_from_the_repository(name: str) -> None:
+    readme = (ROOT / "plugins" / name / "README.md").read_text(encoding="utf-8")
+    assert f"pip install ./plugins/{name}\n" in readme
+    assert f"pip install {name}" not in readme, "no index has it"
+
+
 def test_the_type_checker_reads_all_of_them() -> None:
     packages = {name.replace("-", "_") for name in PLUGINS}
     assert set(TOOLS["mypy"]["packages"]) == {"townlet_train", *packages}

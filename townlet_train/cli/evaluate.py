@@ -10,6 +10,7 @@ import typer
 from townlet_train.cli.options import ConfigFiles, Deterministic, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting
 from townlet_train.errors import UsageError
+from townlet_train.policies.experts import SCRIPTED_HELP
 
 CheckpointPath = Annotated[
     Path | None,
@@ -17,7 +18,7 @@ CheckpointPath = Annotated[
 ]
 PolicyName = Annotated[
     str | None,
-    typer.Option("--policy", help="Scripted policy instead of a checkpoint: expert, random or idle."),
+    typer.Option("--policy", help=f"Scripted policy instead of a checkpoint: {SCRIPTED_HELP}."),
 ]
 FirstSeed = Annotated[
     int | None, typer.Option("--seed", help="Seed of the first episode; the others count up from it.")

@@ -10,6 +10,7 @@ import typer
 from townlet_train.cli.options import ConfigFiles, Deterministic, Env, JsonOutput, Preset, Sets
 from townlet_train.cli.output import emit, reporting, verdict_code
 from townlet_train.errors import ExitCode, UsageError
+from townlet_train.policies.experts import SCRIPTED_HELP
 
 if TYPE_CHECKING:
     from townlet_train.config import RunConfig
@@ -28,7 +29,7 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="RELEASE",
-        help="Released checkpoint, or a scripted policy: expert, random or idle.",
+        help=f"Released checkpoint, or a scripted policy: {SCRIPTED_HELP}.",
     ),
 ]
 Returns = Annotated[

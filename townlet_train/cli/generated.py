@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from townlet_train.cli.commands import COMMANDS
 from townlet_train.cli.lazy import QuickCommand
 from townlet_train.cli.options import (
     ConfigFiles,
@@ -84,8 +85,14 @@ def strategy_command(strategy: type[TrainingStrategy], called: str) -> Any:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take the attribute
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     single = typer.Typer(rich_markup_mode=None, add_completion=False)
-    single.command(called, cls=QuickCommand, help=strategy.summary)(run)
+    single.command(called, cls=QuickCommand, help=strategy.summary, epilog=_commands_below(called))(run)
     return typer.main.get_command(single)
+
+
+def _commands_below(called: str) -> str | None:
+    """The commands that begin with a strategy's name, as the end of its help; None where there are none."""
+    below = [f"`{name}`: {entry.help}" for name, entry in COMMANDS.items() if name.startswith(f"{called} ")]
+    return f"See also {' '.join(below)}" if below else None
 
 
 def run_strategy_command(

@@ -9,6 +9,7 @@ import typer
 
 from townlet_train.cli.options import ConfigFiles, Env, JsonOutput, Overwrite, Preset, Seed, Sets
 from townlet_train.cli.output import emit, reporting
+from townlet_train.policies.experts import SCRIPTED_HELP
 
 app = typer.Typer()
 
@@ -22,7 +23,7 @@ def rollout() -> None:
 def capture(
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", help="Directory to leave the capture in.")],
-    policy: Annotated[str, typer.Option("--policy", help="Who acts: expert, random or idle.")] = "expert",
+    policy: Annotated[str, typer.Option("--policy", help=f"Who acts: {SCRIPTED_HELP}.")] = "expert",
     ticks: Annotated[
         int | None, typer.Option("--ticks", help="Ticks in every town or other environment.")
     ] = None,

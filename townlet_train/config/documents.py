@@ -27,9 +27,10 @@ class Document:
     lines: Mapping[str, int] = field(default_factory=dict)
 
     def source(self, path: str) -> str:
-        """Where a dotted key was written: file, and line where known."""
-        line = self.lines.get(path)
-        return f"{self.label}, line {line}" if line else self.label
+        """Where a dotted key was written, or else what it is in: file, and line where known."""
+        while path and path not in self.lines:
+            path = path.rpartition(".")[0]
+        return f"{self.label}, line {self.lines[path]}" if path else self.label
 
 
 class _Loader(yaml.SafeLoader):
@@ -110,7 +111,7 @@ def _read_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
         if root is None:
             return None, {}
         _check_no_circle(root, str(path))
-        lines = dict(_lines(root, "", str(path)))
+        lines = dict(_lines(root, "", str(path), set()))
         return loader.construct_document(root), lines
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -166,8 +167,17 @@ def _check_no_circle(root: yaml.Node, label: str) -> None:
     look_into(root)
 
 
-def _lines(node: yaml.Node, prefix: str, label: str) -> Iterator[tuple[str, int]]:
-    """(dotted key, line) of every key below a YAML node; a key written twice is refused."""
+def _lines(node: yaml.Node, prefix: str, label: str, listed: set[int]) -> Iterator[tuple[str, int]]:
+    """(dotted key, line) of every key and item below a YAML node; a key written twice is refused.
+
+    `listed` are the lists walked through; one is walked through once, however many aliases it has.
+    """
+    if isinstance(node, yaml.SequenceNode) and id(node) not in listed:
+        listed.add(id(node))
+        for index, item in enumerate(node.value):
+            path = f"{prefix}.{index}"
+            yield path, item.start_mark.line + 1
+            yield from _lines(item, path, label, listed)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
@@ -178,4 +188,4 @@ def _lines(node: yaml.Node, prefix: str, label: str) -> Iterator[tuple[str, int]
             raise ConfigError(f"{label}, line {line} has the key {path!r} a second time; remove one of them.")
         seen.add(path)
         yield path, line
-        yield from _lines(value, path, label)
+        yield from _lines(value, path, label, listed)

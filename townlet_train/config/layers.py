@@ -47,6 +47,11 @@ class Settings:
 class _Setting(NamedTuple):
     value: Any
     source: str
+    document: Document | None = None  # it was written in
+
+    def where(self, path: str) -> str:
+        """Where it was said, or what is below it at that dotted key."""
+        return self.source if self.document is None else self.document.source(path)
 
 
 def load(
@@ -75,7 +80,8 @@ def load(
     defaults = RunConfig().model_dump(mode="json")
     leaves = {key: _Setting(value, DEFAULT) for key, value in flatten(defaults)}
     for document in layers:
-        leaves |= {key: _Setting(value, document.source(key)) for key, value in flatten(document.values)}
+        said = flatten(document.values)
+        leaves |= {key: _Setting(value, document.source(key), document) for key, value in said}
     leaves |= _environment(os.environ if environ is None else environ)
     leaves |= _sets(sets)
     for key, value in (named or {}).items():
@@ -138,7 +144,7 @@ def _validate(values: Mapping[str, object], leaves: Mapping[str, _Setting]) -> R
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(error, "", leaves))) from None
+        raise ConfigError("\n".join(_sentences(error, RunConfig, "", leaves))) from None
 
 
 def _validate_section(
@@ -152,7 +158,7 @@ def _validate_section(
     try:
         model.model_validate(values)
     except ValidationError as error:
-        sentences = list(_sentences(error, name, leaves, missing=False))
+        sentences = list(_sentences(error, model, name, leaves, missing=False))
         if sentences:
             raise ConfigError("\n".join(sentences)) from None
 
@@ -246,7 +252,12 @@ def _options(annotation: object) -> tuple[object, ...]:
 
 
 def _sentences(
-    error: ValidationError, prefix: str, leaves: Mapping[str, _Setting], *, missing: bool = True
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: str,
+    leaves: Mapping[str, _Setting],
+    *,
+    missing: bool = True,
 ) -> Iterator[str]:
     """One sentence for each value pydantic refused: key, value, source, what was expected."""
     for problem in error.errors(include_url=False):
@@ -259,8 +270,22 @@ def _sentences(
             yield f"{path} is required and was not given."
         elif owner is None:
             yield f"{path or 'config'}: {expected}."
+        elif problem["type"] == "extra_forbidden":
+            likely = suggestion(str(problem["loc"][-1]), _beside(model, problem["loc"]))
+            yield f"Unknown setting {path!r} ({leaves[owner].where(path)}).{likely}"
         else:
-            yield f"{path} = {problem['input']!r} ({leaves[owner].source}): {expected}."
+            yield f"{path} = {problem['input']!r} ({leaves[owner].where(path)}): {expected}."
+
+
+def _beside(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Names of the fields where pydantic found one too many, at that place below a model."""
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))  # none for an index
+        if field is not None:
+            held = [each for option in _options(field.annotation) for each in get_args(option) or (option,)]
+            below = (each for each in held if isinstance(each, type) and issubclass(each, BaseModel))
+            model = next(below, model)
+    return list(model.model_fields)
 
 
 def expectation(message: str) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from townlet_train.policies.protocol import Policy
 
 EXPERT = "expert"  # the name under which the expert of an environment is asked for
+SCRIPTED_NAMES = (EXPERT, "random", "idle", "fasting")  # of all policies that need no training
+SCRIPTED_HELP = f"{', '.join(SCRIPTED_NAMES[:-1])} or {SCRIPTED_NAMES[-1]}"
 ExpertBuilder = Callable[["EnvSpec"], "Policy"]
 Experts = Mapping[str, ExpertBuilder]  # by environment id
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from townlet_train.envs.protocol import Actions, EnvSpec, Observation
 from townlet_train.errors import UnknownNameError, UsageError
-from townlet_train.policies.experts import EXPERT, EXPERTS, Experts, build_expert
+from townlet_train.policies.experts import EXPERT, EXPERTS, SCRIPTED_NAMES, Experts, build_expert
 from townlet_train.policies.protocol import Policy
 from townlet_train.sim.layout import ACTIONS, FEATURE_INDEX, FEATURES
 
@@ -95,7 +95,7 @@ def scripted_policy(name: str, spec: EnvSpec, experts: Experts = EXPERTS) -> Pol
     if name == EXPERT:
         return build_expert(spec, experts)
     if name not in SCRIPTED:
-        raise UnknownNameError("scripted policy", name, [EXPERT, *SCRIPTED])
+        raise UnknownNameError("scripted policy", name, SCRIPTED_NAMES)
     return SCRIPTED[name](spec)
 
 
