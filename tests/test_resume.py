@@ -430,6 +430,13 @@ def test_a_fork_may_have_other_environments_and_another_discount(n_envs: int, tm
         assert child.optimizer["reward_scale.count"][0] > parent.optimizer["reward_scale.count"][0]
 
 
+def test_a_run_ends_with_the_first_whole_tick_that_reaches_its_steps(tmp_path: Path) -> None:
+    params = {"n_envs": 16, "n_steps": 30, "timesteps": 614, "checkpoint_interval": 1000}
+    result = train(tmp_path / "run", **params, evaluation_episodes=0)
+    assert result.model_dump()["steps"] == 624
+    assert [path.name for path in tmp_path.glob("run/checkpoint_*.zip")] == ["checkpoint_624.zip"]
+
+
 def test_a_fork_is_resumed_as_the_same_fork(tmp_path: Path) -> None:
     train(tmp_path / "run", **NORMALISED)
     config, parent = RunConfig(env="CartPole-v1", seed=9), tmp_path / "run/checkpoint_700.zip"
