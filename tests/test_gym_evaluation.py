@@ -131,4 +131,4 @@ def test_a_checkpoint_is_evaluated_and_gated_at_home_unless_an_environment_is_na
     assert main(["gate", str(path), "--against", "random", "--episodes", "20", "--json"]) in (0, 10, 11)
     assert json.loads(capsys.readouterr().out)["env"] == "CartPole-v1"
     assert main(["gate", str(path), "--against", "random", "--env", "Acrobot-v1"]) == 11
-    assert "Pass --env CartPole-v1" in capsys.readouterr().out
+    assert "Gate it by itself, with --env CartPole-v1" in capsys.readouterr().out

@@ -39,7 +39,8 @@ def anneal_params(
     usual = what_suits(env, AnnealParams(**said))
     kl = SOME_KL if condition in WITH_KL and not usual.kl_coef else {}
     as_cloned = {} if condition == DEFAULT else {"ppo": {"shared_trunk": trunk == SHARED}}
-    params = merged(ONE_PROCESS, said, *TERMS[condition], kl, as_cloned)
+    of_stages = {name: value for name, value in said.items() if name != "bc"}  # the clone is made already
+    params = merged(ONE_PROCESS, of_stages, *TERMS[condition], kl, as_cloned)
     warmup = AnnealParams(**params).critic_warmup
     return {**params, "gate": False, "timesteps": max(1, int(timesteps / (1 + warmup)))}
 

@@ -57,8 +57,8 @@ def integrity_problems(
     trained_in, played = checkpoint.info.env_id, spaces.env_id
     if trained_in and played and task_of(trained_in) != task_of(played):
         return (
-            f"It was trained in environment {trained_in!r}, and this gate plays {played!r}. Gate it by itself, beside "
-            f"a release of that environment.",
+            f"It was trained in environment {trained_in!r}, and this gate plays {played!r}. Gate it by itself, with "
+            f"--env {trained_in}, beside a release of that environment.",
         )
     for check in (lambda: checkpoint.info.check_matches(spaces), lambda: NetworkPolicy(checkpoint)):
         try:
