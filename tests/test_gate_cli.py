@@ -363,8 +363,8 @@ def test_of_several_candidates_one_of_another_environment_fails_and_is_told_to_b
     row = found["candidates"][1]
     assert (row["verdict"], row["mean"]) == ("FAIL", None)
     assert row["reason"] == (
-        "It was trained in environment 'CartPole-v1', and this gate plays 'town'. Gate it by itself, with --env CartPole-v1, beside a release "
-        "of that environment."
+        "It was trained in environment 'CartPole-v1', and this gate plays 'town'. Gate it by itself, with "
+        "--env CartPole-v1, beside a release of that environment."
     )
 
 
