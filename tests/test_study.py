@@ -10,7 +10,7 @@ import pytest
 
 from townlet_train.cli import main
 from townlet_train.config import RunConfig
-from townlet_train.errors import TrainingError
+from townlet_train.errors import DataError, TrainingError
 from townlet_train.registry import PluginPolicy, discover
 from townlet_train.results import AnnealStageResultDTO, StudyCellDTO, StudyPointDTO
 from townlet_train.strategies.anneal.params import AnnealParams
@@ -215,7 +215,8 @@ def test_an_expert_that_earns_no_more_than_random_is_no_scale(
 ) -> None:
     pytest.importorskip("torch")
     (tmp_path / "study/cells").mkdir(parents=True)
-    (tmp_path / "study/cells/scale.json").write_text('{"random": 9.0, "expert": 9.0}')
+    scale = tmp_path / "study/cells/scale.json"
+    scale.write_text('{"random": 9.0}')
     study = plan_study(
         RunConfig(env="CartPole-v1"),
         {},
@@ -227,10 +228,13 @@ def test_an_expert_that_earns_no_more_than_random_is_no_scale(
         experts=discover().experts,
         plugins=PluginPolicy(),
     )
+    with pytest.raises(DataError, match=r"scale\.json is not what a study left there: it lacks 'expert'"):
+        run_study(study, n_at_once=1, resume=False, report=lambda done, n: None)
+    scale.write_text('{"random": 9.0, "expert": 9.0}')
     with pytest.raises(
         TrainingError, match="expert earns 9 in CartPole-v1 and random 9, so there is nothing to clone"
     ):
-        run_study(study, n_at_once=1, resume=False, report=lambda done, n: None)
+        run_study(study, n_at_once=1, resume=True, report=lambda done, n: None)
 
 
 @pytest.mark.torch

@@ -169,7 +169,7 @@ def _run(study: Study, *, n_at_once: int, resume: bool, report: Callable[[int, i
     run(_demonstration_jobs(study))
     cloning = _clone_jobs(study)
     run([*cloning.values()])
-    clones = {cloned: Path(_found(study, job.name)["clone"]) for cloned, job in cloning.items()}
+    clones = {cloned: Path(_found(study, job.name, "clone")["clone"]) for cloned, job in cloning.items()}
     jobs = _cell_jobs(study, clones)
     run(jobs)
     return summary(study, scale, tuple(_cell(study, job.name) for job in jobs))
@@ -259,7 +259,7 @@ def _cell_jobs(study: Study, clones: Mapping[tuple[int, str], Path]) -> list[Job
 
 def _scale(study: Study) -> Scale:
     """What random and the expert earn, which falls are measured in."""
-    found = _found(study, "scale")
+    found = _found(study, "scale", "expert", "random")
     if not found["expert"] > found["random"]:
         raise TrainingError(
             f"The expert earns {found['expert']:.4g} in {study.config.env} and random {found['random']:.4g}, so there "
@@ -268,8 +268,14 @@ def _scale(study: Study) -> Scale:
     return Scale(found["random"], found["expert"])
 
 
-def _found(study: Study, name: str) -> dict[str, Any]:
-    return _read(result_path(study.root, name))
+def _found(study: Study, name: str, *keys: str) -> dict[str, Any]:
+    """What a job left, which has at least those keys."""
+    path = result_path(study.root, name)
+    found = _read(path)
+    for key in keys:
+        if key not in found:
+            raise _damaged(path, f"it lacks {key!r}")
+    return found
 
 
 def _cell(study: Study, name: str) -> StudyCellDTO:
