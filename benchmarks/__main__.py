@@ -22,6 +22,7 @@ NAMES = (
     "annealed",
     "dagger",
     "gate",
+    "gate_estimates",
 )
 ON_A_DEVICE = ("ppo", "town_ppo")
 
